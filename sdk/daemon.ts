@@ -1,0 +1,28 @@
+/** How a daemon is described, started and stopped. */
+import type { ConfigOf, Table } from "./config.ts";
+import type { Logger } from "./log.ts";
+
+/** What a daemon gets from the process that runs it. */
+export interface Runtime {
+  /** Aborted on SIGTERM and SIGINT: stop, leave wires as they are unless the daemon's contract says otherwise. */
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+}
+
+/** One role of the mesh as a subcommand of `nsm`. */
+export interface Daemon<T extends Table = Table> {
+  /** Subcommand name. */
+  readonly name: string;
+  /** One sentence for `nsm --help`. */
+  readonly summary: string;
+  /** A paragraph for `nsm <name> --help`. */
+  readonly about: string;
+  readonly table: T;
+  /** Resolves when the daemon serves; disposing stops it and leaves nothing behind that it should not. */
+  start(config: ConfigOf<T>, runtime: Runtime): Promise<AsyncDisposable>;
+}
+
+/** Keeps the table's type. */
+export function defineDaemon<T extends Table>(daemon: Daemon<T>): Daemon<T> {
+  return daemon;
+}

@@ -1,0 +1,38 @@
+import { defineConfig } from "vitest/config";
+
+const slow = { testTimeout: 60_000, hookTimeout: 60_000 };
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["{api,sdk,nsmgr,forwarder,nsc,nse,registry,identity,cli}/**/*.test.ts"],
+          testTimeout: 20_000,
+        },
+      },
+      { test: { name: "vectors", include: ["test/spec/**/*.test.ts"], testTimeout: 60_000 } },
+      { test: { name: "architecture", include: ["test/architecture.test.ts"] } },
+      {
+        test: {
+          name: "netns",
+          include: ["test/netns/**/*.test.ts"],
+          fileParallelism: false,
+          pool: "forks",
+          ...slow,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          fileParallelism: false,
+          pool: "forks",
+          ...slow,
+          testTimeout: 180_000,
+        },
+      },
+    ],
+  },
+});
