@@ -1,0 +1,68 @@
+/**
+ * gRPC services from protobuf-es descriptors: definitions for grpc-js, and the types of calls and handlers.
+ *
+ * Bytes are made and read by `toBinary` and `fromBinary`, which keep unknown fields, so that a relay loses nothing.
+ */
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
+import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
+
+/** Messages nested deeper than this are refused; none of the mesh's is deeper than 8. */
+const MAX_MESSAGE_DEPTH = 32;
+
+/** A method descriptor with the message types that it carries. */
+export type Method<I extends DescMessage, O extends DescMessage> = DescMethod & {
+  readonly input: I;
+  readonly output: O;
+};
+
+/** What grpc-js needs to know of one method, typed by its messages. */
+export function methodDefinition<I extends DescMessage, O extends DescMessage>(
+  method: Method<I, O>,
+): MethodDefinition<MessageShape<I>, MessageShape<O>> {
+  const { methodKind: kind, input, output } = method;
+  return {
+    path: `/${method.parent.typeName}/${method.name}`,
+    originalName: method.localName,
+    requestStream: kind === "client_streaming" || kind === "bidi_streaming",
+    responseStream: kind === "server_streaming" || kind === "bidi_streaming",
+    requestSerialize: (message) => encode(input, message),
+    requestDeserialize: (bytes) => decode(input, bytes),
+    responseSerialize: (message) => encode(output, message),
+    responseDeserialize: (bytes) => decode(output, bytes),
+  };
+}
+
+/** A whole service for `Server.addService`; keys are the methods' names in TypeScript (`fetchX509SVID`). */
+export function serviceDefinition(service: DescService): ServiceDefinition {
+  return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(method)]));
+}
+
+function encode<D extends DescMessage>(schema: D, message: MessageShape<D>): Buffer {
+  const bytes = toBinary(schema, message);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function decode<D extends DescMessage>(schema: D, bytes: Uint8Array): MessageShape<D> {
+  return fromBinary(schema, bytes, { recursionLimit: MAX_MESSAGE_DEPTH });
+}
+
+/** A generated service (`GenService<…>`), seen only by its methods' shapes. */
+export interface TypedService {
+  readonly method: Readonly<Record<string, Pick<DescMethod, "input" | "output" | "methodKind">>>;
+}
+
+type Request<M> = M extends { input: infer I extends DescMessage } ? MessageShape<I> : never;
+type Response<M> = M extends { output: infer O extends DescMessage } ? MessageShape<O> : never;
+
+/** One method as a function; `C` is what comes with the request (peer, metadata, signal), the same on both sides. */
+export type Call<M, C> = M extends { methodKind: "unary" }
+  ? (request: Request<M>, ctx: C) => Promise<Response<M>>
+  : M extends { methodKind: "server_streaming" }
+    ? (request: Request<M>, ctx: C) => AsyncIterable<Response<M>>
+    : M extends { methodKind: "client_streaming" }
+      ? (requests: AsyncIterable<Request<M>>, ctx: C) => Promise<Response<M>>
+      : (requests: AsyncIterable<Request<M>>, ctx: C) => AsyncIterable<Response<M>>;
+
+/** The methods of a service as functions: handlers on the serving side, stubs on the calling side. */
+export type Calls<S extends TypedService, C> = { readonly [K in keyof S["method"]]: Call<S["method"][K], C> };
