@@ -141,6 +141,7 @@ export function readConfig<T extends Table>(
       "bad-configuration",
       `bad configuration:\n  ${faults.join("\n  ")}`,
     );
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each key was made by its own variable of the table
   return Object.freeze(config) as ConfigOf<T>;
 }
 
@@ -181,18 +182,28 @@ export function editDistance(a: string, b: string): number {
   return row[b.length] ?? 0;
 }
 
-/** The table as the "Environment" part of `--help`, at most 100 columns wide. */
-export function helpOf(table: Table): string {
-  const rows = Object.values(table);
-  const width = Math.max(...rows.map((row) => row.env.length));
-  return rows
-    .map((row) => {
-      const fallback =
-        row.fallback === undefined ? "required" : row.fallback === "" ? "" : `default ${row.fallback}`;
-      const facts = [row.type, fallback].filter(Boolean).join(", ");
-      return `  ${row.env.padEnd(width)}  ${row.help} (${facts})`;
+/** The table as the "Environment" part of `--help`: name, type and default on one line, the meaning below it. */
+export function helpOf(table: Table, width = 100): string {
+  return Object.values(table)
+    .map(({ env, type, fallback, help }) => {
+      const facts = fallback === undefined ? "required" : fallback === "" ? "" : `default ${fallback}`;
+      return `  ${env}  (${[type, facts].filter(Boolean).join(", ")})\n${wrap(help, width, "      ")}`;
     })
     .join("\n");
+}
+
+/** Breaks at spaces so that no line is longer than `width` (unless a word is); every line starts with `indent`. */
+function wrap(sentence: string, width: number, indent: string): string {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of sentence.split(/\s+/)) {
+    if (line !== "" && indent.length + line.length + 1 + word.length > width) {
+      lines.push(indent + line);
+      line = "";
+    }
+    line += line === "" ? word : ` ${word}`;
+  }
+  return [...lines, indent + line].join("\n");
 }
 
 const UNITS_MS: Readonly<Record<string, number>> = {

@@ -1,0 +1,92 @@
+/** The `nsm` command line. Importing this file runs it: bin/nsm.js does. */
+import { Command, CommanderError, Option } from "commander";
+import { helpOf } from "../sdk/config.ts";
+import type { Daemon } from "../sdk/daemon.ts";
+import { messageOf } from "../sdk/errors.ts";
+import { ExitCode } from "./exit-code.ts";
+import { roles } from "./roles.ts";
+import { versionText } from "./version.ts";
+
+/** Runs one command line (without `node` and the script) and resolves with its exit code. */
+async function main(args: readonly string[]): Promise<number> {
+  let code: number = ExitCode.ok;
+  const program = new Command("nsm")
+    .description("Network Service Mesh: virtual wires between workloads, authenticated by SPIFFE")
+    .helpCommand("help [command]", "the same as nsm [command] --help")
+    .configureHelp({ subcommandTerm: (command) => command.name() })
+    .showHelpAfterError("(nsm --help lists the commands)")
+    .enablePositionalOptions()
+    .exitOverride();
+
+  const asked = args.find((word) => word !== "help" && !word.startsWith("-"));
+  for (const role of roles) {
+    const command = program.command(role.name).summary(role.summary).exitOverride();
+    if (role.name !== asked) continue;
+    const daemon = await role.load();
+    describeDaemon(command, daemon).action(async () => {
+      const { runDaemon } = await import("./run-daemon.ts");
+      code = await runDaemon(daemon, process.env);
+    });
+  }
+  addDemo(program, (result) => (code = result));
+  program
+    .command("version")
+    .summary("version of nsm, of Node and of the kernel")
+    .action(() => console.log(versionText()));
+
+  try {
+    await program.parseAsync(args, { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    return error.exitCode === 0 || error.code === "commander.help" ? ExitCode.ok : ExitCode.badUsage;
+  }
+  return code;
+}
+
+/** `--help` of a daemon comes from the table that also reads its environment. */
+function describeDaemon(command: Command, daemon: Daemon): Command {
+  return command
+    .description(daemon.about)
+    .usage("")
+    .addHelpText("after", () => `\nEnvironment:\n${helpOf(daemon.table, process.stdout.columns)}`);
+}
+
+function addDemo(program: Command, finish: (code: number) => void): void {
+  const output = () =>
+    new Option("--output <format>", "text, or one JSON document on stdout with progress on stderr")
+      .choices(["text", "json"])
+      .default("text");
+  const demo = program
+    .command("demo")
+    .summary("two nodes on this machine: connects, pings, shows the wires, cleans up")
+    .description(
+      "Runs a whole mesh in network namespaces of this machine: two nodes, a client and three endpoints, every part its " +
+        "own process. Connects, pings over each wire, shows them and removes everything. Needs root.",
+    )
+    .option("--keep", "leave it running and print the commands to look around")
+    .option("--run <name>", "name of this run (lower-case letters and digits, at most 8)")
+    .addOption(output())
+    .action(async (options: { keep?: true; run?: string; output: "text" | "json" }) => {
+      const { runDemo } = await import("./demo/main.ts");
+      finish(
+        await runDemo({ keep: options.keep === true, run: options.run, json: options.output === "json" }),
+      );
+    });
+  demo
+    .command("down")
+    .summary("remove what a run made, also after a crash")
+    .description("Ends the processes and removes the namespaces and directories of one run, or of all runs.")
+    .option("--run <name>", "the run to remove, or all", "all")
+    .addOption(output())
+    .action(async (options: { run: string; output: "text" | "json" }) => {
+      const { runDown } = await import("./demo/main.ts");
+      finish(await runDown({ run: options.run, json: options.output === "json" }));
+    });
+}
+
+try {
+  process.exit(await main(process.argv.slice(2)));
+} catch (error) {
+  console.error(`nsm: ${messageOf(error)}`);
+  process.exit(ExitCode.failed);
+}

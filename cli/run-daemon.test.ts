@@ -1,0 +1,128 @@
+import { spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+
+const PRELUDE = `
+  import { runDaemon } from ${JSON.stringify(join(import.meta.dirname, "run-daemon.ts"))};
+  import { commonTable, text } from ${JSON.stringify(join(import.meta.dirname, "../sdk/config.ts"))};
+  const table = { ...commonTable, name: text("NSM_NAME", undefined, "its name") };
+  const run = async (start) =>
+    process.exit(await runDaemon({ name: "trial", summary: "", about: "", table, start }, process.env));
+`;
+
+/** Runs a daemon whose \`start\` is the given source, as a process of its own. */
+function trial(start: string, env: Record<string, string> = { NSM_NAME: "x" }): Trial {
+  const child = spawn(process.execPath, ["--input-type=module", "-e", `${PRELUDE} await run(${start});`], {
+    env,
+  });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  return new Trial(child);
+}
+
+class Trial {
+  #child: ChildProcess;
+  output = "";
+
+  constructor(child: ChildProcess) {
+    this.#child = child;
+    child.stderr?.on("data", (data: Buffer) => (this.output += data.toString()));
+  }
+
+  async says(words: string): Promise<void> {
+    while (!this.output.includes(words)) await once(this.#child.stderr ?? this.#child, "data");
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  async ended(): Promise<number | null> {
+    await once(this.#child, "close");
+    return this.#child.exitCode;
+  }
+}
+
+const SERVES = `async (config, { log, signal }) => {
+  log.info({ name: config.name }, "serving");
+  signal.addEventListener("abort", () => log.info("aborted"));
+  return { async [Symbol.asyncDispose]() { log.info("disposed"); } };
+}`;
+
+test.for(["SIGTERM", "SIGINT"] as const)("%s aborts, disposes and exits 0", async (signal) => {
+  const daemon = trial(SERVES);
+  await daemon.says("serving");
+  daemon.kill(signal);
+  expect(await daemon.ended()).toBe(0);
+  expect(daemon.output.indexOf("aborted")).toBeLessThan(daemon.output.indexOf("disposed"));
+});
+
+test("bad configuration prints every fault, starts nothing and exits 2", async () => {
+  const daemon = trial(SERVES, { NSM_LOG_LEVEL: "loud" });
+  expect(await daemon.ended()).toBe(2);
+  expect(daemon.output).toContain("NSM_LOG_LEVEL=loud: expected TRACE, DEBUG");
+  expect(daemon.output).toContain("NSM_NAME must be set: its name");
+  expect(daemon.output).not.toContain("serving");
+});
+
+test("an unknown variable is warned about in the log", async () => {
+  const daemon = trial(SERVES, { NSM_NAME: "x", NSM_NAMES: "y" });
+  await daemon.says("serving");
+  expect(daemon.output).toContain("the nearest is NSM_NAME");
+});
+
+test("a daemon that cannot start says why once and exits 1", async () => {
+  const daemon = trial(`async () => { throw new Error("no socket"); }`);
+  expect(await daemon.ended()).toBe(1);
+  expect(daemon.output.split("\n").filter((line) => line.includes('"msg":"daemon failed"'))).toHaveLength(1);
+  expect(daemon.output).toContain("no socket");
+});
+
+test("a stop while starting exits 0", async () => {
+  const daemon = trial(`(config, { log, signal }) => new Promise((resolve, reject) => {
+    setInterval(() => undefined, 1000);
+    signal.addEventListener("abort", () => reject(signal.reason));
+    log.info("starting");
+  })`);
+  await daemon.says("starting");
+  daemon.kill("SIGTERM");
+  expect(await daemon.ended()).toBe(0);
+});
+
+test.for([
+  ["an uncaught error", `throw new Error("boom")`],
+  ["an unhandled rejection", `void Promise.reject(new Error("boom"))`],
+] as const)("%s is logged once and exits 1", async ([, fault]) => {
+  const daemon = trial(
+    `async () => { setImmediate(() => { ${fault}; }); return { async [Symbol.asyncDispose]() {} }; }`,
+  );
+  expect(await daemon.ended()).toBe(1);
+  expect(daemon.output.split("\n").filter((line) => line.includes('"msg":"uncaught error"'))).toHaveLength(1);
+});
+
+test("SIGUSR1 logs everything until SIGUSR2, and opens no debugger", async () => {
+  const daemon = trial(`async (config, { log }) => {
+    setInterval(() => { log.trace("quiet"); log.info("loud"); }, 5);
+    return { async [Symbol.asyncDispose]() {} };
+  }`);
+  await daemon.says("loud");
+  expect(daemon.output).not.toContain("quiet");
+  daemon.kill("SIGUSR1");
+  await daemon.says("quiet");
+  daemon.kill("SIGTERM");
+  expect(await daemon.ended()).toBe(0);
+  expect(daemon.output).not.toContain("Debugger");
+});
+
+test("a daemon that does not stop is ended by a second signal", async () => {
+  const daemon = trial(`async (config, { log }) => {
+    log.info("serving");
+    return { [Symbol.asyncDispose]: () => { log.info("hanging"); return new Promise(() => undefined); } };
+  }`);
+  await daemon.says("serving");
+  daemon.kill("SIGTERM");
+  await daemon.says("hanging");
+  daemon.kill("SIGTERM");
+  expect(await daemon.ended()).toBe(1);
+});

@@ -1,0 +1,98 @@
+/** Runs one daemon as this process: configuration, signals, faults and the exit code. */
+import { NsmError, messageOf } from "../sdk/errors.ts";
+import { readConfig } from "../sdk/config.ts";
+import type { Environment } from "../sdk/config.ts";
+import type { Daemon } from "../sdk/daemon.ts";
+import { createLogger } from "../sdk/log.ts";
+import type { Logger } from "../sdk/log.ts";
+import { flushCompileCache } from "node:module";
+import { ExitCode } from "./exit-code.ts";
+
+/** How long a daemon may take to stop after SIGTERM or SIGINT. */
+const STOP_WITHIN_MS = 5000;
+
+/**
+ * Starts the daemon and resolves with the exit code once it has ended: 0 after SIGTERM or SIGINT, 1 when it could not
+ * start or stop, 2 for bad configuration (every fault is printed). An uncaught error ends the process with 1.
+ */
+export async function runDaemon(daemon: Daemon, env: Environment): Promise<number> {
+  const warnings: string[] = [];
+  let config;
+  try {
+    config = readConfig(daemon.table, env, (line) => warnings.push(line));
+  } catch (error) {
+    console.error(
+      `nsm ${daemon.name}: ${messageOf(error)}\nrun nsm ${daemon.name} --help for its environment`,
+    );
+    return ExitCode.badUsage;
+  }
+  const log = createLogger(daemon.name, env["NSM_LOG_LEVEL"] || "INFO");
+  for (const line of warnings) log.warn(line);
+  exitOnUncaught(log);
+  changeLevelOnSignals(log);
+
+  const stop = stopSignal(log);
+  // Nothing of the daemon may be all that keeps the process alive: it ends here, not when handles run out.
+  const alive = setInterval(() => undefined, 2 ** 30);
+  try {
+    await using running = await daemon.start(config, { signal: stop, log });
+    void running;
+    flushCompileCache();
+    await aborted(stop);
+  } catch (error) {
+    if (stop.aborted && error === stop.reason) return ExitCode.ok; // stopped while it was starting
+    log.fatal(faultFields(error), "daemon failed");
+    return ExitCode.failed;
+  } finally {
+    clearInterval(alive);
+  }
+  return ExitCode.ok;
+}
+
+/** Aborted by the first SIGTERM or SIGINT. A second one, or a daemon that does not stop in time, ends the process. */
+function stopSignal(log: Logger): AbortSignal {
+  const controller = new AbortController();
+  const onSignal = (name: NodeJS.Signals) => {
+    if (controller.signal.aborted) process.exit(ExitCode.failed);
+    log.info({ signal: name }, "stopping");
+    setTimeout(() => {
+      log.error({ afterMs: STOP_WITHIN_MS }, "did not stop in time");
+      process.exit(ExitCode.failed);
+    }, STOP_WITHIN_MS).unref();
+    controller.abort(new NsmError("CANCELLED", "stopping", `stopped by ${name}`));
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  return controller.signal;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+/** Logs an uncaught error or unhandled rejection once and ends the process; its parent or supervisor starts it again. */
+function exitOnUncaught(log: Logger): void {
+  let failing = false;
+  process.on("uncaughtException", (error, origin) => {
+    if (failing) process.exit(ExitCode.failed);
+    failing = true;
+    log.fatal({ ...faultFields(error), origin }, "uncaught error");
+    process.exit(ExitCode.failed);
+  });
+}
+
+/** As the Go programs do: SIGUSR1 logs everything, SIGUSR2 goes back. It also keeps Node from opening its debugger. */
+function changeLevelOnSignals(log: Logger): void {
+  const configured = log.level;
+  process.on("SIGUSR1", () => (log.level = "trace"));
+  process.on("SIGUSR2", () => (log.level = configured));
+}
+
+/** An error of ours says all in its message; anything else is a bug and needs its stack. */
+function faultFields(error: unknown): object {
+  if (error instanceof NsmError) return { code: error.code, reason: error.reason, err: error.message };
+  return { err: error };
+}
