@@ -1,0 +1,156 @@
+/**
+ * From an accepted socket to a session with a known peer.
+ *
+ *     accepted --SO_PEERCRED--> handshaking --TLS, h2--> verified --SVID, authorize--> session
+ *         |                        |                        |
+ *         +------------------------+------------------------+--> closed
+ *
+ * A tls.Server that listens nowhere does the handshakes, one for each SVID generation, so that `Peer.own` is exactly the
+ * identity that this handshake showed. Tickets are off: a resumed session would skip the verification of the chain.
+ */
+import { constants } from "node:crypto";
+import type { Socket } from "node:net";
+import { createServer } from "node:tls";
+import type { Server as TlsServer, TLSSocket } from "node:tls";
+import type { Clock } from "../clock.ts";
+import { NsmError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { X509Snapshot, X509Source } from "../spiffe/source.ts";
+import type { ServerLimits } from "./limits.ts";
+import type { Peer } from "./peer.ts";
+import { descriptorOf, readPeerProcess } from "./process.ts";
+import type { OwnedProcess } from "./process.ts";
+import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
+import type { Verify } from "./tls.ts";
+
+/** A connection that sent nothing for this long may be dropped for a newer one when too many are half-open. */
+const SILENT_MS = 100;
+
+/** Says whether a verified peer may have a session or call a service; a false one gets PERMISSION_DENIED. */
+export type Authorize = (peer: Peer) => boolean;
+
+export interface AcceptorOptions {
+  readonly source: X509Source;
+  readonly verify: Verify;
+  readonly authorize: Authorize | undefined;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly limits: ServerLimits;
+  readonly transport: Peer["transport"];
+}
+
+export interface Acceptor extends Disposable {
+  /** Takes over an accepted socket of which nothing was read. */
+  accept(raw: Socket): void;
+}
+
+interface HalfOpen {
+  readonly raw: Socket;
+  readonly process: OwnedProcess | undefined;
+  readonly sinceMs: number;
+}
+
+let lastSession = 0;
+
+/** `onSession` gets each verified connection; its process descriptor is closed when the socket is. */
+export function createAcceptor(
+  options: AcceptorOptions,
+  onSession: (peer: Peer, socket: TLSSocket) => void,
+): Acceptor {
+  const { source, verify, authorize, clock, log, limits, transport } = options;
+  /** By file descriptor, which the raw socket and the TLS socket on it have in common. In order of accept. */
+  const halfOpen = new Map<number, HalfOpen>();
+  let tls: { readonly generation: number; readonly server: TlsServer } | undefined;
+  let closed = false;
+
+  function accept(raw: Socket): void {
+    raw.on("error", (err) => log.debug({ err }, "connection failed"));
+    try {
+      if (closed || !makeRoom()) throw new NsmError("RESOURCE_EXHAUSTED", "too-many-half-open", "no room");
+      const server = tlsServer();
+      const fd = descriptorOf(raw);
+      const process = transport === "unix" ? readPeerProcess(raw) : undefined;
+      halfOpen.set(fd, { raw, process, sinceMs: clock.monotonic() });
+      raw.once("close", () => {
+        if (halfOpen.get(fd)?.raw === raw) halfOpen.delete(fd);
+        process?.[Symbol.dispose]();
+      });
+      server.emit("connection", raw);
+    } catch (err) {
+      log.info({ err }, "connection refused");
+      raw.destroy();
+    }
+  }
+
+  /** Silent connections make room for new ones, so that a flood of them locks nobody out. */
+  function makeRoom(): boolean {
+    if (halfOpen.size < limits.maxHalfOpen) return true;
+    const now = clock.monotonic();
+    for (const [fd, { raw, sinceMs }] of halfOpen) {
+      if (now - sinceMs < SILENT_MS) return false;
+      if (raw.bytesRead > 0) continue;
+      halfOpen.delete(fd);
+      raw.destroy();
+      return true;
+    }
+    return false;
+  }
+
+  function tlsServer(): TlsServer {
+    const own = source.current();
+    if (tls?.generation !== own.generation)
+      tls = { generation: own.generation, server: createTlsServer(own, limits, log, handshakeDone) };
+    return tls.server;
+  }
+
+  function handshakeDone(own: X509Snapshot, socket: TLSSocket): void {
+    socket.on("error", (err) => log.debug({ err }, "connection failed"));
+    const fd = descriptorOf(socket);
+    const half = halfOpen.get(fd);
+    halfOpen.delete(fd);
+    const { process } = half ?? {};
+    try {
+      if (half === undefined || closed) throw new NsmError("UNAVAILABLE", "draining", "the server stops");
+      const { id, leaf } = verifyPeer(socket, own, verify, clock.now());
+      const session = `conn-${++lastSession}`;
+      const peer: Peer = { session, spiffeId: id, certificate: leaf, own, transport, process };
+      if (authorize && !authorize(peer))
+        throw new NsmError("PERMISSION_DENIED", "peer-refused", `${id} may not connect here`);
+      onSession(peer, socket);
+    } catch (err) {
+      log.warn({ err, pid: process?.pid, uid: process?.uid }, "session refused");
+      socket.destroy();
+    }
+  }
+
+  return {
+    accept,
+    [Symbol.dispose]() {
+      closed = true;
+      for (const { raw } of halfOpen.values()) raw.destroy();
+      halfOpen.clear();
+    },
+  };
+}
+
+function createTlsServer(
+  own: X509Snapshot,
+  limits: ServerLimits,
+  log: Logger,
+  onSecure: (own: X509Snapshot, socket: TLSSocket) => void,
+): TlsServer {
+  const server = createServer({
+    ...secureContextOptions(own),
+    requestCert: true,
+    rejectUnauthorized: false,
+    ALPNProtocols: [ALPN],
+    handshakeTimeout: limits.handshakeMs,
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  });
+  server.on("secureConnection", (socket) => onSecure(own, socket));
+  server.on("tlsClientError", (err, socket) => {
+    log.info({ err }, "handshake failed");
+    socket.destroy();
+  });
+  return server;
+}

@@ -1,0 +1,110 @@
+/** What a handler gets beside the request: who calls, with which metadata, and for how long. */
+import { Metadata } from "@grpc/grpc-js";
+import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import { NsmError } from "../errors.ts";
+import type { ServerLimits } from "./limits.ts";
+import type { Peer } from "./peer.ts";
+
+/** Request or response metadata; keys are lower case, values text. */
+export interface Header {
+  /** All values of a key in the order of the wire; empty when there is none. */
+  get(key: string): readonly string[];
+}
+
+export interface Caller {
+  readonly peer: Peer;
+  readonly metadata: Header;
+  /** Aborted with an NsmError when the caller leaves, its deadline passes, or the server stops. */
+  readonly signal: AbortSignal;
+  /** Wall clock, milliseconds since 1970; undefined when the caller set none. */
+  readonly deadlineMs: number | undefined;
+  /** Adds to the response's header, which goes out with the first message or the end. Later calls have no effect. */
+  sendHeader(values: Readonly<Record<string, string>>): void;
+}
+
+export type ServerCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer>;
+
+/** One call in progress, seen from the code around the handler. */
+export class CallInProgress implements Caller {
+  readonly peer: Peer;
+  readonly metadata: Header;
+  readonly deadlineMs: number | undefined;
+  readonly isStream: boolean;
+  readonly #call: ServerCall;
+  readonly #onLeft: (reason: NsmError) => void;
+  #controller: AbortController | undefined;
+  #left: NsmError | undefined;
+  #header: Metadata | undefined;
+
+  /** `onLeft` is called at most once, before `finish`. */
+  constructor(call: ServerCall, peer: Peer, onLeft: (reason: NsmError) => void) {
+    const deadline = call.getDeadline();
+    this.peer = peer;
+    this.metadata = headerOf(call.metadata);
+    this.deadlineMs = deadline === Infinity ? undefined : Number(deadline);
+    this.isStream = "write" in call;
+    this.#call = call;
+    this.#onLeft = onLeft;
+    call.once("cancelled", () => this.leave(this.#whyCancelled()));
+  }
+
+  /** Made when it is asked for: most unary handlers are done before anybody could leave. */
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#left) this.#controller.abort(this.#left);
+    return this.#controller.signal;
+  }
+
+  sendHeader(values: Readonly<Record<string, string>>): void {
+    this.#header ??= new Metadata();
+    for (const [key, value] of Object.entries(values)) this.#header.set(key, value);
+  }
+
+  /** Just before the first message or the status, so that they share a packet. */
+  flushHeader(): void {
+    if (this.#header) this.#call.sendMetadata(this.#header);
+    this.#header = undefined;
+  }
+
+  /** Ends the handler's work for that reason; nothing after `finish`. */
+  leave(reason: NsmError): void {
+    if (this.#left) return;
+    this.#left = reason;
+    this.#controller?.abort(reason);
+    this.#onLeft(reason);
+  }
+
+  /** The handler is done: what happens to the stream from now on is no news to it. */
+  finish(): void {
+    this.#left ??= new NsmError("CANCELLED", "call-ended", "the call has ended");
+  }
+
+  #whyCancelled(): NsmError {
+    if (this.deadlineMs !== undefined && Date.now() >= this.deadlineMs)
+      return new NsmError("DEADLINE_EXCEEDED", "deadline-exceeded", "the caller's deadline has passed");
+    return new NsmError("CANCELLED", "caller-left", `${this.peer.spiffeId} has left the call`);
+  }
+}
+
+export function headerOf(metadata: Metadata): Header {
+  return { get: (key) => metadata.get(key).filter((value) => typeof value === "string") };
+}
+
+/** Throws INVALID_ARGUMENT `metadata-too-large`. */
+export function checkMetadata(metadata: Metadata, limits: ServerLimits): void {
+  let entries = 0;
+  let bytes = 0;
+  for (const [key, values] of Object.entries(metadata.toHttp2Headers())) {
+    if (values === undefined) continue;
+    for (const value of Array.isArray(values) ? values : [String(values)]) {
+      entries++;
+      bytes += key.length + value.length;
+    }
+  }
+  if (entries > limits.maxMetadataEntries || bytes > limits.maxMetadataBytes)
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "metadata-too-large",
+      `metadata has ${entries} entries and ${bytes} bytes, at most ${limits.maxMetadataEntries} and ${limits.maxMetadataBytes}`,
+    );
+}

@@ -1,0 +1,175 @@
+/** Handlers of the mesh behind grpc-js: bytes in, checks, handler, bytes or status out. No exception gets through. */
+import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
+import type { handleServerStreamingCall, handleUnaryCall, Server } from "@grpc/grpc-js";
+import type { Clock } from "../clock.ts";
+import { NsmError, messageOf } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { Authorize } from "./accept.ts";
+import { CallInProgress, checkMetadata } from "./caller.ts";
+import type { Caller, ServerCall } from "./caller.ts";
+import type { ServerLimits } from "./limits.ts";
+import type { Peer } from "./peer.ts";
+import { methodDefinition } from "./service.ts";
+import type { Calls, TypedService } from "./service.ts";
+import { statusOf } from "./status.ts";
+import { pump } from "./pump.ts";
+
+/** The methods of a service, each a function of the request and the caller. */
+export type Handlers<S extends TypedService> = Calls<S, Caller>;
+
+/** Adds a service; `authorize` refuses callers of any of its methods. */
+export type AddService = <S extends DescService>(
+  service: S,
+  handlers: Handlers<S>,
+  authorize?: Authorize,
+) => void;
+
+export interface HandlerEnvironment {
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly limits: ServerLimits;
+  /** The peer of a session, by the name that its socket bears as remote address. */
+  peerOf(session: string): Peer | undefined;
+  /** Calls in progress, so that they can be told when the server stops. */
+  readonly calls: Set<CallInProgress>;
+}
+
+type Message = MessageShape<DescMessage>;
+type Unary = (request: Message, caller: Caller) => Promise<Message>;
+type ServerStreaming = (request: Message, caller: Caller) => AsyncIterable<Message>;
+
+/** Throws INTERNAL `unsupported-method` for methods whose requests are streams. */
+export function addService(
+  server: Server,
+  service: DescService,
+  handlers: Readonly<Record<string, unknown>>,
+  authorize: Authorize | undefined,
+  env: HandlerEnvironment,
+): void {
+  const same = (bytes: Buffer) => bytes;
+  for (const method of service.methods) {
+    const { path } = methodDefinition(method);
+    const handler = handlers[method.localName];
+    if (!isHandler(handler)) throw new NsmError("INTERNAL", "no-handler", `${path} has no handler`);
+    switch (method.methodKind) {
+      case "unary":
+        server.register(path, unary(method, handler, authorize, env), same, same, "unary");
+        break;
+      case "server_streaming": {
+        const streaming = serverStreaming(method, handler, authorize, env);
+        server.register(path, streaming, same, same, "serverStream");
+        break;
+      }
+      case "client_streaming":
+      case "bidi_streaming":
+        throw new NsmError(
+          "INTERNAL",
+          "unsupported-method",
+          `${path}: streams of requests are not supported`,
+        );
+    }
+  }
+}
+
+/** Handlers<S> has checked the function's type against its method; here it is one of many. */
+function isHandler(value: unknown): value is Unary & ServerStreaming {
+  return typeof value === "function";
+}
+
+function unary(
+  method: DescMethod,
+  handler: Unary,
+  authorize: Authorize | undefined,
+  env: HandlerEnvironment,
+): handleUnaryCall<Buffer, Buffer> {
+  const { requestDeserialize, responseSerialize, path } = methodDefinition(method);
+  return (call, respond) => {
+    const answer = async (): Promise<Buffer> => {
+      const caller = open(call, authorize, env, () => undefined);
+      try {
+        const request = parse(requestDeserialize, call.request, path);
+        return responseSerialize(await handler(request, caller));
+      } finally {
+        close(caller, env);
+      }
+    };
+    void answer().then(
+      (response) => respond(null, response),
+      (error: unknown) => respond(failure(error, path, env)),
+    );
+  };
+}
+
+function serverStreaming(
+  method: DescMethod,
+  handler: ServerStreaming,
+  authorize: Authorize | undefined,
+  env: HandlerEnvironment,
+): handleServerStreamingCall<Buffer, Buffer> {
+  const { requestDeserialize, responseSerialize, path } = methodDefinition(method);
+  return (call) => {
+    const answer = async (): Promise<void> => {
+      const stop = new AbortController();
+      const caller = open(call, authorize, env, (reason) => stop.abort(reason));
+      try {
+        const request = parse(requestDeserialize, call.request, path);
+        const messages = handler(request, caller);
+        await pump(messages, call, {
+          serialize: responseSerialize,
+          beforeFirst: () => caller.flushHeader(),
+          stop: stop.signal,
+          stalledMs: env.limits.stalledStreamMs,
+          clock: env.clock,
+        });
+      } finally {
+        close(caller, env);
+      }
+    };
+    void answer().then(
+      () => call.end(),
+      // This is how grpc-js wants to be told the status of a stream.
+      (error: unknown) => call.emit("error", failure(error, path, env)),
+    );
+  };
+}
+
+function open(
+  call: ServerCall,
+  authorize: Authorize | undefined,
+  env: HandlerEnvironment,
+  onLeft: (reason: NsmError) => void,
+): CallInProgress {
+  const peer = env.peerOf(call.getPeer());
+  if (peer === undefined) throw new NsmError("UNAVAILABLE", "session-closed", "the session has ended");
+  checkMetadata(call.metadata, env.limits);
+  if (authorize && !authorize(peer))
+    throw new NsmError("PERMISSION_DENIED", "peer-refused", `${peer.spiffeId} may not call this service`);
+  const caller = new CallInProgress(call, peer, onLeft);
+  env.calls.add(caller);
+  return caller;
+}
+
+function close(caller: CallInProgress, env: HandlerEnvironment): void {
+  caller.flushHeader();
+  caller.finish();
+  env.calls.delete(caller);
+}
+
+function parse<T>(deserialize: (bytes: Buffer) => T, bytes: Buffer, path: string): T {
+  try {
+    return deserialize(bytes);
+  } catch (error) {
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "malformed-message",
+      `${path}: the request is not a valid message: ${messageOf(error)}`,
+      error,
+    );
+  }
+}
+
+/** What the handler threw as a status. Only what is no NsmError is a surprise worth a line in the log. */
+function failure(err: unknown, method: string, env: HandlerEnvironment) {
+  if (!(err instanceof NsmError)) env.log.error({ err, method }, "handler failed");
+  return statusOf(err);
+}

@@ -1,0 +1,68 @@
+/** Sizes, counts and times that hold for every session (docs/protocol.md, "Limits"). */
+
+const KiB = 1024;
+
+export interface ServerLimits {
+  /** Largest request message, bytes. */
+  readonly maxRequestBytes: number;
+  /** Largest message that we send, bytes: one entry of a Find. */
+  readonly maxResponseBytes: number;
+  /** Names and values of a call's metadata together, bytes. */
+  readonly maxMetadataBytes: number;
+  readonly maxMetadataEntries: number;
+  /** From accept to the end of the TLS handshake. */
+  readonly handshakeMs: number;
+  /** Connections of one listener that have not finished their handshake. */
+  readonly maxHalfOpen: number;
+  /** Streams that one peer may have open at once in one session. */
+  readonly maxConcurrentStreams: number;
+  /** What HTTP/2 may keep in memory for one session, MiB. */
+  readonly maxSessionMiB: number;
+  /** A session without streams is closed after this. */
+  readonly idleMs: number;
+  /** A session gets a GOAWAY at this age, plus or minus 10 %. */
+  readonly maxAgeMs: number;
+  /** How long streams live on after that GOAWAY. */
+  readonly maxAgeGraceMs: number;
+  /** A stream whose receiver takes nothing for this long is ended. */
+  readonly stalledStreamMs: number;
+}
+
+export const SERVER_LIMITS: ServerLimits = {
+  maxRequestBytes: 256 * KiB,
+  maxResponseBytes: 1024 * KiB,
+  maxMetadataBytes: 32 * KiB,
+  maxMetadataEntries: 64,
+  handshakeMs: 3000,
+  maxHalfOpen: 64,
+  maxConcurrentStreams: 100,
+  maxSessionMiB: 16,
+  idleMs: 5 * 60_000,
+  maxAgeMs: 30 * 60_000,
+  maxAgeGraceMs: 60_000,
+  stalledStreamMs: 10_000,
+};
+
+export interface ClientLimits {
+  /** Largest response message, bytes. */
+  readonly maxResponseBytes: number;
+  /** From the first packet to the end of the HTTP/2 handshake. */
+  readonly connectMs: number;
+  /** For unary calls that name no deadline. */
+  readonly defaultTimeoutMs: number;
+  /** A session without calls is closed after this. */
+  readonly idleMs: number;
+  /** How long the calls of a replaced session may go on. */
+  readonly drainMs: number;
+  /** Pause before another try to move a target to a new identity, while the old session still works. */
+  readonly replaceRetryMs: number;
+}
+
+export const CLIENT_LIMITS: ClientLimits = {
+  maxResponseBytes: 1024 * KiB,
+  connectMs: 5000,
+  defaultTimeoutMs: 15_000,
+  idleMs: 5 * 60_000,
+  drainMs: 30_000,
+  replaceRetryMs: 1000,
+};

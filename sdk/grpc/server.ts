@@ -1,0 +1,174 @@
+/**
+ * A gRPC server that knows who calls: mutual TLS with SVIDs on unix sockets and TCP alike, and the process on unix sockets.
+ *
+ * grpc-js never shows the socket that it accepted itself, so the sockets are accepted here (`accept.ts`) and given to it
+ * when their peer is known. A handler's call then names its session by the `remoteAddress` that we put on the TLS socket.
+ */
+import type { TLSSocket } from "node:tls";
+import { Server, ServerCredentials } from "@grpc/grpc-js";
+import type { ChannelOptions } from "@grpc/grpc-js";
+import type { Clock } from "../clock.ts";
+import { NsmError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { X509Source } from "../spiffe/source.ts";
+import { createAcceptor } from "./accept.ts";
+import type { Acceptor, Authorize } from "./accept.ts";
+import { formatAddress, parseAddress } from "./address.ts";
+import type { CallInProgress } from "./caller.ts";
+import { addService } from "./handlers.ts";
+import type { AddService, HandlerEnvironment } from "./handlers.ts";
+import { Health, healthHandlers } from "./health.ts";
+import { SERVER_LIMITS } from "./limits.ts";
+import type { ServerLimits } from "./limits.ts";
+import { openListener } from "./listener.ts";
+import type { Listener } from "./listener.ts";
+import type { Peer } from "./peer.ts";
+import type { Verify } from "./tls.ts";
+
+/** How long unary calls may go on when the server is disposed of. */
+const CLOSE_GRACE_MS = 1000;
+/** TLS follows on each connection, so that anybody may connect; see socket(7), "permissions". */
+const DEFAULT_SOCKET_MODE = 0o666;
+
+export interface Listen {
+  /** `unix:///path`, `tcp://host:port`, `tcp://:port` (every address); port 0 takes a free one. */
+  readonly url: string;
+  /** Mode of a unix socket's file; 0o666 unless told. */
+  readonly socketMode?: number;
+  /** Who may connect at all; everybody with a valid SVID unless told. */
+  readonly authorize?: Authorize;
+}
+
+export interface ServerOptions {
+  readonly source: X509Source;
+  readonly verify: Verify;
+  readonly listen: readonly (string | Listen)[];
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly limits?: Partial<ServerLimits>;
+}
+
+/** Disposing stops listening at once, ends streams, gives unary calls a second, and then closes every session. */
+export interface GrpcServer extends AsyncDisposable {
+  /** Where it listens, in the order of `listen`, with the ports that were really taken. */
+  readonly addresses: readonly string[];
+}
+
+interface Session {
+  readonly peer: Peer;
+  readonly socket: TLSSocket;
+}
+
+/**
+ * Starts a server with the services that `register` adds, and their health.
+ *
+ * Throws what `parseAddress` and `openListener` throw; then nothing listens. Each new SVID of the source is shown in the
+ * handshakes after it; sessions that exist keep theirs.
+ */
+export async function openServer(
+  options: ServerOptions,
+  register: (add: AddService) => void,
+): Promise<GrpcServer> {
+  const { source, verify, log, clock } = options;
+  const limits = { ...SERVER_LIMITS, ...options.limits };
+  const sessions = new Map<string, Session>();
+  const calls = new Set<CallInProgress>();
+
+  const server = new Server(channelOptions(limits));
+  registerAll(server, register, { log, clock, limits, calls, peerOf: (name) => sessions.get(name)?.peer });
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+
+  const onSession = (peer: Peer, socket: TLSSocket) => {
+    sessions.set(peer.session, { peer, socket });
+    socket.once("close", () => sessions.delete(peer.session));
+    // getPeer() of a call is the remote address, with the port if there is one.
+    Object.defineProperty(socket, "remoteAddress", { value: peer.session });
+    Object.defineProperty(socket, "remotePort", { value: undefined });
+    injector.injectConnection(socket);
+  };
+
+  const listeners: Listener[] = [];
+  const acceptors: Acceptor[] = [];
+  const stopListening = async () => {
+    await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()));
+    for (const acceptor of acceptors) acceptor[Symbol.dispose]();
+  };
+  try {
+    for (const entry of options.listen) {
+      const { url, socketMode = DEFAULT_SOCKET_MODE, authorize } = toListen(entry);
+      const address = parseAddress(url);
+      const transport = address.kind;
+      const acceptor = createAcceptor(
+        { source, verify, authorize, clock, log, limits, transport },
+        onSession,
+      );
+      acceptors.push(acceptor);
+      listeners.push(await openListener(address, socketMode, (socket) => acceptor.accept(socket)));
+    }
+  } catch (error) {
+    await stopListening();
+    server.forceShutdown();
+    throw error;
+  }
+
+  let closing: Promise<void> | undefined;
+  return {
+    addresses: listeners.map(({ address }) => formatAddress(address)),
+    [Symbol.asyncDispose]: () => (closing ??= close()),
+  };
+
+  async function close(): Promise<void> {
+    await stopListening();
+    for (const call of calls) if (call.isStream) call.leave(draining());
+    injector.drain(CLOSE_GRACE_MS);
+    await allClosed(sessions, clock, CLOSE_GRACE_MS);
+    for (const call of calls) call.leave(draining());
+    for (const { socket } of sessions.values()) socket.destroy();
+    await allClosed(sessions, clock, CLOSE_GRACE_MS);
+    server.forceShutdown();
+  }
+}
+
+function toListen(entry: string | Listen): Listen {
+  return typeof entry === "string" ? { url: entry } : entry;
+}
+
+function registerAll(server: Server, register: (add: AddService) => void, env: HandlerEnvironment): void {
+  const names = new Set<string>();
+  register((service, handlers, authorize) => {
+    names.add(service.typeName);
+    addService(server, service, handlers, authorize, env);
+  });
+  addService(server, Health, healthHandlers(names), undefined, env);
+}
+
+function channelOptions(limits: ServerLimits): ChannelOptions {
+  return {
+    "grpc.enable_channelz": 0,
+    "grpc.max_receive_message_length": limits.maxRequestBytes,
+    "grpc.max_send_message_length": limits.maxResponseBytes,
+    "grpc.max_concurrent_streams": limits.maxConcurrentStreams,
+    "grpc-node.max_session_memory": limits.maxSessionMiB,
+    "grpc.max_connection_idle_ms": limits.idleMs,
+    "grpc.max_connection_age_ms": limits.maxAgeMs,
+    "grpc.max_connection_age_grace_ms": limits.maxAgeGraceMs,
+  };
+}
+
+function draining(): NsmError {
+  return new NsmError("UNAVAILABLE", "draining", "the server stops; try again");
+}
+
+/** Resolves when every session has closed, or after the time. */
+function allClosed(sessions: ReadonlyMap<string, Session>, clock: Clock, timeMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    if (sessions.size === 0) return resolve();
+    const timer = clock.timer(timeMs, resolve);
+    for (const { socket } of sessions.values())
+      socket.once("close", () => {
+        if (sessions.size > 0) return;
+        timer[Symbol.dispose]();
+        resolve();
+      });
+  });
+}

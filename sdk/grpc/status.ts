@@ -1,0 +1,64 @@
+/**
+ * NsmError to gRPC status and back (grpc/doc/statuscodes.md; docs/protocol.md, "Errors").
+ *
+ * The reason travels in the trailer `nsm-reason`, which peers that do not know it ignore. Causes and stacks never travel.
+ */
+import { Metadata } from "@grpc/grpc-js";
+import { GrpcCode, NsmError, messageOf } from "../errors.ts";
+import type { CodeName } from "../errors.ts";
+
+const REASON_KEY = "nsm-reason";
+const REASON = /^[a-z0-9]+(-[a-z0-9]+)*$/;
+const MAX_REASON_LENGTH = 64;
+/** Longer messages are cut: trailers must fit the peer's header limits. */
+const MAX_DETAILS_LENGTH = 2048;
+
+/** What grpc-js sends to end a call. */
+export interface Status {
+  readonly code: number;
+  readonly details: string;
+  readonly metadata?: Metadata;
+}
+
+const NAMES = new Map<number, CodeName>();
+for (const [name, code] of Object.entries(GrpcCode)) if (isCodeName(name)) NAMES.set(code, name);
+
+function isCodeName(name: string): name is CodeName {
+  return name in GrpcCode && name !== "OK";
+}
+
+/** The status of a failed call. Anything but an NsmError is our bug: the peer learns only that. */
+export function statusOf(error: unknown): Status {
+  if (!(error instanceof NsmError)) return { code: GrpcCode.INTERNAL, details: "internal error" };
+  const metadata = new Metadata();
+  metadata.set(REASON_KEY, error.reason);
+  // grpc-js throws on half a surrogate pair while it percent-encodes the text.
+  return {
+    code: GrpcCode[error.code],
+    details: error.message.slice(0, MAX_DETAILS_LENGTH).toWellFormed(),
+    metadata,
+  };
+}
+
+/** The error of a failed call, as grpc-js reports it, made by the peer or by grpc-js itself; `target` names the peer. */
+export function errorOfStatus(status: unknown, target: string): NsmError {
+  if (!isStatus(status))
+    return new NsmError("INTERNAL", "internal", `call to ${target}: ${messageOf(status)}`, status);
+  const code = NAMES.get(status.code) ?? "UNKNOWN";
+  const [reason] = status.metadata?.get(REASON_KEY) ?? [];
+  if (typeof reason === "string" && reason.length <= MAX_REASON_LENGTH && REASON.test(reason))
+    return new NsmError(code, reason, status.details);
+  return new NsmError(code, code.toLowerCase().replaceAll("_", "-"), `${target}: ${status.details}`);
+}
+
+function isStatus(value: unknown): value is Status {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "code" in value &&
+    typeof value.code === "number" &&
+    "details" in value &&
+    typeof value.details === "string" &&
+    (!("metadata" in value) || value.metadata === undefined || value.metadata instanceof Metadata)
+  );
+}
