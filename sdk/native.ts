@@ -176,6 +176,11 @@ export function bindSocket(fd: number, address: Uint8Array): void {
   checked("bind", Number(c.bind(fd, address, address.length)));
 }
 
+/** connect(2); sets the peer of a datagram or raw socket, at once. */
+export function connectSocket(fd: number, address: Uint8Array): void {
+  checked("connect", Number(c.connect(fd, address, address.length)));
+}
+
 /** An option of `length` bytes. */
 export function socketOption(fd: number, level: number, name: number, length: number): Buffer {
   const value = Buffer.alloc(length);
