@@ -35,6 +35,13 @@ export function parseWorkloadId(text: string): SpiffeId {
   return id;
 }
 
+/** `example.org` of `spiffe://example.org`, the key of bundle maps. Throws INVALID_ARGUMENT `bad-spiffe-id`. */
+export function parseTrustDomainId(text: string): string {
+  const id = parseSpiffeId(text);
+  if (id.segments.length > 0) throw bad(text, "a trust domain's id has no path");
+  return id.trustDomain;
+}
+
 export function isSpiffeId(text: string): boolean {
   try {
     parseSpiffeId(text);

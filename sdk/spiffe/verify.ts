@@ -8,6 +8,7 @@
 import { createHash } from "node:crypto";
 import type { X509Certificate } from "node:crypto";
 import { NsmError, messageOf } from "../errors.ts";
+import { LruMap } from "../lru.ts";
 import {
   KeyUsage,
   Purpose,
@@ -54,7 +55,7 @@ export function verifySvid(chainDer: readonly Uint8Array[], bundles: Bundles, no
   if (known !== undefined && known.validFromMs <= nowMs && nowMs <= known.notAfterMs) return known;
 
   const verified = verifyChain(chainDer, bundles, nowMs);
-  remember(remembered, key, verified);
+  remembered.set(key, verified);
   return verified;
 }
 
@@ -193,20 +194,12 @@ function issuerFault(
 }
 
 /** Bundles are replaced, never changed, so that the object stands for its contents; its memory goes with it. */
-const memories = new WeakMap<Bundles, Map<string, VerifiedSvid>>();
+const memories = new WeakMap<Bundles, LruMap<string, VerifiedSvid>>();
 
-function memoryOf(bundles: Bundles): Map<string, VerifiedSvid> {
+function memoryOf(bundles: Bundles): LruMap<string, VerifiedSvid> {
   let memory = memories.get(bundles);
-  if (memory === undefined) memories.set(bundles, (memory = new Map<string, VerifiedSvid>()));
+  if (memory === undefined) memories.set(bundles, (memory = new LruMap(MAX_REMEMBERED)));
   return memory;
-}
-
-function remember(memory: Map<string, VerifiedSvid>, key: string, verified: VerifiedSvid): void {
-  memory.set(key, verified);
-  for (const oldest of memory.keys()) {
-    if (memory.size <= MAX_REMEMBERED) return;
-    memory.delete(oldest);
-  }
 }
 
 function fingerprint(chainDer: readonly Uint8Array[]): string {

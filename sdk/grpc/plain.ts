@@ -1,0 +1,155 @@
+/**
+ * gRPC without TLS over a unix socket, for the SPIFFE Workload API only: its callers have no identity yet, and the server knows
+ * them by what the kernel says of their process (SPIFFE standard "Workload Endpoint", §3).
+ */
+import type { Socket } from "node:net";
+import type { DescService } from "@bufbuild/protobuf";
+import { Client, Metadata, Server, ServerCredentials, credentials } from "@grpc/grpc-js";
+import type { ConnectionInjector } from "@grpc/grpc-js";
+import { NsmError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { implementation, stub } from "./adapt.ts";
+import { formatAddress, grpcTarget } from "./address.ts";
+import type { Address } from "./address.ts";
+import { openListener } from "./listener.ts";
+import type { PeerProcess } from "./peer.ts";
+import { readPeerProcess } from "./process.ts";
+import { serviceDefinition } from "./service.ts";
+import type { Calls, TypedService } from "./service.ts";
+import { errorOfStatus, statusOf } from "./status.ts";
+
+/** Requests and answers are small: an SVID with its bundles is below 16 KiB. */
+const MAX_MESSAGE_BYTES = 1024 * 1024;
+const MAX_STREAMS_PER_CONNECTION = 100;
+const MAX_CONNECTIONS = 4096;
+/** So that one process cannot take all connections. */
+const MAX_CONNECTIONS_PER_PROCESS = 64;
+
+/** What a handler knows of a call. */
+export interface PlainCall {
+  readonly caller: PeerProcess;
+  /** All values of a metadata key (lower case), in order. */
+  readonly metadata: (key: string) => readonly string[];
+  /** Aborted when the caller cancels or goes away, and when the server stops. */
+  readonly signal: AbortSignal;
+}
+
+export interface PlainServerOptions<S extends TypedService> {
+  /** Absolute path of the socket; see `openListener` for what is refused. */
+  readonly path: string;
+  /** Permissions of the socket. */
+  readonly mode: number;
+  readonly service: DescService & S;
+  readonly calls: Calls<S, PlainCall>;
+  readonly log: Logger;
+}
+
+/** Serves when it resolves. Disposing cancels the calls that run and removes the socket. Throws as `openListener`. */
+export async function openPlainServer<S extends TypedService>(
+  options: PlainServerOptions<S>,
+): Promise<AsyncDisposable> {
+  const { service, calls, log } = options;
+  await using stack = new AsyncDisposableStack();
+  const connections = new Map<string, PeerProcess>();
+  const grpc = new Server({
+    "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+    "grpc.max_concurrent_streams": MAX_STREAMS_PER_CONNECTION,
+  });
+  stack.defer(() => grpc.forceShutdown());
+  grpc.addService(
+    serviceDefinition(service),
+    implementation(
+      service,
+      calls,
+      ({ connection, metadata, signal }) => ({
+        caller: callerOf(connections, connection),
+        metadata: (key) => metadata.get(key).map(String),
+        signal,
+      }),
+      statusOf,
+    ),
+  );
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  stack.use(
+    await openListener({ kind: "unix", path: options.path }, options.mode, (socket) =>
+      accept(socket, connections, injector, log),
+    ),
+  );
+  return stack.move();
+}
+
+let nextConnection = 1;
+
+function accept(
+  socket: Socket,
+  connections: Map<string, PeerProcess>,
+  injector: ConnectionInjector,
+  log: Logger,
+): void {
+  try {
+    const caller = readPeerProcess(socket);
+    const key = `conn-${nextConnection++}`;
+    socket.once("close", () => {
+      connections.delete(key);
+      caller[Symbol.dispose]();
+    });
+    socket.on("error", (err) => log.debug({ err, peer: caller.pid }, "connection failed"));
+    const ofProcess = [...connections.values()].filter(({ pid }) => pid === caller.pid).length;
+    if (connections.size >= MAX_CONNECTIONS || ofProcess >= MAX_CONNECTIONS_PER_PROCESS) {
+      log.warn({ peer: caller.pid }, "too many connections, the newest is closed");
+      socket.destroy();
+      return;
+    }
+    connections.set(key, caller);
+    // The key under which calls of this connection find their caller again: getPeer() shows remoteAddress.
+    Object.defineProperty(socket, "remoteAddress", { value: key });
+    injector.injectConnection(socket);
+  } catch (err) {
+    log.warn({ err }, "connection refused");
+    socket.destroy();
+  }
+}
+
+function callerOf(connections: ReadonlyMap<string, PeerProcess>, peer: string): PeerProcess {
+  const caller = connections.get(peer);
+  if (caller === undefined) throw new NsmError("UNAVAILABLE", "peer-gone", "the connection is closed");
+  return caller;
+}
+
+/** How one call is made. */
+export interface PlainCallOptions {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+  /** Milliseconds since 1970; undefined = none. */
+  readonly deadlineMs: number | undefined;
+}
+
+export interface PlainClient<S extends TypedService> extends Disposable {
+  /** The service's methods. They throw `NsmError` with the status of the answer; a server that is not there is UNAVAILABLE. */
+  readonly calls: Calls<S, PlainCallOptions>;
+}
+
+/** A client of its own channel; it connects with the first call. */
+export function createPlainClient<S extends TypedService>(
+  address: Address,
+  service: DescService & S,
+): PlainClient<S> {
+  const client = new Client(grpcTarget(address), credentials.createInsecure(), {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.enable_http_proxy": 0,
+    "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+    "grpc.service_config_disable_resolution": 1,
+  });
+  return {
+    calls: stub(
+      client,
+      service,
+      (error) => errorOfStatus(error, formatAddress(address)),
+      ({ metadata, ...rest }: PlainCallOptions) => ({
+        ...rest,
+        metadata: Metadata.fromHttp2Headers(metadata),
+      }),
+    ),
+    [Symbol.dispose]: () => client.close(),
+  };
+}
