@@ -20,7 +20,7 @@ import type { Instant } from "../../sdk/rfc3339.ts";
 import type { X509Svid } from "../../sdk/spiffe/source.ts";
 import { createTokenMinter, readTokenMetadata, writeTokenMetadata } from "../../sdk/token.ts";
 import { describeVectors, outcomeOf, same, sameError, vectorKind } from "./support.ts";
-import type { VectorError, VectorFile } from "./support.ts";
+import type { Difference, VectorError, VectorFile } from "./support.ts";
 
 interface Identity {
   readonly spiffeId: string;
@@ -97,20 +97,33 @@ interface PathVector {
   readonly serverElement?: "allow" | VectorError;
 }
 
-const path = vectorKind<PathVector>(async (vector, file) => {
-  const facts = factsOf(vector, file, undefined);
-  same("verdicts", verdictsOf(facts, PATH_POLICIES), vector.verdicts);
-  if (vector.serverElement === undefined) return;
-  const outcome = await outcomeOf(() =>
-    authorizeServerPath(
-      facts.tokens.slice(0, facts.index + 1),
-      facts.index,
-      facts.peerCertificate,
-      facts.nowMs,
+/** Tokens that Go reads and we do not: then Go allows `tokens_valid`, and we deny it. */
+const readStrictly: Difference<PathVector> = {
+  record: "D6",
+  differs: ({ tokens, verdicts }) =>
+    verdicts["common/tokens_valid"] === "allow" &&
+    (tokens ?? []).some(
+      (token) => /[\r\n]/.test(token) || token.length > 4096 || isNested(token) || repeats(token),
     ),
-  );
-  sameError(outcome, vector.serverElement === "allow" ? undefined : vector.serverElement);
-});
+};
+
+const path = vectorKind<PathVector>(
+  async (vector, file) => {
+    const facts = factsOf(vector, file, undefined);
+    same("verdicts", verdictsOf(facts, PATH_POLICIES), vector.verdicts);
+    if (vector.serverElement === undefined) return;
+    const outcome = await outcomeOf(() =>
+      authorizeServerPath(
+        facts.tokens.slice(0, facts.index + 1),
+        facts.index,
+        facts.peerCertificate,
+        facts.nowMs,
+      ),
+    );
+    sameError(outcome, vector.serverElement === "allow" ? undefined : vector.serverElement);
+  },
+  [readStrictly],
+);
 
 const registry = vectorKind<
   PathVector & {
@@ -118,12 +131,15 @@ const registry = vectorKind<
     readonly resource: string;
     readonly resourceId: string;
   }
->((vector, file) => {
-  const known = vector.known[vector.resource];
-  const facts = factsOf(vector, file, known === null ? [] : known);
-  same("resource id", spiffeIdOf(facts.tokens[0] ?? ""), vector.resourceId);
-  same("verdicts", verdictsOf(facts, [...PATH_POLICIES, clientAllowed]), vector.verdicts);
-});
+>(
+  (vector, file) => {
+    const known = vector.known[vector.resource];
+    const facts = factsOf(vector, file, known === null ? [] : known);
+    same("resource id", spiffeIdOf(facts.tokens[0] ?? ""), vector.resourceId);
+    same("verdicts", verdictsOf(facts, [...PATH_POLICIES, clientAllowed]), vector.verdicts);
+  },
+  [readStrictly],
+);
 
 const monitor = vectorKind<{
   caller: string;
@@ -136,6 +152,23 @@ const monitor = vectorKind<{
 });
 
 describeVectors("token.json", { generate, metadata, path, registry, monitor });
+
+function isNested(token: string): boolean {
+  return /"cty"\s*:\s*"JWT"/.test(partText(token, 0));
+}
+
+function repeats(token: string): boolean {
+  return [0, 1].some((part) => {
+    const names = [
+      ...partText(token, part).matchAll(/"(alg|typ|cty|enc|kid|sub|aud|exp|iat|nbf|iss|jti)"\s*:/g),
+    ];
+    return new Set(names.map(([, name]) => name)).size < names.length;
+  });
+}
+
+function partText(token: string, part: number): string {
+  return Buffer.from(token.split(".")[part] ?? "", "base64url").toString();
+}
 
 function factsOf(
   vector: PathVector,
@@ -192,7 +225,7 @@ function ms(text: string): number {
 }
 
 function read(token: string, part: number): Record<string, unknown> {
-  return JSON.parse(Buffer.from(token.split(".")[part] ?? "", "base64url").toString());
+  return JSON.parse(partText(token, part));
 }
 
 function claims(token: string): { readonly exp: number } & Readonly<Record<string, unknown>> {
