@@ -1,0 +1,144 @@
+/**
+ * The TLS side of one client session, as credentials of a grpc-js channel.
+ *
+ * grpc-js connects, again when a connection breaks; each connection is given to us before HTTP/2 begins. All of them show
+ * the same SVID, and the server must be the same each time: an impostor or a successor is refused. (The credentials that
+ * grpc-js makes itself would leave a socket open for ever that a silent server accepted, and hide why a server was refused.)
+ */
+import type { Socket } from "node:net";
+import { connect, createSecureContext } from "node:tls";
+import type { SecureContext, TLSSocket } from "node:tls";
+import { CallCredentials, ChannelCredentials } from "@grpc/grpc-js";
+import type { experimental } from "@grpc/grpc-js";
+import { NsmError, asNsmError } from "../errors.ts";
+import type { X509Snapshot } from "../spiffe/source.ts";
+import type { PeerProcess } from "./peer.ts";
+import { readPeerProcess } from "./process.ts";
+import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
+import type { Verify } from "./tls.ts";
+
+/** Who serves, known from the first handshake on. */
+export interface ServerIdentity {
+  readonly id: string;
+  /** The listening process, on unix sockets; open while its connection is. */
+  readonly process: PeerProcess | undefined;
+}
+
+export interface ConnectorOptions {
+  readonly own: X509Snapshot;
+  readonly verify: Verify;
+  /** Ids that the server may have. */
+  readonly expect: ((spiffeId: string) => boolean) | undefined;
+  readonly isUnix: boolean;
+  readonly now: () => number;
+  /** For messages. */
+  readonly url: string;
+}
+
+export class SessionCredentials extends ChannelCredentials {
+  readonly #options: ConnectorOptions;
+  readonly #context: SecureContext;
+  readonly #sockets = new Set<Socket>();
+  #server: ServerIdentity | undefined;
+  #refusal: NsmError | undefined;
+  #closed = false;
+
+  constructor(options: ConnectorOptions) {
+    super();
+    this.#options = options;
+    this.#context = contextOf(options.own);
+  }
+
+  /** Of the last successful handshake. */
+  get server(): ServerIdentity | undefined {
+    return this.#server;
+  }
+
+  /** Why the last handshake failed on our side. */
+  get refusal(): NsmError | undefined {
+    return this.#refusal;
+  }
+
+  /** Breaks every connection and refuses new ones. */
+  destroy(): void {
+    this.#closed = true;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /** Resolves when every connection is closed. */
+  async closed(): Promise<void> {
+    const sockets = [...this.#sockets];
+    await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.once("close", resolve))));
+  }
+
+  override _isSecure(): boolean {
+    return true;
+  }
+
+  override _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(): experimental.SecureConnector {
+    const noCallCredentials = CallCredentials.createEmpty();
+    return {
+      connect: async (raw) => ({ socket: await this.#connect(raw), secure: true }),
+      waitForReady: () => Promise.resolve(),
+      getCallCredentials: () => noCallCredentials,
+      destroy: () => undefined,
+    };
+  }
+
+  async #connect(raw: Socket): Promise<TLSSocket> {
+    this.#sockets.add(raw);
+    raw.once("close", () => this.#sockets.delete(raw));
+    try {
+      if (this.#closed) throw new NsmError("UNAVAILABLE", "session-closed", "the session is closed");
+      const process = this.#options.isUnix ? readPeerProcess(raw) : undefined;
+      raw.once("close", () => process?.[Symbol.dispose]());
+      const socket = await handshake(raw, this.#context);
+      const { id } = verifyPeer(socket, this.#options.own, this.#options.verify, this.#options.now());
+      this.#pin(id);
+      this.#server = { id, process };
+      return socket;
+    } catch (error) {
+      raw.destroy();
+      this.#refusal = asNsmError(error, "UNAVAILABLE", "handshake-failed", "TLS handshake");
+      throw this.#refusal;
+    }
+  }
+
+  #pin(id: string): void {
+    const { expect, url } = this.#options;
+    if (this.#server !== undefined && this.#server.id !== id)
+      throw refused(`${url}: the server was ${this.#server.id} and came back as ${id}`);
+    if (expect && !expect(id)) throw refused(`${url}: the server is ${id}, which is not expected there`);
+  }
+}
+
+export function refused(message: string): NsmError {
+  return new NsmError("UNAVAILABLE", "peer-refused", message);
+}
+
+function handshake(raw: Socket, secureContext: SecureContext): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(
+      { socket: raw, secureContext, ALPNProtocols: [ALPN], rejectUnauthorized: false },
+      () => resolve(socket),
+    );
+    // Stays for the socket's life: after the handshake it is HTTP/2 that acts on errors.
+    socket.on("error", reject);
+    socket.once("close", () =>
+      reject(new NsmError("UNAVAILABLE", "handshake-failed", "the server closed the connection")),
+    );
+  });
+}
+
+const contexts = new WeakMap<X509Snapshot, SecureContext>();
+
+/** Reading key and chain costs more than a handshake needs to: once per SVID. */
+function contextOf(own: X509Snapshot): SecureContext {
+  let context = contexts.get(own);
+  if (context === undefined) contexts.set(own, (context = createSecureContext(secureContextOptions(own))));
+  return context;
+}

@@ -1,0 +1,282 @@
+/**
+ * The pool of sessions: one for each (target, SVID generation), shared by all calls.
+ *
+ * A new SVID replaces sessions, never breaks them: the successor is connected first, then new calls go there, streams are
+ * told to move, and the old session ends with its last call. While the successor can't be connected the old one stays in use.
+ */
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import type { Clock } from "../clock.ts";
+import { NsmError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { X509Source } from "../spiffe/source.ts";
+import { parseAddress } from "./address.ts";
+import type { Header } from "./caller.ts";
+import { refused } from "./connector.ts";
+import { CLIENT_LIMITS } from "./limits.ts";
+import type { ClientLimits } from "./limits.ts";
+import type { Method } from "./service.ts";
+import { Session, cancelled } from "./session.ts";
+import type { CallSettings, SessionInfo } from "./session.ts";
+import type { Verify } from "./tls.ts";
+
+/** Whom to call. */
+export interface Target {
+  /** `unix:///path`, `tcp://host:port` or `host:port`. */
+  readonly url: string;
+  /** Which SPIFFE ids the server may have; any of a trusted domain unless told. */
+  readonly expect?: (spiffeId: string) => boolean;
+  /** Names the target among sessions when its url does not (`/proc/self/fd/7` is a new socket each time). */
+  readonly key?: string;
+}
+
+export interface CallContext {
+  readonly signal?: AbortSignal | undefined;
+  /** Wall clock, milliseconds since 1970. */
+  readonly deadlineMs?: number | undefined;
+  /** From now; the earlier of the two holds. Unary calls with neither get 15 s, streams have no limit. */
+  readonly timeoutMs?: number | undefined;
+  /** Made when the peer is known, just before the call is sent. */
+  readonly metadata?: (
+    session: SessionInfo,
+  ) => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>;
+}
+
+export interface StreamContext extends CallContext {
+  /**
+   * The stream's session is being replaced: open the stream again (it goes to the next session), then leave this one. After
+   * 30 s it is ended with UNAVAILABLE `session-closed`.
+   */
+  readonly onReplaced?: () => void;
+}
+
+/** Disposing ends all calls at once and closes every session. */
+export interface SessionPool extends AsyncDisposable {
+  /**
+   * One request, one response. Throws the peer's error (code, reason, message), or UNAVAILABLE `unreachable`, `peer-refused`,
+   * `session-closed`, the verifier's reason; DEADLINE_EXCEEDED; CANCELLED or the signal's own NsmError.
+   */
+  unary<I extends DescMessage, O extends DescMessage>(
+    target: Target,
+    method: Method<I, O>,
+    request: MessageShape<I>,
+    context?: CallContext,
+  ): Promise<{ readonly response: MessageShape<O>; readonly header: Header }>;
+  /** One request, many responses; the call begins with the first `next`. Throws as `unary`. */
+  stream<I extends DescMessage, O extends DescMessage>(
+    target: Target,
+    method: Method<I, O>,
+    request: MessageShape<I>,
+    context?: StreamContext,
+  ): AsyncGenerator<MessageShape<O>, void, undefined>;
+  /** Connects if need be, and tells who serves. Throws as `unary`. */
+  connect(target: Target, context?: CallContext): Promise<SessionInfo>;
+}
+
+export interface SessionPoolOptions {
+  readonly source: X509Source;
+  readonly verify: Verify;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly limits?: Partial<ClientLimits>;
+}
+
+/** The sessions of one target. */
+interface Slot {
+  /** As of the call that made the slot. */
+  readonly target: Target;
+  current: Session;
+  next: Session | undefined;
+  /** Monotonic; no successor is tried before. */
+  nextTryMs: number;
+}
+
+export function createSessionPool(options: SessionPoolOptions): SessionPool {
+  return new Pool(options);
+}
+
+class Pool implements SessionPool {
+  readonly #options: SessionPoolOptions;
+  readonly #limits: ClientLimits;
+  readonly #slots = new Map<string, Slot>();
+  readonly #sessions = new Set<Session>();
+  readonly #sourceWatch: Disposable;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: SessionPoolOptions) {
+    this.#options = options;
+    this.#limits = { ...CLIENT_LIMITS, ...options.limits };
+    // Streams make no new calls: without this they would keep the old identity until it expires.
+    this.#sourceWatch = options.source.onChange(() => this.#replaceAll());
+  }
+
+  async unary<I extends DescMessage, O extends DescMessage>(
+    target: Target,
+    method: Method<I, O>,
+    request: MessageShape<I>,
+    context: CallContext = {},
+  ) {
+    const deadlineMs = this.#deadlineOf(context) ?? this.#options.clock.now() + this.#limits.defaultTimeoutMs;
+    const { session, settings } = await this.#prepare(target, context, deadlineMs, undefined);
+    return session.unary(method, request, settings);
+  }
+
+  async *stream<I extends DescMessage, O extends DescMessage>(
+    target: Target,
+    method: Method<I, O>,
+    request: MessageShape<I>,
+    context: StreamContext = {},
+  ) {
+    const deadlineMs = this.#deadlineOf(context);
+    const { session, settings } = await this.#prepare(target, context, deadlineMs, context.onReplaced);
+    yield* session.stream(method, request, settings);
+  }
+
+  async connect(target: Target, context: CallContext = {}): Promise<SessionInfo> {
+    return (await this.#readySession(target, context.signal, this.#deadlineOf(context))).info;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    this.#sourceWatch[Symbol.dispose]();
+    const sessions = [...this.#sessions];
+    for (const session of sessions) session.close();
+    await Promise.all(sessions.map((session) => session.closed()));
+  }
+
+  /** A ready session, and metadata made for it. */
+  async #prepare(
+    target: Target,
+    { signal, metadata }: CallContext,
+    deadlineMs: number | undefined,
+    onReplaced: (() => void) | undefined,
+  ): Promise<{ readonly session: Session; readonly settings: CallSettings }> {
+    for (;;) {
+      const { session, info } = await this.#readySession(target, signal, deadlineMs);
+      const values = metadata?.(info) ?? {};
+      const settings = {
+        metadata: values instanceof Promise ? await values : values,
+        deadlineMs,
+        signal,
+        onReplaced,
+      };
+      // It may have left while the metadata was made; that metadata is of no use for another session.
+      if (session.info !== undefined) return { session, settings };
+    }
+  }
+
+  async #readySession(
+    target: Target,
+    signal: AbortSignal | undefined,
+    deadlineMs: number | undefined,
+  ): Promise<{ readonly session: Session; readonly info: SessionInfo }> {
+    const session = this.#pick(target);
+    const info = session.info ?? (await this.#within(session.ready, signal, deadlineMs, target.url));
+    // The session may have been made for a caller who is less particular.
+    if (target.expect && !target.expect(info.peerId))
+      throw refused(`${target.url}: the server is ${info.peerId}, which is not expected there`);
+    return { session, info };
+  }
+
+  #pick(target: Target): Session {
+    if (this.#closing) throw new NsmError("UNAVAILABLE", "session-closed", "the session pool is closed");
+    const own = this.#options.source.current();
+    const key = target.key ?? target.url;
+    const slot = this.#slots.get(key);
+    if (slot === undefined) {
+      const current = this.#open(target, key);
+      this.#slots.set(key, { target, current, next: undefined, nextTryMs: 0 });
+      return current;
+    }
+    if (slot.current.own.generation === own.generation) return slot.current;
+    this.#replace(slot, key);
+    const expired = slot.current.own.svid.notAfterMs <= this.#options.clock.now();
+    return expired && slot.next ? slot.next : slot.current;
+  }
+
+  #open(target: Target, key: string): Session {
+    const { source, verify, clock } = this.#options;
+    const session = new Session({
+      address: parseAddress(target.url),
+      own: source.current(),
+      expect: target.expect,
+      verify,
+      clock,
+      limits: this.#limits,
+      onLeave: () => this.#left(session, key),
+      onClose: () => void session.closed().then(() => this.#sessions.delete(session)),
+    });
+    this.#sessions.add(session);
+    return session;
+  }
+
+  /** Connects the successor beside the current session, which stays in use until the successor is ready. */
+  #replace(slot: Slot, key: string): void {
+    const { clock, log } = this.#options;
+    if (slot.next !== undefined || clock.monotonic() < slot.nextTryMs) return;
+    const next = this.#open(slot.target, key);
+    slot.next = next;
+    next.ready.then(
+      () => {
+        const old = slot.current;
+        slot.next = undefined;
+        slot.current = next;
+        if (old !== next) old.leave();
+      },
+      (err: unknown) => {
+        slot.next = undefined;
+        slot.nextTryMs = clock.monotonic() + this.#limits.replaceRetryMs;
+        log.warn({ err, peer: slot.target.url }, "cannot show the new identity yet");
+      },
+    );
+  }
+
+  #replaceAll(): void {
+    for (const [key, slot] of this.#slots) if (slot.current.isBusy) this.#replace(slot, key);
+  }
+
+  #left(session: Session, key: string): void {
+    const slot = this.#slots.get(key);
+    if (slot?.current !== session) return;
+    if (slot.next === undefined || slot.next === session) this.#slots.delete(key);
+    else slot.current = slot.next;
+  }
+
+  #deadlineOf({ deadlineMs, timeoutMs }: CallContext): number | undefined {
+    if (timeoutMs === undefined) return deadlineMs;
+    return Math.min(deadlineMs ?? Infinity, this.#options.clock.now() + timeoutMs);
+  }
+
+  /** What the promise gives, or the caller's end of patience. */
+  #within<T>(
+    promise: Promise<T>,
+    signal: AbortSignal | undefined,
+    deadlineMs: number | undefined,
+    url: string,
+  ): Promise<T> {
+    const { clock } = this.#options;
+    return new Promise((resolve, reject) => {
+      const onAbort = () => reject(cancelled(signal));
+      const timer =
+        deadlineMs === undefined
+          ? undefined
+          : clock.timer(deadlineMs - clock.now(), () =>
+              reject(
+                new NsmError(
+                  "DEADLINE_EXCEEDED",
+                  "deadline-exceeded",
+                  `${url}: no session before the deadline`,
+                ),
+              ),
+            );
+      signal?.addEventListener("abort", onAbort, { once: true });
+      if (signal?.aborted) onAbort();
+      void promise.then(resolve, reject).finally(() => {
+        timer?.[Symbol.dispose]();
+        signal?.removeEventListener("abort", onAbort);
+      });
+    });
+  }
+}
