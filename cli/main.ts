@@ -2,7 +2,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { helpOf } from "../sdk/config.ts";
 import type { Daemon } from "../sdk/daemon.ts";
-import { messageOf } from "../sdk/errors.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
 import { ExitCode } from "./exit-code.ts";
 import { roles } from "./roles.ts";
 import { versionText } from "./version.ts";
@@ -66,7 +66,10 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     .option("--keep", "leave it running and print the commands to look around")
     .option("--run <name>", "name of this run (lower-case letters and digits, at most 8)")
     .addOption(output())
-    .action(async (options: { keep?: true; run?: string; output: "text" | "json" }) => {
+    .allowExcessArguments()
+    .action(async (options: { keep?: true; run?: string; output: "text" | "json" }, command: Command) => {
+      const [word] = command.args;
+      if (word !== undefined) command.error(`error: unknown command '${word}'\n(Did you mean down?)`);
       const { runDemo } = await import("./demo/main.ts");
       finish(
         await runDemo({ keep: options.keep === true, run: options.run, json: options.output === "json" }),
@@ -88,5 +91,6 @@ try {
   process.exit(await main(process.argv.slice(2)));
 } catch (error) {
   console.error(`nsm: ${messageOf(error)}`);
-  process.exit(ExitCode.failed);
+  const misused = error instanceof NsmError && error.code === "INVALID_ARGUMENT";
+  process.exit(misused ? ExitCode.badUsage : ExitCode.failed);
 }

@@ -35,8 +35,8 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
   // Nothing of the daemon may be all that keeps the process alive: it ends here, not when handles run out.
   const alive = setInterval(() => undefined, 2 ** 30);
   try {
-    await using running = await daemon.start(config, { signal: stop, log });
-    void running;
+    await using resources = new AsyncDisposableStack();
+    resources.use(await daemon.start(config, { signal: stop, log }));
     flushCompileCache();
     await aborted(stop);
   } catch (error) {

@@ -1,0 +1,17 @@
+/** Who is who in a run: the registrations of its identity authority, by group and network namespace. */
+import { statSync } from "node:fs";
+import { namespaceFile } from "./namespaces.ts";
+import { TRUST_DOMAIN, namespaceOf } from "./topology.ts";
+import type { Topology } from "./topology.ts";
+
+/** The file that NSM_REGISTRATIONS names. The namespaces must exist. */
+export function registrationsOf(topology: Topology): string {
+  const registrations = topology.parts.flatMap((part) => {
+    if (part.spiffePath === undefined) return [];
+    const { dev, ino } = statSync(namespaceFile(namespaceOf(topology.run, part.place)));
+    return [
+      { id: `spiffe://${TRUST_DOMAIN}/${part.spiffePath}`, gid: part.gid, netns: `inode://${dev}/${ino}` },
+    ];
+  });
+  return `${JSON.stringify({ registrations }, undefined, 2)}\n`; // JSON is YAML
+}

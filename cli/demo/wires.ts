@@ -1,0 +1,116 @@
+/** What the client and the kernel say of the wires, and the pings over them. */
+import { closeSync, openSync } from "node:fs";
+import { z } from "zod";
+import { ping } from "../../sdk/icmp.ts";
+import type { PingResult } from "../../sdk/icmp.ts";
+import { ipJson, namespaceFile } from "./namespaces.ts";
+import type { MechanismName } from "./topology.ts";
+
+const PINGS = 5;
+const PING_INTERVAL_MS = 50;
+const PING_TIMEOUT_MS = 2000;
+/** So many of the pings must return. */
+export const PINGS_NEEDED = 3;
+
+/** The client logs one such line for each wire that it has. */
+const Established = z.object({
+  msg: z.literal("wire established"),
+  connection: z.string(),
+  service: z.string(),
+  nse: z.string(),
+  interface: z.string(),
+  /** Names of the path segments. */
+  path: z.array(z.string()),
+});
+export type Established = z.infer<typeof Established>;
+
+/** Undefined for any other line. */
+export function parseEstablished(line: string): Established | undefined {
+  if (!line.includes('"wire established"')) return undefined;
+  return Established.parse(JSON.parse(line));
+}
+
+/** A device as the kernel has it. */
+export interface WireDevice {
+  readonly name: string;
+  /** By the kind of the device: the client's own view is KERNEL for every wire. */
+  readonly mechanism: MechanismName | "?";
+  readonly mtu: number;
+  /** Own addresses with prefix length. */
+  readonly addresses: readonly string[];
+  /** Addresses at the other end: what is routed into the device. */
+  readonly peers: readonly string[];
+}
+
+const MECHANISM_OF_KIND = new Map<string, MechanismName>([
+  ["veth", "KERNEL"],
+  ["wireguard", "WIREGUARD"],
+  ["tun", "WIREGUARD"], // user-space WireGuard
+  ["vxlan", "VXLAN"],
+]);
+
+const Links = z.array(
+  z.object({
+    ifname: z.string(),
+    mtu: z.number(),
+    linkinfo: z.object({ info_kind: z.string().optional() }).optional(),
+    addr_info: z.array(z.object({ local: z.string().optional(), prefixlen: z.number(), scope: z.string() })),
+  }),
+);
+const Routes = z.array(
+  z.object({ dst: z.string(), dev: z.string().optional(), scope: z.string().optional() }),
+);
+
+/** The `nsm-*` devices of a namespace. */
+export async function readDevices(namespace: string, env: NodeJS.ProcessEnv): Promise<readonly WireDevice[]> {
+  const [links, routes4, routes6] = await Promise.all([
+    ipJson(["-n", namespace, "-details", "address", "show"], env).then((json) => Links.parse(json)),
+    ipJson(["-n", namespace, "-4", "route", "show"], env).then((json) => Routes.parse(json)),
+    ipJson(["-n", namespace, "-6", "route", "show"], env).then((json) => Routes.parse(json)),
+  ]);
+  return links
+    .filter((link) => link.ifname.startsWith("nsm-"))
+    .map((link) => {
+      const addresses = link.addr_info
+        .filter((info) => info.scope === "global")
+        .flatMap((info) => (info.local === undefined ? [] : [`${info.local}/${info.prefixlen}`]));
+      const own = addresses.map((address) => address.split("/")[0]);
+      const peers = [...routes4, ...routes6]
+        .filter((route) => route.dev === link.ifname && !route.dst.includes("/") && !own.includes(route.dst))
+        .map((route) => route.dst);
+      const mechanism = MECHANISM_OF_KIND.get(link.linkinfo?.info_kind ?? "") ?? "?";
+      return { name: link.ifname, mechanism, mtu: link.mtu, addresses, peers };
+    });
+}
+
+/** Pings the other end of a device. A device without an address at the other end loses all. */
+export async function pingDevice(
+  namespace: string,
+  device: WireDevice,
+  signal: AbortSignal,
+  onReply: () => void,
+): Promise<PingResult> {
+  const [target] = device.peers;
+  const source = device.addresses[0]?.split("/")[0];
+  if (target === undefined) return { sent: PINGS, received: 0, rttsMs: [] };
+  const netnsFd = openSync(namespaceFile(namespace), "r");
+  try {
+    return await ping({
+      netnsFd,
+      source,
+      target,
+      count: PINGS,
+      intervalMs: PING_INTERVAL_MS,
+      timeoutMs: PING_TIMEOUT_MS,
+      signal,
+      onReply,
+    });
+  } finally {
+    closeSync(netnsFd);
+  }
+}
+
+/** The middle of the round-trip times; undefined when there is none. */
+export function medianOf(values: readonly number[]): number | undefined {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+}
