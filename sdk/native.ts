@@ -4,8 +4,8 @@
  * Numbers are those of Linux on x86_64 and arm64 (include/uapi); every descriptor made here is close-on-exec.
  */
 import { closeSync, openSync } from "node:fs";
-import { getSystemErrorMap } from "node:util";
 import koffi from "koffi";
+import { errnoName, errnoText } from "./errno.ts";
 import { NsmError } from "./errors.ts";
 import type { CodeName } from "./errors.ts";
 
@@ -56,16 +56,14 @@ const CODES: Readonly<Record<string, CodeName>> = {
   ENOMEM: "RESOURCE_EXHAUSTED",
 };
 
-/** Name of a positive errno (`ENOENT`), or `E<number>`. */
-export function errnoName(errno: number): string {
-  return getSystemErrorMap().get(-errno)?.[0] ?? `E${errno}`;
-}
-
 /** The error of a failed call; `reason` is the errno's name in lower case (`enoent`). */
 export function systemError(call: string, errno: number): NsmError {
   const name = errnoName(errno);
-  const text = getSystemErrorMap().get(-errno)?.[1] ?? "unknown error";
-  return new NsmError(CODES[name] ?? "INTERNAL", name.toLowerCase(), `${call}: ${name} (${text})`);
+  return new NsmError(
+    CODES[name] ?? "INTERNAL",
+    name.toLowerCase(),
+    `${call}: ${name} (${errnoText(errno)})`,
+  );
 }
 
 /** `result`, or the error of `call` when it is negative. */

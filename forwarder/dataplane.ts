@@ -1,0 +1,216 @@
+/** The data plane of a node: wires in, kernel state out. The facade of this folder's plan, observe, diff and apply. */
+import { createHash, randomInt } from "node:crypto";
+import { stat } from "node:fs/promises";
+import { NsmError } from "../sdk/errors.ts";
+import type { Logger } from "../sdk/log.ts";
+import { applyWire, removeDevices } from "./apply.ts";
+import type { ApplyOptions, Device } from "./apply.ts";
+import { formatAlias } from "./alias.ts";
+import { createInterfaceNames } from "./interface-names.ts";
+import { openNetlink } from "./netlink/socket.ts";
+import { openNetns } from "./netns.ts";
+import { readLink } from "./observe.ts";
+import { planWire } from "./plan.ts";
+import type { Wanted } from "./plan.ts";
+import { createReservations } from "./reservations.ts";
+import type { WireguardReservation } from "./reservations.ts";
+import { ownGroup, scan } from "./scan.ts";
+import { forgetTunnel } from "./tunnel-device.ts";
+import type { TunnelDrivers } from "./tunnel-device.ts";
+import { createTurns } from "./turns.ts";
+import { underlayMtu } from "./underlay.ts";
+import type { FoundDevice, Wire } from "./wire.ts";
+
+export type {
+  FoundDevice,
+  KernelSide,
+  NetnsRef,
+  Side,
+  VxlanSide,
+  Wire,
+  WireIp,
+  WireRoute,
+  WireguardSide,
+} from "./wire.ts";
+
+export interface DataplaneOptions {
+  readonly log: Logger;
+  /** Range of UDP ports for WireGuard, both ends included. Default 51820 to 52843. */
+  readonly wireguardPorts?: { readonly first: number; readonly last: number };
+  /** Offer VXLAN without the source filter where there is no nftables. Default false. */
+  readonly vxlanUnfiltered?: boolean;
+}
+
+export type WireguardMode =
+  | { readonly mode: "kernel" | "userspace" }
+  | { readonly mode: "none"; readonly reason: string; readonly remedy: string };
+
+export type VxlanMode =
+  | { readonly available: true }
+  | { readonly available: false; readonly reason: string; readonly remedy: string };
+
+export interface Dataplane extends AsyncDisposable {
+  readonly wireguard: WireguardMode;
+  readonly vxlan: VxlanMode;
+  /** Devices of this wire that an earlier life left and that no `apply` has claimed yet. */
+  found(wireId: string): readonly FoundDevice[];
+  /**
+   * Makes the kernel as the wire says; repeating it changes nothing and costs one netlink message. Devices that fit are kept.
+   * Throws NsmError: INVALID_ARGUMENT for a bad value, NOT_FOUND `netns-gone`, PERMISSION_DENIED `netns-mismatch`,
+   * `netns-of-node` or `foreign-device`, ALREADY_EXISTS `interface-name-taken` or `vni-taken`, UNAVAILABLE `port-busy`.
+   */
+  apply(wire: Wire, signal: AbortSignal): Promise<void>;
+  /** Resolves once the kernel has removed the wire's devices; fine when there are none. Ends its reservations. */
+  remove(wireId: string): Promise<void>;
+  /** Stable until `remove` or `release`; what an earlier life left is used again. RESOURCE_EXHAUSTED `no-free-port`. */
+  reserveWireguard(wireId: string): WireguardReservation;
+  /** Random, and no other wire's of this node. Stable until `remove` or `release`. */
+  reserveVni(wireId: string, parity: "even" | "odd", port: number): number;
+  /** A VNI that the peer chose. ALREADY_EXISTS `vni-taken` when something else on this node has it. */
+  keepVni(wireId: string, vni: number): void;
+  /** Drops the reservations of a wire that was never applied. */
+  release(wireId: string): void;
+  /** Removes what was found and is no wire's of `claimed`; returns the ids of the wires removed. */
+  sweep(claimed: ReadonlySet<string>): Promise<string[]>;
+  /** Largest IP packet towards a node. UNAVAILABLE `no-route` when there is no way. */
+  underlayMtu(remoteIp: string): Promise<number>;
+}
+
+interface Applied {
+  readonly fingerprint: string;
+  readonly devices: readonly Device[];
+}
+
+/** Above the kernel's own numbers, below 2^30: a clash is a one in a thousand million event and just retried. */
+const IFINDEX = { first: 2 ** 20, last: 2 ** 30 };
+
+/** Opens the data plane of the network namespace that this process lives in, and looks for what an earlier life left. */
+export async function openDataplane(options: DataplaneOptions): Promise<Dataplane> {
+  // libuv starts its threads at the first asynchronous file operation; one started later could inherit a pod's namespace.
+  await stat("/proc/self");
+  const { log } = options;
+  const group = ownGroup();
+  const drivers: TunnelDrivers = { filter: undefined, wireguard: undefined };
+  const { devices: recovered, foreignVnis } = await scan(group, drivers.wireguard);
+  if (recovered.length > 0) log.info({ devices: recovered.length }, "found devices of an earlier life");
+  const ports = options.wireguardPorts ?? { first: 51820, last: 52843 };
+  const reservations = createReservations({ ports, found: recovered, foreignVnis });
+  const state: State = {
+    log,
+    options: { group, drivers, newIfindex: () => randomInt(IFINDEX.first, IFINDEX.last) },
+    names: createInterfaceNames(),
+    applied: new Map(),
+    recovered,
+  };
+  const turn = createTurns();
+  const remove = (wireId: string) =>
+    turn(wireId, async () => {
+      await removeNow(state, wireId);
+      reservations.release(wireId);
+    });
+
+  return {
+    wireguard: { mode: "none", reason: "not built yet", remedy: "wait" },
+    vxlan: { available: false, reason: "not built yet", remedy: "wait" },
+    ...reservations,
+    found: (wireId) => foundOf(state, wireId),
+    apply: (wire, signal) => turn(wire.id, () => applyNow(state, wire, signal)),
+    remove,
+    async sweep(claimed) {
+      const orphans = new Set(recovered.map(({ wireId }) => wireId));
+      for (const id of [...claimed, ...state.applied.keys()]) orphans.delete(id);
+      for (const wireId of orphans) await remove(wireId);
+      return [...orphans];
+    },
+    underlayMtu,
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+interface State {
+  readonly log: Logger;
+  readonly options: ApplyOptions;
+  readonly names: ReturnType<typeof createInterfaceNames>;
+  readonly applied: Map<string, Applied>;
+  /** Unclaimed devices of an earlier life. */
+  readonly recovered: FoundDevice[];
+}
+
+async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<void> {
+  const wanted = planWire(wire);
+  const fingerprint = fingerprintOf(wanted);
+  const before = state.applied.get(wire.id);
+  if (before?.fingerprint === fingerprint && (await isThere(wanted, before))) return;
+  const known = before?.devices ?? claim(state, wanted);
+  const names = state.names.take(wanted);
+  try {
+    const devices = await applyWire(state.options, wanted, known, signal);
+    state.applied.set(wire.id, { fingerprint, devices });
+    names.keep();
+    dropFound(state, wire.id);
+    const kept = devices.every(({ ifindex }) => known.some((device) => device.ifindex === ifindex));
+    const what = kept ? (before ? "wire changed" : "wire adopted") : "wire made";
+    state.log.info({ connection: wire.id, interface: wanted.ends.map(({ name }) => name) }, what);
+  } catch (error) {
+    names.undo();
+    throw error;
+  }
+}
+
+async function removeNow(state: State, wireId: string): Promise<void> {
+  const known = state.applied.get(wireId)?.devices ?? [];
+  await removeDevices([...known, ...foundOf(state, wireId).map(deviceOf)]);
+  await forgetTunnel(state.options.drivers, wireId);
+  state.applied.delete(wireId);
+  dropFound(state, wireId);
+  state.names.release(wireId);
+  if (known.length > 0) state.log.info({ connection: wireId }, "wire removed");
+}
+
+/** One question to the kernel: the other end and all that is on the devices live and die with this one. */
+async function isThere({ ends }: Wanted, { devices }: Applied): Promise<boolean> {
+  const [end] = ends;
+  const [device] = devices;
+  if (end === undefined || device === undefined) return false;
+  using netns = openNetns(end.netns);
+  using socket = openNetlink("route", netns.fd);
+  const link = await readLink(socket, device);
+  return link?.alias === device.alias && link.name === device.name;
+}
+
+/** What an earlier life left of this wire where the wire is now wanted. PERMISSION_DENIED when somebody else claimed it. */
+function claim(state: State, { wireId, ends }: Wanted): Device[] {
+  const here = foundOf(state, wireId).filter((device) =>
+    ends.some(({ side, netns }) => side === device.side && netns.inode === device.netns.inode),
+  );
+  for (const device of here)
+    if (!ends.some(({ side, binding }) => side === device.side && binding === device.binding))
+      throw new NsmError(
+        "PERMISSION_DENIED",
+        "foreign-device",
+        `interface ${device.interfaceName} of wire ${wireId} was made for another client or path`,
+      );
+  return here.map(deviceOf);
+}
+
+function foundOf({ recovered }: State, wireId: string): FoundDevice[] {
+  return recovered.filter((device) => device.wireId === wireId);
+}
+
+function dropFound(state: State, wireId: string): void {
+  for (const device of foundOf(state, wireId)) state.recovered.splice(state.recovered.indexOf(device), 1);
+}
+
+function deviceOf(found: FoundDevice): Device {
+  const { wireId, side, netns, ifindex, interfaceName: name } = found;
+  return { wireId, side, netns, ifindex, name, alias: formatAlias(found) };
+}
+
+/** Equal for wires that want the same of the kernel; a namespace is the same whichever of its processes names it. */
+function fingerprintOf(wanted: Wanted): string {
+  const text = JSON.stringify(wanted, (key, value: unknown) => {
+    if (key === "pid") return undefined;
+    return typeof value === "bigint" ? String(value) : value;
+  });
+  return createHash("sha256").update(text).digest("base64");
+}

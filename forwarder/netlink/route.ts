@@ -1,0 +1,296 @@
+/** rtnetlink messages of addresses, routes and neighbours (linux/if_addr.h, rtnetlink.h, neighbour.h) and namespace ids. */
+import { bytes, decodeAttributes, encodeAttributes, u32, u8 } from "./attribute.ts";
+import type { Attribute } from "./attribute.ts";
+import { formatPrefix, ipBytes, ipText, macBytes, macText } from "./ip.ts";
+import type { Family, Prefix } from "./ip.ts";
+import { NLM_F } from "./message.ts";
+import type { Message, Request } from "./message.ts";
+
+const RTM = {
+  NEWADDR: 20,
+  DELADDR: 21,
+  GETADDR: 22,
+  NEWROUTE: 24,
+  DELROUTE: 25,
+  GETROUTE: 26,
+  NEWNEIGH: 28,
+  DELNEIGH: 29,
+  GETNEIGH: 30,
+  GETNSID: 90,
+} as const;
+const AF = { 4: 2, 6: 10 } as const;
+const AF_INET6 = 10;
+const CREATE_OR_REPLACE = NLM_F.CREATE | NLM_F.REPLACE;
+
+/** rtm_protocol and NDA_PROTOCOL of what we install: tells ours from everybody else's. */
+export const NSM_PROTOCOL = 157;
+
+const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
+const IFA_F_NODAD = 0x02;
+
+/** An address is usable at once: IPv6 skips duplicate address detection. */
+export function newAddress(ifindex: number, prefix: Prefix): Request {
+  return addressRequest(RTM.NEWADDR, CREATE_OR_REPLACE, "add address", ifindex, prefix);
+}
+
+export function deleteAddress(ifindex: number, prefix: Prefix): Request {
+  return addressRequest(RTM.DELADDR, 0, "delete address", ifindex, prefix);
+}
+
+/** Of one interface only. */
+export function dumpAddresses(ifindex: number): Request {
+  return { doing: "dump addresses", type: RTM.GETADDR, flags: NLM_F.DUMP, body: ifaddrmsg(0, 0, ifindex) };
+}
+
+export interface Address extends Prefix {
+  readonly ifindex: number;
+  readonly scope: number;
+}
+
+export function decodeAddress({ body }: Message): Address | undefined {
+  const attributes = decodeAttributes(body.subarray(8));
+  const address = attributes.bytes(IFA.LOCAL) ?? attributes.bytes(IFA.ADDRESS);
+  const family = familyOfNumber(body.readUInt8(0));
+  if (address === undefined || family === undefined) return undefined;
+  return {
+    family,
+    address: ipText(address),
+    length: body.readUInt8(1),
+    scope: body.readUInt8(3),
+    ifindex: body.readUInt32LE(4),
+  };
+}
+
+function addressRequest(
+  type: number,
+  flags: number,
+  doing: string,
+  ifindex: number,
+  prefix: Prefix,
+): Request {
+  const address = ipBytes(prefix.address);
+  const attributes = [bytes(IFA.ADDRESS, address)];
+  if (prefix.family === 4) attributes.push(bytes(IFA.LOCAL, address));
+  if (type === RTM.NEWADDR && prefix.family === 6) attributes.push(u32(IFA.FLAGS, IFA_F_NODAD));
+  const header = ifaddrmsg(AF[prefix.family], prefix.length, ifindex);
+  return {
+    doing: `${doing} ${formatPrefix(prefix)} on link ${ifindex}`,
+    type,
+    flags,
+    body: Buffer.concat([header, encodeAttributes(attributes)]),
+  };
+}
+
+function ifaddrmsg(family: number, length: number, ifindex: number): Buffer {
+  const header = Buffer.alloc(8);
+  header.writeUInt8(family, 0);
+  header.writeUInt8(length, 1);
+  header.writeUInt32LE(ifindex, 4);
+  return header;
+}
+
+const RTA = { DST: 1, OIF: 4, GATEWAY: 5, METRICS: 8, TABLE: 15 } as const;
+const RTAX_MTU = 2;
+const RTM_F_ONLINK = 4;
+const RT_TABLE_MAIN = 254;
+const RTN_UNICAST = 1;
+export const SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;
+
+/** A unicast route of the main table through one device. */
+export interface Route {
+  readonly prefix: Prefix;
+  /** Taken as reachable on the link, whatever the addresses say (onlink). */
+  readonly gateway: string | undefined;
+  /** IPv4 only; the kernel knows no scopes for IPv6. */
+  readonly scope: "link" | "universe";
+}
+
+export function newRoute(ifindex: number, route: Route): Request {
+  return routeRequest(RTM.NEWROUTE, CREATE_OR_REPLACE, "add route", ifindex, route);
+}
+
+export function deleteRoute(ifindex: number, route: Route): Request {
+  return routeRequest(RTM.DELROUTE, 0, "delete route", ifindex, route);
+}
+
+/** Of the main table, of our protocol, through one interface: the kernel filters. */
+export function dumpRoutes(family: Family, ifindex: number): Request {
+  const header = rtmsg({ family, length: 0, table: RT_TABLE_MAIN, protocol: NSM_PROTOCOL });
+  const attributes = [u32(RTA.OIF, ifindex), u32(RTA.TABLE, RT_TABLE_MAIN)];
+  return {
+    doing: "dump routes",
+    type: RTM.GETROUTE,
+    flags: NLM_F.DUMP,
+    body: Buffer.concat([header, encodeAttributes(attributes)]),
+  };
+}
+
+/** Which way a packet to `address` would go. */
+export function getRoute(address: string): Request {
+  const destination = ipBytes(address);
+  const header = rtmsg({ family: destination.length === 4 ? 4 : 6, length: destination.length * 8 });
+  return {
+    doing: `get route to ${address}`,
+    type: RTM.GETROUTE,
+    flags: 0,
+    body: Buffer.concat([header, encodeAttributes([bytes(RTA.DST, destination)])]),
+  };
+}
+
+export interface FoundRoute extends Route {
+  readonly ifindex: number | undefined;
+  readonly table: number;
+  readonly protocol: number;
+  /** RTAX_MTU: path MTU discovery or a locked metric. */
+  readonly mtu: number | undefined;
+}
+
+export function decodeRoute({ body }: Message): FoundRoute | undefined {
+  const attributes = decodeAttributes(body.subarray(12));
+  const family = familyOfNumber(body.readUInt8(0));
+  if (family === undefined) return undefined;
+  const destination = attributes.bytes(RTA.DST) ?? Buffer.alloc(family === 4 ? 4 : 16);
+  const gateway = attributes.bytes(RTA.GATEWAY);
+  return {
+    prefix: { family, address: ipText(destination), length: body.readUInt8(1) },
+    gateway: gateway && ipText(gateway),
+    scope: body.readUInt8(6) === SCOPE.LINK ? "link" : "universe",
+    ifindex: attributes.u32(RTA.OIF),
+    table: attributes.u32(RTA.TABLE) ?? body.readUInt8(4),
+    protocol: body.readUInt8(5),
+    mtu: attributes.nest(RTA.METRICS).u32(RTAX_MTU),
+  };
+}
+
+function routeRequest(type: number, flags: number, doing: string, ifindex: number, route: Route): Request {
+  const { prefix, gateway } = route;
+  const attributes: Attribute[] = [bytes(RTA.DST, ipBytes(prefix.address)), u32(RTA.OIF, ifindex)];
+  if (gateway !== undefined) attributes.push(bytes(RTA.GATEWAY, ipBytes(gateway)));
+  // A delete with scope "nowhere" matches any scope.
+  const scope = type === RTM.DELROUTE ? SCOPE.NOWHERE : route.scope === "link" ? SCOPE.LINK : SCOPE.UNIVERSE;
+  const header = rtmsg({
+    family: prefix.family,
+    length: prefix.length,
+    table: RT_TABLE_MAIN,
+    protocol: NSM_PROTOCOL,
+    scope,
+    type: RTN_UNICAST,
+    flags: gateway === undefined ? 0 : RTM_F_ONLINK,
+  });
+  return {
+    doing: `${doing} ${formatPrefix(prefix)}${gateway === undefined ? "" : ` via ${gateway}`} on link ${ifindex}`,
+    type,
+    flags,
+    body: Buffer.concat([header, encodeAttributes(attributes)]),
+  };
+}
+
+/** struct rtmsg */
+function rtmsg(fields: {
+  family: Family;
+  length: number;
+  table?: number;
+  protocol?: number;
+  scope?: number;
+  type?: number;
+  flags?: number;
+}): Buffer {
+  const { family, length, table = 0, protocol = 0, scope = 0, type = 0, flags = 0 } = fields;
+  const header = Buffer.from([AF[family], length, 0, 0, table, protocol, scope, type, 0, 0, 0, 0]);
+  header.writeUInt32LE(flags, 8);
+  return header;
+}
+
+const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
+const NUD_PERMANENT = 0x80;
+
+/** A permanent entry: never asked for on the wire, never ages. */
+export interface Neighbor {
+  readonly ip: string;
+  readonly mac: string;
+}
+
+export function newNeighbor(ifindex: number, { ip, mac }: Neighbor): Request {
+  return {
+    doing: `add neighbour ${ip} ${mac} on link ${ifindex}`,
+    type: RTM.NEWNEIGH,
+    flags: CREATE_OR_REPLACE,
+    body: Buffer.concat([
+      ndmsg(ip.includes(":") ? 6 : 4, ifindex, NUD_PERMANENT),
+      encodeAttributes([
+        bytes(NDA.DST, ipBytes(ip)),
+        bytes(NDA.LLADDR, macBytes(mac)),
+        u8(NDA.PROTOCOL, NSM_PROTOCOL),
+      ]),
+    ]),
+  };
+}
+
+export function deleteNeighbor(ifindex: number, ip: string): Request {
+  return {
+    doing: `delete neighbour ${ip} on link ${ifindex}`,
+    type: RTM.DELNEIGH,
+    flags: 0,
+    body: Buffer.concat([
+      ndmsg(ip.includes(":") ? 6 : 4, ifindex, 0),
+      encodeAttributes([bytes(NDA.DST, ipBytes(ip))]),
+    ]),
+  };
+}
+
+/** Of all interfaces (strict checking allows no index in the header). */
+export function dumpNeighbors(): Request {
+  return { doing: "dump neighbours", type: RTM.GETNEIGH, flags: NLM_F.DUMP, body: Buffer.alloc(12) };
+}
+
+export interface FoundNeighbor extends Neighbor {
+  readonly ifindex: number;
+  readonly protocol: number;
+  readonly permanent: boolean;
+}
+
+export function decodeNeighbor({ body }: Message): FoundNeighbor | undefined {
+  const attributes = decodeAttributes(body.subarray(12));
+  const ip = attributes.bytes(NDA.DST);
+  const mac = attributes.bytes(NDA.LLADDR);
+  if (ip === undefined || mac?.length !== 6 || familyOfNumber(body.readUInt8(0)) === undefined)
+    return undefined;
+  return {
+    ip: ipText(ip),
+    mac: macText(mac),
+    ifindex: body.readInt32LE(4),
+    protocol: attributes.u8(NDA.PROTOCOL) ?? 0,
+    permanent: (body.readUInt16LE(8) & NUD_PERMANENT) !== 0,
+  };
+}
+
+/** struct ndmsg */
+function ndmsg(family: Family, ifindex: number, state: number): Buffer {
+  const header = Buffer.alloc(12);
+  header.writeUInt8(AF[family], 0);
+  header.writeInt32LE(ifindex, 4);
+  header.writeUInt16LE(state, 8);
+  return header;
+}
+
+const NETNSA = { NSID: 1, FD: 3 } as const;
+
+/** The number by which the socket's namespace knows another one. */
+export function getNamespaceId(netnsFd: number): Request {
+  return {
+    doing: "get namespace id",
+    type: RTM.GETNSID,
+    flags: 0,
+    body: Buffer.concat([Buffer.alloc(4), encodeAttributes([u32(NETNSA.FD, netnsFd)])]),
+  };
+}
+
+/** Undefined when it has none. */
+export function decodeNamespaceId({ body }: Message): number | undefined {
+  const id = decodeAttributes(body.subarray(4)).s32(NETNSA.NSID);
+  return id === undefined || id < 0 ? undefined : id;
+}
+
+function familyOfNumber(family: number): Family | undefined {
+  return family === AF[4] ? 4 : family === AF_INET6 ? 6 : undefined;
+}

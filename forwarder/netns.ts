@@ -1,0 +1,144 @@
+/** Network namespaces by process and inode: opened for one operation, never kept (an open descriptor keeps a dead pod's devices alive). */
+import { closeSync, fstatSync, openSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { NsmError, errnoOf } from "../sdk/errors.ts";
+
+/** A process whose network namespace is meant, and the inode that the namespace must have. */
+export interface NetnsRef {
+  readonly pid: number;
+  readonly inode: bigint;
+}
+
+/** An open namespace; dispose it when the operation ends. */
+export interface Netns extends Disposable {
+  readonly fd: number;
+  readonly inode: bigint;
+}
+
+/** Inode of the namespace that this process lives in, the node's. */
+export function ownNetnsInode(): bigint {
+  return statSync("/proc/thread-self/ns/net", { bigint: true }).ino;
+}
+
+/**
+ * Opens the namespace of a process for a change.
+ *
+ * Throws NOT_FOUND `netns-gone` when the process is gone, PERMISSION_DENIED `netns-mismatch` when it lives in another namespace
+ * than named, PERMISSION_DENIED `netns-of-node` for the node's own.
+ */
+export function openNetns(ref: NetnsRef): Netns {
+  const netns = tryOpen(`/proc/${ref.pid}/ns/net`);
+  if (netns === undefined) throw netnsGone(ref);
+  if (netns.inode === ref.inode && netns.inode !== ownNetnsInode()) return netns;
+  netns[Symbol.dispose]();
+  if (netns.inode === ref.inode)
+    throw new NsmError(
+      "PERMISSION_DENIED",
+      "netns-of-node",
+      `process ${ref.pid} lives in the node's own network namespace: wires end in pods only`,
+    );
+  throw new NsmError(
+    "PERMISSION_DENIED",
+    "netns-mismatch",
+    `network namespace ${ref.inode} was named, but process ${ref.pid} lives in ${netns.inode}`,
+  );
+}
+
+/** Opens a namespace wherever it is still alive, its first process gone or not; undefined when it is no more. */
+export function findNetns(ref: NetnsRef): Netns | undefined {
+  for (const path of [`/proc/${ref.pid}/ns/net`, ...namespacePaths(ref.inode)]) {
+    const netns = tryOpen(path);
+    if (netns?.inode === ref.inode) return netns;
+    netns?.[Symbol.dispose]();
+  }
+  return undefined;
+}
+
+/** NOT_FOUND `netns-gone` when the process has ended or moved since the namespace was opened. */
+export function requireAlive(ref: NetnsRef): void {
+  if (inodeAt(`/proc/${ref.pid}/ns/net`) !== ref.inode) throw netnsGone(ref);
+}
+
+/** Every network namespace of the machine but this process's own: where a process lives or a file is mounted. */
+export function listNetns(): { ref: NetnsRef; path: string }[] {
+  const found = new Map<bigint, { ref: NetnsRef; path: string }>();
+  for (const pid of processIds()) {
+    const path = `/proc/${pid}/ns/net`;
+    const inode = inodeAt(path);
+    if (inode !== undefined && !found.has(inode)) found.set(inode, { ref: { pid, inode }, path });
+  }
+  for (const { inode, path } of mountedNamespaces())
+    if (!found.has(inode)) found.set(inode, { ref: { pid: 0, inode }, path });
+  found.delete(ownNetnsInode());
+  return [...found.values()];
+}
+
+/** Opens a path of `listNetns`; undefined when it is gone meanwhile. */
+export function tryOpen(path: string): Netns | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw error;
+  }
+  let open = true;
+  return {
+    fd,
+    inode: fstatSync(fd, { bigint: true }).ino,
+    [Symbol.dispose]() {
+      if (open) closeSync(fd);
+      open = false;
+    },
+  };
+}
+
+function netnsGone(ref: NetnsRef): NsmError {
+  return new NsmError(
+    "NOT_FOUND",
+    "netns-gone",
+    `network namespace ${ref.inode}: process ${ref.pid} has ended`,
+  );
+}
+
+function* namespacePaths(inode: bigint): Generator<string> {
+  for (const pid of processIds()) if (inodeAt(`/proc/${pid}/ns/net`) === inode) yield `/proc/${pid}/ns/net`;
+  for (const mount of mountedNamespaces()) if (mount.inode === inode) yield mount.path;
+}
+
+function processIds(): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
+/** Bind mounts of namespace files (`ip netns`, container runtimes), by proc_pid_mountinfo(5): the root field is `net:[inode]`. */
+function mountedNamespaces(): { inode: bigint; path: string }[] {
+  return readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .flatMap((line) => {
+      const [, , , root = "", path = ""] = line.split(" ");
+      const inode = /^net:\[(\d+)\]$/.exec(root)?.[1];
+      return inode === undefined ? [] : [{ inode: BigInt(inode), path: unescapeOctal(path) }];
+    });
+}
+
+function unescapeOctal(path: string): string {
+  return path.replace(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  );
+}
+
+/** Undefined when the process or file is gone, or may not be looked at. */
+function inodeAt(path: string): bigint | undefined {
+  try {
+    return statSync(path, { bigint: true }).ino;
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+/** EACCES: a process without this one's rights over it, which is no pod of ours; ESRCH: ended while being read. */
+function isGone(error: unknown): boolean {
+  return ["ENOENT", "ESRCH", "EACCES", "EPERM"].includes(errnoOf(error) ?? "");
+}

@@ -1,0 +1,237 @@
+/** From a wire to the kernel state that it needs: pure, and the gate where a peer's texts are checked (docs/protocol.md, "Wires"). */
+import { createHash } from "node:crypto";
+import { NsmError } from "../sdk/errors.ts";
+import { checkInterfaceName } from "../sdk/interface-name.ts";
+import { formatAlias } from "./alias.ts";
+import {
+  contains,
+  familyOf,
+  formatPrefix,
+  networkOf,
+  parseIp,
+  parseMac,
+  parsePrefix,
+  rangeOf,
+} from "./netlink/ip.ts";
+import type { Family, Prefix } from "./netlink/ip.ts";
+import type { VxlanShape } from "./netlink/link.ts";
+import type { Neighbor, Route } from "./netlink/route.ts";
+import type { NetnsRef } from "./netns.ts";
+import type { KernelSide, Side, VxlanSide, Wire, WireRoute, WireguardSide } from "./wire.ts";
+
+/** One device in one pod. */
+export interface WantedEnd {
+  readonly side: Side;
+  readonly netns: NetnsRef;
+  readonly name: string;
+  readonly binding: string;
+  readonly alias: string;
+  /** Undefined for devices without one. */
+  readonly mac: string | undefined;
+  /** 0 = the driver's default, whatever it is. */
+  readonly mtu: number;
+  /** No IPv6 link-local address: an IP wire has the addresses that it was given and no others. */
+  readonly noAddressGeneration: boolean;
+  readonly addresses: readonly Prefix[];
+  /** In the order to install: those on the link before those through a gateway. */
+  readonly routes: readonly Route[];
+  readonly neighbors: readonly Neighbor[];
+}
+
+export interface WireguardShape {
+  readonly remoteIp: string;
+  readonly localPort: number;
+  readonly remotePort: number;
+  readonly privateKey: Uint8Array;
+  readonly remotePublicKey: Uint8Array;
+}
+
+export type WantedLink =
+  | { readonly kind: "veth" }
+  | ({ readonly kind: "vxlan" } & VxlanShape)
+  | ({ readonly kind: "wireguard" } & WireguardShape);
+
+/** `ends`: client and endpoint for a veth pair, the one pod for a tunnel. */
+export interface Wanted {
+  readonly wireId: string;
+  readonly link: WantedLink;
+  readonly ends: readonly WantedEnd[];
+}
+
+/** Throws INVALID_ARGUMENT that names the faulty value: `bad-interface-name`, `bad-prefix`, `bad-address`, `bad-mac`, `bad-mtu`, `bad-tunnel`, `bad-wire`. */
+export function planWire(wire: Wire): Wanted {
+  const { client, endpoint } = wire;
+  if (client.kind === "kernel" && endpoint.kind === "kernel") {
+    if (client.netns.inode === endpoint.netns.inode && client.interfaceName === endpoint.interfaceName)
+      throw new NsmError(
+        "ALREADY_EXISTS",
+        "interface-name-taken",
+        `both ends of the wire would be ${client.interfaceName} in one network namespace: choose another name for one of them`,
+      );
+    const ends = [planEnd(wire, "client", client), planEnd(wire, "endpoint", endpoint)];
+    return { wireId: wire.id, link: { kind: "veth" }, ends };
+  }
+  if (client.kind === "kernel" && endpoint.kind !== "kernel")
+    return { wireId: wire.id, link: planTunnel(endpoint), ends: [planEnd(wire, "client", client)] };
+  if (client.kind !== "kernel" && endpoint.kind === "kernel")
+    return { wireId: wire.id, link: planTunnel(client), ends: [planEnd(wire, "endpoint", endpoint)] };
+  throw bad("wire", wire.id, "at least one side is an interface of a pod on this node");
+}
+
+function planTunnel(side: VxlanSide | WireguardSide): WantedLink {
+  const localIp = checkTunnelIp(side.localIp);
+  const remoteIp = checkTunnelIp(side.remoteIp);
+  if (familyOf(localIp) !== familyOf(remoteIp))
+    throw bad("tunnel", `${localIp} to ${remoteIp}`, "both ends have the same address family");
+  if (side.kind === "vxlan") {
+    if (!Number.isInteger(side.vni) || side.vni < 1 || side.vni > 0xffffff)
+      throw bad("tunnel", side.vni, "a VNI is 1 to 16777215");
+    return { kind: "vxlan", localIp, remoteIp, port: checkPort(side.port), vni: side.vni };
+  }
+  const { privateKey, remotePublicKey } = side;
+  if (privateKey.length !== 32 || remotePublicKey.length !== 32)
+    throw bad("tunnel", `key of ${remotePublicKey.length} bytes`, "a WireGuard key has 32");
+  const localPort = checkPort(side.localPort);
+  const remotePort = checkPort(side.remotePort);
+  return { kind: "wireguard", remoteIp, localPort, remotePort, privateKey, remotePublicKey };
+}
+
+function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
+  const { ip } = wire;
+  const own = (side === "client" ? ip.srcAddresses : ip.dstAddresses).map(checkAddress);
+  const peer = (side === "client" ? ip.dstAddresses : ip.srcAddresses).map(checkAddress);
+  const routes = side === "client" ? ip.srcRoutes : ip.dstRoutes;
+  const hasMac = wire.client.kind !== "wireguard" && wire.endpoint.kind !== "wireguard";
+  const ipv6 = [...own, ...peer].some(({ family }) => family === 6);
+  return {
+    side,
+    netns: kernel.netns,
+    name: checkInterfaceName(kernel.interfaceName),
+    binding: kernel.binding,
+    alias: formatAlias({ wireId: wire.id, side, binding: kernel.binding }),
+    mac: hasMac ? macOf(wire, side) : undefined,
+    mtu: checkMtu(wire.mtu, ipv6),
+    noAddressGeneration: wire.payload === "IP",
+    addresses: unique(own, formatPrefix),
+    routes: planRoutes(own, peer, routes),
+    neighbors: hasMac ? planNeighbors(wire, side, peer) : [],
+  };
+}
+
+/**
+ * Each address of the peer that lies in none of our own prefixes is on the link. Then the routes asked for: through their next
+ * hop, else through the peer's first address of the family, else straight (a prefix that holds the peer itself).
+ */
+function planRoutes(
+  own: readonly Prefix[],
+  peer: readonly Prefix[],
+  asked: readonly WireRoute[],
+): readonly Route[] {
+  const onLink = peer
+    .filter(({ address }) => !own.some((prefix) => contains(prefix, address)))
+    .map((prefix): Route => ({ prefix: networkOf(prefix), gateway: undefined, scope: "link" }));
+  const routes = asked.map(({ prefix: text, nextHop = "" }): Route => {
+    const prefix = checkRoutePrefix(text);
+    const gateway = nextHop === "" ? defaultGateway(prefix, peer) : checkNextHop(nextHop, prefix);
+    return { prefix, gateway, scope: "universe" };
+  });
+  // The last one wins, as when the kernel is told to replace; those without a gateway first, the others may need them.
+  const last = [
+    ...new Map([...onLink, ...routes].map((route) => [formatPrefix(route.prefix), route])).values(),
+  ];
+  return [
+    ...last.filter(({ gateway }) => gateway === undefined),
+    ...last.filter(({ gateway }) => gateway !== undefined),
+  ];
+}
+
+function defaultGateway(prefix: Prefix, peer: readonly Prefix[]): string | undefined {
+  if (peer.some((candidate) => contains(candidate, prefix.address))) return undefined;
+  return peer.find(({ family }) => family === prefix.family)?.address;
+}
+
+/** IP payload between two pods: each knows the other's MAC, nobody asks. Entries of the context go before. */
+function planNeighbors(wire: Wire, side: Side, peer: readonly Prefix[]): readonly Neighbor[] {
+  const given = wire.ip.neighbors.map(({ ip, mac }) => ({ ip: checkIp(ip), mac: checkMac(mac) }));
+  const direct = wire.payload === "IP" && wire.client.kind === "kernel" && wire.endpoint.kind === "kernel";
+  const mac = macOf(wire, side === "client" ? "endpoint" : "client");
+  const derived = direct ? peer.map(({ address }) => ({ ip: address, mac })) : [];
+  return [...new Map([...derived, ...given].map((neighbor) => [neighbor.ip, neighbor])).values()];
+}
+
+/** As the context says, else locally administered and the same at every call. */
+function macOf(wire: Wire, side: Side): string {
+  const given = side === "client" ? wire.srcMac : wire.dstMac;
+  if (given !== undefined && given !== "") return checkMac(given);
+  const hash = createHash("sha256").update(`${side}:${wire.id}`).digest("hex");
+  return `02:${(hash.slice(0, 10).match(/../g) ?? []).join(":")}`;
+}
+
+function checkAddress(text: string): Prefix {
+  const prefix = parsePrefix(text);
+  if (prefix === undefined)
+    throw bad("prefix", text, "expected an address with its length, such as 10.0.0.1/32");
+  checkUse(prefix.address, text);
+  return prefix;
+}
+
+function checkRoutePrefix(text: string): Prefix {
+  const prefix = parsePrefix(text);
+  if (prefix === undefined) throw bad("prefix", text, "expected a prefix such as 10.0.0.0/8 or ::/0");
+  if (rangeOf(prefix.address) === "loopback") throw bad("prefix", text, "loopback is never routed to a wire");
+  return networkOf(prefix);
+}
+
+function checkNextHop(text: string, prefix: Prefix): string {
+  const ip = checkIp(text);
+  const family: Family = familyOf(ip);
+  if (family !== prefix.family)
+    throw bad("address", text, `next hop of ${formatPrefix(prefix)} has the same address family`);
+  return ip;
+}
+
+function checkIp(text: string): string {
+  const ip = parseIp(text);
+  if (ip === undefined) throw bad("address", text, "expected an IP address");
+  checkUse(ip, text);
+  return ip;
+}
+
+function checkUse(ip: string, text: string): void {
+  if (["unspecified", "loopback", "multicast", "broadcast"].includes(rangeOf(ip)))
+    throw bad("address", text, `a ${rangeOf(ip)} address belongs to no interface`);
+}
+
+function checkTunnelIp(text: string): string {
+  const ip = parseIp(text);
+  if (ip === undefined || ["unspecified", "multicast", "broadcast"].includes(rangeOf(ip)))
+    throw bad("tunnel", text, "expected the IP address of a node");
+  return ip;
+}
+
+function checkMac(text: string): string {
+  const mac = parseMac(text);
+  if (mac === undefined) throw bad("mac", text, "expected a unicast address such as 02:00:00:00:00:01");
+  return mac;
+}
+
+function checkPort(port: number): number {
+  if (Number.isInteger(port) && port > 0 && port <= 65535) return port;
+  throw bad("tunnel", port, "a UDP port is 1 to 65535");
+}
+
+/** RFC 791 demands 68 bytes, RFC 8200 1280. */
+function checkMtu(mtu: number, ipv6: boolean): number {
+  const least = ipv6 ? 1280 : 68;
+  if (mtu === 0 || (Number.isInteger(mtu) && mtu >= least && mtu <= 65535)) return mtu;
+  throw bad("mtu", mtu, `expected 0 (default) or ${least} to 65535`);
+}
+
+function unique<T>(items: readonly T[], key: (item: T) => string): T[] {
+  return [...new Map(items.map((item) => [key(item), item])).values()];
+}
+
+function bad(what: string, value: string | number, expected: string): NsmError {
+  const shown = JSON.stringify(typeof value === "string" ? value.slice(0, 80) : value);
+  return new NsmError("INVALID_ARGUMENT", `bad-${what}`, `${what} ${shown} is not usable: ${expected}`);
+}

@@ -1,0 +1,101 @@
+/** The device of a wire that leaves the node: born in the pod, its UDP socket in the node's namespace. */
+import { NsmError } from "../sdk/errors.ts";
+import { newVxlan } from "./netlink/link.ts";
+import type { Link, NewDevice } from "./netlink/link.ts";
+import { openNetlink } from "./netlink/socket.ts";
+import type { Netns } from "./netns.ts";
+import type { Wanted, WireguardShape } from "./plan.ts";
+import type { VxlanFilter } from "./vxlan-filter.ts";
+import type { WireguardDriver, WireguardState } from "./wireguard/driver.ts";
+
+export interface TunnelDrivers {
+  /** Undefined where the operator chose to do without. */
+  readonly filter: VxlanFilter | undefined;
+  readonly wireguard: WireguardDriver | undefined;
+}
+
+/** Down and configured. The filter knows the peer before the device can hear anybody. */
+export async function createTunnel(
+  { filter, wireguard }: TunnelDrivers,
+  { wireId, link }: Wanted,
+  device: NewDevice,
+): Promise<void> {
+  switch (link.kind) {
+    case "veth":
+      throw new Error("a veth pair is no tunnel");
+    case "vxlan": {
+      await filter?.allow(wireId, link);
+      using node = openNetlink("route");
+      await node.execute(newVxlan(device, link));
+      break;
+    }
+    case "wireguard":
+      await required(wireguard).create(wireId, device, link);
+  }
+}
+
+/** True when an existing link is the wanted tunnel, or can become it without being made anew. */
+export async function tunnelFits(
+  { wireguard }: TunnelDrivers,
+  { wireId, link }: Wanted,
+  netns: Netns,
+  found: Link,
+): Promise<boolean> {
+  switch (link.kind) {
+    case "veth":
+      return false;
+    case "vxlan":
+      return (
+        found.vxlan?.vni === link.vni &&
+        found.vxlan.port === link.port &&
+        found.vxlan.remoteIp === link.remoteIp &&
+        found.vxlan.localIp === link.localIp
+      );
+    case "wireguard":
+    default: {
+      const driver = required(wireguard);
+      const state =
+        found.kind === driver.linkKind ? await driver.read(wireId, netns, found.ifindex) : undefined;
+      return state?.port === link.localPort;
+    }
+  }
+}
+
+/** Makes an existing, fitting tunnel equal to what is wanted. */
+export async function updateTunnel(
+  { filter, wireguard }: TunnelDrivers,
+  { wireId, link }: Wanted,
+  netns: Netns,
+  ifindex: number,
+): Promise<void> {
+  if (link.kind === "vxlan") await filter?.allow(wireId, link);
+  if (link.kind !== "wireguard") return;
+  const driver = required(wireguard);
+  const state = await driver.read(wireId, netns, ifindex);
+  if (state === undefined || !isConfigured(state, link)) await driver.configure(wireId, netns, ifindex, link);
+}
+
+export async function readyTunnel(
+  { wireguard }: TunnelDrivers,
+  { wireId, link }: Wanted,
+  signal: AbortSignal,
+): Promise<void> {
+  if (link.kind === "wireguard") await required(wireguard).ready(wireId, link, signal);
+}
+
+/** After the device is gone. */
+export async function forgetTunnel({ filter, wireguard }: TunnelDrivers, wireId: string): Promise<void> {
+  await filter?.forget(wireId);
+  await wireguard?.forget(wireId);
+}
+
+/** The peer's address is not compared while the peer is the same: it may have roamed, and WireGuard follows it by itself. */
+function isConfigured(state: WireguardState, shape: WireguardShape): boolean {
+  const same = (a: Uint8Array | undefined, b: Uint8Array) => a !== undefined && Buffer.compare(a, b) === 0;
+  return same(state.privateKey, shape.privateKey) && same(state.remotePublicKey, shape.remotePublicKey);
+}
+
+function required(wireguard: WireguardDriver | undefined): WireguardDriver {
+  if (wireguard !== undefined) return wireguard;
+  throw new NsmError("FAILED_PRECONDITION", "no-wireguard", "WireGuard is not available on this node");
+}

@@ -1,0 +1,85 @@
+/** The contract of the data plane: what a wire is, and what is found of one in the kernel. */
+import type { NetnsRef } from "./netns.ts";
+
+export type { NetnsRef } from "./netns.ts";
+
+/** An interface in a pod. */
+export interface KernelSide {
+  readonly kind: "kernel";
+  readonly netns: NetnsRef;
+  readonly interfaceName: string;
+  /** Short text that ties the device to its claimant; a device is adopted only under the same one. */
+  readonly binding: string;
+}
+
+/** A tunnel to another node; the UDP socket lives in the node's namespace. */
+export interface VxlanSide {
+  readonly kind: "vxlan";
+  readonly localIp: string;
+  readonly remoteIp: string;
+  /** The same at both ends. */
+  readonly port: number;
+  readonly vni: number;
+}
+
+/** A tunnel to another node; keys are 32 bytes each. */
+export interface WireguardSide {
+  readonly kind: "wireguard";
+  readonly localIp: string;
+  readonly remoteIp: string;
+  readonly localPort: number;
+  readonly remotePort: number;
+  readonly privateKey: Uint8Array;
+  readonly remotePublicKey: Uint8Array;
+  /** This end speaks first. */
+  readonly initiator: boolean;
+}
+
+export interface WireRoute {
+  readonly prefix: string;
+  readonly nextHop?: string;
+}
+
+/** The addresses of both ends as in the IPContext of the connection, CIDR texts. */
+export interface WireIp {
+  readonly srcAddresses: readonly string[];
+  readonly dstAddresses: readonly string[];
+  readonly srcRoutes: readonly WireRoute[];
+  readonly dstRoutes: readonly WireRoute[];
+  readonly neighbors: readonly { readonly ip: string; readonly mac: string }[];
+}
+
+/** One connection's stretch through this node: two pods, or a pod and a tunnel. */
+export interface Wire {
+  /** The forwarder's own path segment id. */
+  readonly id: string;
+  readonly payload: "IP" | "ETHERNET";
+  /** 0 = the device's default. */
+  readonly mtu: number;
+  /** Towards the client: the source addresses are its. */
+  readonly client: KernelSide | VxlanSide | WireguardSide;
+  readonly endpoint: KernelSide | VxlanSide | WireguardSide;
+  readonly ip: WireIp;
+  readonly srcMac?: string;
+  readonly dstMac?: string;
+}
+
+export type Side = "client" | "endpoint";
+
+/** A device of an earlier life of this forwarder, as the kernel shows it. Keys are there for wireguard only. */
+export interface FoundDevice {
+  readonly wireId: string;
+  readonly side: Side;
+  readonly binding: string;
+  readonly netns: NetnsRef;
+  readonly interfaceName: string;
+  readonly ifindex: number;
+  readonly kind: "veth" | "vxlan" | "wireguard" | "tun";
+  readonly vni?: number;
+  readonly remoteIp?: string;
+  readonly port?: number;
+  readonly privateKey?: Uint8Array;
+  readonly publicKey?: Uint8Array;
+  readonly remotePublicKey?: Uint8Array;
+  readonly remotePort?: number;
+}

@@ -1,0 +1,79 @@
+/** Child process: a data plane whose node is the namespace that this process was started in. See `startNode`. */
+import { openDataplane } from "../../forwarder/dataplane.ts";
+import type { Wire } from "../../forwarder/dataplane.ts";
+import { NsmError, messageOf } from "../../sdk/errors.ts";
+import { createLogger } from "../../sdk/log.ts";
+
+export type Call =
+  | { id: number; method: "modes" | "stall" }
+  | { id: number; method: "apply"; args: [wire: Wire, timeoutMs: number] }
+  | { id: number; method: "remove" | "release" | "reserveWireguard" | "found"; args: [wireId: string] }
+  | { id: number; method: "reserveVni"; args: [wireId: string, parity: "even" | "odd", port: number] }
+  | { id: number; method: "keepVni"; args: [wireId: string, vni: number] }
+  | { id: number; method: "sweep"; args: [claimed: string[]] }
+  | { id: number; method: "underlayMtu"; args: [remoteIp: string] };
+
+const options = {
+  log: createLogger("node", process.env["LOG"] ?? "ERROR"),
+  vxlanUnfiltered: process.env["UNFILTERED"] === "true",
+};
+const dataplane = await openDataplane(options);
+
+/** Longest time that the event loop was held since the last question, by a timer that should fire every millisecond. */
+let longestStallMs = 0;
+let last = performance.now();
+setInterval(() => {
+  const now = performance.now();
+  longestStallMs = Math.max(longestStallMs, now - last - 1);
+  last = now;
+}, 1);
+
+process.on("message", (call: Call) => {
+  answer(call).then(
+    (value) => process.send?.({ id: call.id, value }),
+    (error: unknown) => process.send?.({ id: call.id, error: describe(error) }),
+  );
+});
+process.on("disconnect", () => process.exit());
+process.send?.({ id: 0 });
+
+async function answer(call: Call): Promise<unknown> {
+  const startedMs = performance.now();
+  switch (call.method) {
+    case "modes":
+      return { wireguard: dataplane.wireguard, vxlan: dataplane.vxlan };
+    case "stall": {
+      const value = longestStallMs;
+      longestStallMs = 0;
+      return value;
+    }
+    case "apply":
+      await dataplane.apply(call.args[0], AbortSignal.timeout(call.args[1]));
+      return performance.now() - startedMs;
+    case "remove":
+      await dataplane.remove(...call.args);
+      return performance.now() - startedMs;
+    case "sweep":
+      return await dataplane.sweep(new Set(call.args[0]));
+    case "underlayMtu":
+      return await dataplane.underlayMtu(...call.args);
+    case "reserveVni":
+      return dataplane.reserveVni(...call.args);
+    case "keepVni":
+      return dataplane.keepVni(...call.args);
+    case "found":
+    case "release":
+    case "reserveWireguard":
+    default:
+      return dataplane[call.method](...call.args);
+  }
+}
+
+function describe(error: unknown) {
+  if (error instanceof NsmError) return { code: error.code, reason: error.reason, message: error.message };
+  return {
+    code: "?",
+    reason: "?",
+    message: `${messageOf(error)}\n${error instanceof Error ? error.stack : ""}`,
+  };
+}

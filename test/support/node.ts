@@ -1,0 +1,103 @@
+/** A node of a test: a data plane in a process of its own, in a namespace of its own, called over IPC. */
+import { fork } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import type { Dataplane, FoundDevice, KernelSide, Wire } from "../../forwarder/dataplane.ts";
+import type { Namespace } from "./netns.ts";
+
+export interface Node extends AsyncDisposable {
+  readonly pid: number;
+  modes(): Promise<Pick<Dataplane, "wireguard" | "vxlan">>;
+  /** Milliseconds that it took; the signal aborts after `timeoutMs`. */
+  apply(wire: Wire, timeoutMs?: number): Promise<number>;
+  remove(wireId: string): Promise<number>;
+  found(wireId: string): Promise<FoundDevice[]>;
+  sweep(claimed: string[]): Promise<string[]>;
+  reserveWireguard(wireId: string): Promise<ReturnType<Dataplane["reserveWireguard"]>>;
+  reserveVni(wireId: string, parity: "even" | "odd", port: number): Promise<number>;
+  keepVni(wireId: string, vni: number): Promise<void>;
+  release(wireId: string): Promise<void>;
+  underlayMtu(remoteIp: string): Promise<number>;
+  /** Longest time that the event loop was held since the last question. */
+  stall(): Promise<number>;
+  /** SIGKILL, as a crash. */
+  kill(): Promise<void>;
+}
+
+/** Rejections carry `code`, `reason` and `message` of the NsmError over there. */
+export async function startNode(ns: Namespace, environment: { UNFILTERED?: "true" } = {}): Promise<Node> {
+  const child = fork(new URL("node-process.ts", import.meta.url), [], {
+    env: { ...process.env, ...environment },
+    execPath: "nsenter",
+    execArgv: [`--net=/run/netns/${ns.name}`, process.execPath],
+    serialization: "advanced",
+  });
+  const call = createCalls(child);
+  await once(child, "message");
+  const kill = async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, "exit");
+    child.kill("SIGKILL");
+    await ended;
+  };
+  return {
+    pid: child.pid ?? 0,
+    modes: () => call("modes"),
+    apply: (wire, timeoutMs = 30_000) => call("apply", wire, timeoutMs),
+    remove: (wireId) => call("remove", wireId),
+    found: (wireId) => call("found", wireId),
+    sweep: (claimed) => call("sweep", claimed),
+    reserveWireguard: (wireId) => call("reserveWireguard", wireId),
+    reserveVni: (wireId, parity, port) => call("reserveVni", wireId, parity, port),
+    keepVni: (wireId, vni) => call("keepVni", wireId, vni),
+    release: (wireId) => call("release", wireId),
+    underlayMtu: (remoteIp) => call("underlayMtu", remoteIp),
+    stall: () => call("stall"),
+    kill,
+    [Symbol.asyncDispose]: kill,
+  };
+}
+
+type Answer = { id: number; error?: { code: string; reason: string; message: string } };
+
+function createCalls(child: ChildProcess): <T>(method: string, ...args: unknown[]) => Promise<T> {
+  const waiting = new Map<number, (answer: Answer) => void>();
+  let lastId = 0;
+  child.on("message", (answer: Answer) => waiting.get(answer.id)?.(answer));
+  child.on("exit", () => {
+    const error = { code: "?", reason: "node-ended", message: "the process of the node ended" };
+    for (const [id, settle] of waiting) settle({ id, error });
+  });
+  return (method, ...args) =>
+    new Promise((resolve, reject) => {
+      const id = ++lastId;
+      waiting.set(id, (answer) => {
+        waiting.delete(id);
+        if (answer.error) reject(Object.assign(new Error(answer.error.message), answer.error));
+        else resolve(Reflect.get(answer, "value"));
+      });
+      child.send({ id, method, args });
+    });
+}
+
+export function kernelSide(ns: Namespace, interfaceName: string, binding = "b1"): KernelSide {
+  return { kind: "kernel", netns: { pid: ns.pid, inode: ns.inode }, interfaceName, binding };
+}
+
+/** A wire with one IPv4 address at each end unless told otherwise. */
+export function wireOf(
+  id: string,
+  client: Wire["client"],
+  endpoint: Wire["endpoint"],
+  more: Partial<Omit<Wire, "ip">> & { ip?: Partial<Wire["ip"]> } = {},
+): Wire {
+  const ip = {
+    srcAddresses: ["172.16.1.1/32"],
+    dstAddresses: ["172.16.1.2/32"],
+    srcRoutes: [],
+    dstRoutes: [],
+    neighbors: [],
+    ...more.ip,
+  };
+  return { id, payload: "IP", mtu: 0, client, endpoint, ...more, ip };
+}
