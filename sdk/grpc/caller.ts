@@ -2,7 +2,6 @@
 import { Metadata } from "@grpc/grpc-js";
 import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { NsmError } from "../errors.ts";
-import type { ServerLimits } from "./limits.ts";
 import type { Peer } from "./peer.ts";
 
 /** Request or response metadata; keys are lower case, values text. */
@@ -88,23 +87,4 @@ export class CallInProgress implements Caller {
 
 export function headerOf(metadata: Metadata): Header {
   return { get: (key) => metadata.get(key).filter((value) => typeof value === "string") };
-}
-
-/** Throws INVALID_ARGUMENT `metadata-too-large`. */
-export function checkMetadata(metadata: Metadata, limits: ServerLimits): void {
-  let entries = 0;
-  let bytes = 0;
-  for (const [key, values] of Object.entries(metadata.toHttp2Headers())) {
-    if (values === undefined) continue;
-    for (const value of Array.isArray(values) ? values : [String(values)]) {
-      entries++;
-      bytes += key.length + value.length;
-    }
-  }
-  if (entries > limits.maxMetadataEntries || bytes > limits.maxMetadataBytes)
-    throw new NsmError(
-      "INVALID_ARGUMENT",
-      "metadata-too-large",
-      `metadata has ${entries} entries and ${bytes} bytes, at most ${limits.maxMetadataEntries} and ${limits.maxMetadataBytes}`,
-    );
 }

@@ -5,6 +5,7 @@
  * the same SVID, and the server must be the same each time: an impostor or a successor is refused. (The credentials that
  * grpc-js makes itself would leave a socket open for ever that a silent server accepted, and hide why a server was refused.)
  */
+import type { X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
 import { connect, createSecureContext } from "node:tls";
 import type { SecureContext, TLSSocket } from "node:tls";
@@ -20,6 +21,8 @@ import type { Verify } from "./tls.ts";
 /** Who serves, known from the first handshake on. */
 export interface ServerIdentity {
   readonly id: string;
+  /** Verified leaf. */
+  readonly certificate: X509Certificate;
   /** The listening process, on unix sockets; open while its connection is. */
   readonly process: PeerProcess | undefined;
 }
@@ -97,9 +100,14 @@ export class SessionCredentials extends ChannelCredentials {
       const process = this.#options.isUnix ? readPeerProcess(raw) : undefined;
       raw.once("close", () => process?.[Symbol.dispose]());
       const socket = await handshake(raw, this.#context);
-      const { id } = verifyPeer(socket, this.#options.own, this.#options.verify, this.#options.now());
+      const { id, leaf: certificate } = verifyPeer(
+        socket,
+        this.#options.own,
+        this.#options.verify,
+        this.#options.now(),
+      );
       this.#pin(id);
-      this.#server = { id, process };
+      this.#server = { id, certificate, process };
       return socket;
     } catch (error) {
       raw.destroy();

@@ -1,11 +1,12 @@
 /** Handlers of the mesh behind grpc-js: bytes in, checks, handler, bytes or status out. No exception gets through. */
 import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
-import type { handleServerStreamingCall, handleUnaryCall, Server } from "@grpc/grpc-js";
+import type { Metadata, Server, handleServerStreamingCall, handleUnaryCall } from "@grpc/grpc-js";
 import type { Clock } from "../clock.ts";
-import { NsmError, messageOf } from "../errors.ts";
+import { NsmError } from "../errors.ts";
+import { checkMetadataLimits } from "../limits.ts";
 import type { Logger } from "../log.ts";
 import type { Authorize } from "./accept.ts";
-import { CallInProgress, checkMetadata } from "./caller.ts";
+import { CallInProgress } from "./caller.ts";
 import type { Caller, ServerCall } from "./caller.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { Peer } from "./peer.ts";
@@ -87,7 +88,7 @@ function unary(
     const answer = async (): Promise<Buffer> => {
       const caller = open(call, authorize, env, () => undefined);
       try {
-        const request = parse(requestDeserialize, call.request, path);
+        const request = requestDeserialize(call.request);
         return responseSerialize(await handler(request, caller));
       } finally {
         close(caller, env);
@@ -112,7 +113,7 @@ function serverStreaming(
       const stop = new AbortController();
       const caller = open(call, authorize, env, (reason) => stop.abort(reason));
       try {
-        const request = parse(requestDeserialize, call.request, path);
+        const request = requestDeserialize(call.request);
         const messages = handler(request, caller);
         await pump(messages, call, {
           serialize: responseSerialize,
@@ -141,7 +142,7 @@ function open(
 ): CallInProgress {
   const peer = env.peerOf(call.getPeer());
   if (peer === undefined) throw new NsmError("UNAVAILABLE", "session-closed", "the session has ended");
-  checkMetadata(call.metadata, env.limits);
+  checkMetadata(call.metadata);
   if (authorize && !authorize(peer))
     throw new NsmError("PERMISSION_DENIED", "peer-refused", `${peer.spiffeId} may not call this service`);
   const caller = new CallInProgress(call, peer, onLeft);
@@ -155,17 +156,11 @@ function close(caller: CallInProgress, env: HandlerEnvironment): void {
   env.calls.delete(caller);
 }
 
-function parse<T>(deserialize: (bytes: Buffer) => T, bytes: Buffer, path: string): T {
-  try {
-    return deserialize(bytes);
-  } catch (error) {
-    throw new NsmError(
-      "INVALID_ARGUMENT",
-      "malformed-message",
-      `${path}: the request is not a valid message: ${messageOf(error)}`,
-      error,
-    );
-  }
+function checkMetadata(metadata: Metadata): void {
+  const entries = Object.entries(metadata.toHttp2Headers());
+  checkMetadataLimits(
+    entries.map(([key, values = []]) => [key, Array.isArray(values) ? values : [String(values)]]),
+  );
 }
 
 /** What the handler threw as a status. Only what is no NsmError is a surprise worth a line in the log. */

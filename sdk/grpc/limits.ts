@@ -1,15 +1,11 @@
-/** Sizes, counts and times that hold for every session (docs/protocol.md, "Limits"). */
-
-const KiB = 1024;
+/** Counts and times that hold for every session; sizes are those of `sdk/limits.ts` (docs/protocol.md, "Limits"). */
+import { Limits } from "../limits.ts";
 
 export interface ServerLimits {
   /** Largest request message, bytes. */
   readonly maxRequestBytes: number;
   /** Largest message that we send, bytes: one entry of a Find. */
   readonly maxResponseBytes: number;
-  /** Names and values of a call's metadata together, bytes. */
-  readonly maxMetadataBytes: number;
-  readonly maxMetadataEntries: number;
   /** From accept to the end of the TLS handshake. */
   readonly handshakeMs: number;
   /** Connections of one listener that have not finished their handshake. */
@@ -29,10 +25,8 @@ export interface ServerLimits {
 }
 
 export const SERVER_LIMITS: ServerLimits = {
-  maxRequestBytes: 256 * KiB,
-  maxResponseBytes: 1024 * KiB,
-  maxMetadataBytes: 32 * KiB,
-  maxMetadataEntries: 64,
+  maxRequestBytes: Limits.messageBytes,
+  maxResponseBytes: Limits.findMessageBytes,
   handshakeMs: 3000,
   maxHalfOpen: 64,
   maxConcurrentStreams: 100,
@@ -59,7 +53,7 @@ export interface ClientLimits {
 }
 
 export const CLIENT_LIMITS: ClientLimits = {
-  maxResponseBytes: 1024 * KiB,
+  maxResponseBytes: Limits.findMessageBytes,
   connectMs: 5000,
   defaultTimeoutMs: 15_000,
   idleMs: 5 * 60_000,

@@ -6,6 +6,9 @@ import { closeFd, isPidfdAlive, openPidfd, peerCredentials } from "../native.ts"
 import type { PeerCredentials } from "../native.ts";
 import type { PeerProcess } from "./peer.ts";
 
+/** A process by its pidfd, which is ours to close. */
+export interface OwnedPid extends Pick<PeerProcess, "pid" | "pidfd" | "isAlive">, Disposable {}
+
 /** A PeerProcess whose pidfd is ours to close. */
 export interface OwnedProcess extends PeerProcess, Disposable {}
 
@@ -16,11 +19,14 @@ export function readPeerProcess(socket: Socket): OwnedProcess {
 
 /** Takes over the pidfd of `credentials`. */
 export function ownProcess({ pid, uid, gid, pidfd }: PeerCredentials): OwnedProcess {
+  return { ...ownPid(pid, pidfd), uid, gid };
+}
+
+/** Takes over `pidfd`. Once disposed of it is not alive to us: nobody knows who has its pid. */
+export function ownPid(pid: number, pidfd: number | undefined): OwnedPid {
   let open = true;
   return {
     pid,
-    uid,
-    gid,
     pidfd,
     isAlive() {
       // The number of a closed descriptor may already be somebody else's.

@@ -1,14 +1,11 @@
 /**
  * gRPC services from protobuf-es descriptors: definitions for grpc-js, and the types of calls and handlers.
  *
- * Bytes are made and read by `toBinary` and `fromBinary`, which keep unknown fields, so that a relay loses nothing.
+ * Bytes are made and read by `sdk/message.ts`, which keeps unknown fields, so that a relay loses nothing.
  */
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
 import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
-
-/** Messages nested deeper than this are refused; none of the mesh's is deeper than 8. */
-const MAX_MESSAGE_DEPTH = 32;
+import { decodeMessage, encodeMessage } from "../message.ts";
 
 /** A method descriptor with the message types that it carries. */
 export type Method<I extends DescMessage, O extends DescMessage> = DescMethod & {
@@ -26,25 +23,16 @@ export function methodDefinition<I extends DescMessage, O extends DescMessage>(
     originalName: method.localName,
     requestStream: kind === "client_streaming" || kind === "bidi_streaming",
     responseStream: kind === "server_streaming" || kind === "bidi_streaming",
-    requestSerialize: (message) => encode(input, message),
-    requestDeserialize: (bytes) => decode(input, bytes),
-    responseSerialize: (message) => encode(output, message),
-    responseDeserialize: (bytes) => decode(output, bytes),
+    requestSerialize: (message) => encodeMessage(input, message),
+    requestDeserialize: (bytes) => decodeMessage(input, bytes),
+    responseSerialize: (message) => encodeMessage(output, message),
+    responseDeserialize: (bytes) => decodeMessage(output, bytes),
   };
 }
 
 /** A whole service for `Server.addService`; keys are the methods' names in TypeScript (`fetchX509SVID`). */
 export function serviceDefinition(service: DescService): ServiceDefinition {
   return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(method)]));
-}
-
-function encode<D extends DescMessage>(schema: D, message: MessageShape<D>): Buffer {
-  const bytes = toBinary(schema, message);
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-function decode<D extends DescMessage>(schema: D, bytes: Uint8Array): MessageShape<D> {
-  return fromBinary(schema, bytes, { recursionLimit: MAX_MESSAGE_DEPTH });
 }
 
 /** A generated service (`GenService<…>`), seen only by its methods' shapes. */

@@ -8,6 +8,7 @@
  * `leaving` takes no new calls and lets those in progress end, for a while. A session leaves when it is replaced by one with
  * a newer SVID, when its connection breaks, and when the server sends GOAWAY. It never becomes ready again.
  */
+import type { X509Certificate } from "node:crypto";
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Client, Metadata, connectivityState } from "@grpc/grpc-js";
 import type { CallOptions } from "@grpc/grpc-js";
@@ -31,6 +32,8 @@ import type { Verify } from "./tls.ts";
 export interface SessionInfo {
   /** SPIFFE id of the server. */
   readonly peerId: string;
+  /** Its verified leaf. */
+  readonly peerCertificate: X509Certificate;
   /** The identity that this session shows: tokens for the peer are signed with its key. */
   readonly own: X509Snapshot;
   /** The listening process, on unix sockets. */
@@ -244,7 +247,8 @@ export class Session {
 
   #becomeReady(server: ServerIdentity | undefined): void {
     if (server === undefined) throw new NsmError("INTERNAL", "no-peer", `${this.#url}: ready without a peer`);
-    const info = { peerId: server.id, own: this.own, process: server.process };
+    const { id: peerId, certificate: peerCertificate, process } = server;
+    const info = { peerId, peerCertificate, own: this.own, process };
     this.#state = { kind: "ready", info };
     this.#timer[Symbol.dispose]();
     this.#watchIdle(this.#options.limits.idleMs);
@@ -262,9 +266,14 @@ export class Session {
 
   /** Why could grpc-js not connect? A call that cannot be sent is answered with its reason. */
   #explain(): void {
-    const { refusal } = this.#credentials;
+    const { refusal, server } = this.#credentials;
     if (refusal !== undefined) {
       this.#fail(this.#unreachable(refusal.message, refusal));
+      return;
+    }
+    if (server !== undefined) {
+      const why = `${server.id} closed the connection after the handshake, it may not accept ${this.own.svid.id}`;
+      this.#fail(this.#unreachable(why));
       return;
     }
     const nothing = () => Buffer.alloc(0);
