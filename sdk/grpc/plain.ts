@@ -8,12 +8,14 @@ import { Client, Metadata, Server, ServerCredentials, credentials } from "@grpc/
 import type { ConnectionInjector } from "@grpc/grpc-js";
 import { NsmError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { openPidfd, peerCredentials } from "../native.ts";
 import { implementation, stub } from "./adapt.ts";
 import { formatAddress, grpcTarget } from "./address.ts";
 import type { Address } from "./address.ts";
 import { openListener } from "./listener.ts";
 import type { PeerProcess } from "./peer.ts";
-import { readPeerProcess } from "./process.ts";
+import { descriptorOf, ownProcess } from "./process.ts";
+import type { OwnedProcess } from "./process.ts";
 import { serviceDefinition } from "./service.ts";
 import type { Calls, TypedService } from "./service.ts";
 import { errorOfStatus, statusOf } from "./status.ts";
@@ -87,7 +89,7 @@ function accept(
   log: Logger,
 ): void {
   try {
-    const caller = readPeerProcess(socket);
+    const caller = callerBehind(socket);
     const key = `conn-${nextConnection++}`;
     socket.once("close", () => {
       connections.delete(key);
@@ -108,6 +110,18 @@ function accept(
     log.warn({ err }, "connection refused");
     socket.destroy();
   }
+}
+
+/**
+ * Kernels before 6.5 have no SO_PEERPIDFD; there the pidfd is opened by pid at once, so that a pid that is given away again deceives
+ * at most between connect(2) and now.
+ */
+function callerBehind(socket: Socket): OwnedProcess {
+  const credentials = peerCredentials(descriptorOf(socket));
+  const pidfd = credentials.pidfd ?? openPidfd(credentials.pid);
+  if (pidfd === undefined)
+    throw new NsmError("UNAVAILABLE", "peer-gone", `process ${credentials.pid} ended before it was accepted`);
+  return ownProcess({ ...credentials, pidfd });
 }
 
 function callerOf(connections: ReadonlyMap<string, PeerProcess>, peer: string): PeerProcess {

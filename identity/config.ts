@@ -1,0 +1,58 @@
+/** What the environment tells the authority. */
+import { commonTable, duration, path, text } from "../sdk/config.ts";
+import type { ConfigOf, Table, Variable } from "../sdk/config.ts";
+import { parseAddress } from "../sdk/grpc/address.ts";
+import { parseTrustDomain } from "../sdk/spiffe/id.ts";
+
+const trustDomain: Variable<string> = {
+  ...text("NSM_IDENTITY_TRUST_DOMAIN", "nsm.local", "trust domain of every identity that is issued"),
+  type: "trust domain",
+  parse: parseTrustDomain,
+};
+
+/** Reads as the socket's path. */
+const listenOn: Variable<string> = {
+  ...text(
+    "NSM_IDENTITY_LISTEN_ON",
+    "unix:///run/nsm/identity.sock",
+    "unix socket of the Workload API; others name it in SPIFFE_ENDPOINT_SOCKET",
+  ),
+  type: "address",
+  parse: (value) => {
+    const address = parseAddress(value);
+    if (address.kind !== "unix") throw new Error("expected unix:///path: callers are known by their process");
+    return address.path;
+  },
+};
+
+const svidLifetimeMs: Variable<number> = {
+  ...duration(
+    "NSM_IDENTITY_SVID_LIFETIME",
+    "1h",
+    "life of a certificate; a new one is pushed at about half of it",
+  ),
+  parse: (value) => {
+    const ms = duration("", undefined, "").parse(value);
+    if (ms < 1000 || ms > 30 * 24 * 3_600_000) throw new Error("expected 1s to 720h");
+    return ms;
+  },
+};
+
+export const table = {
+  logLevel: commonTable.logLevel,
+  trustDomain,
+  listenOn,
+  stateDir: path(
+    "NSM_IDENTITY_STATE_DIR",
+    "/var/lib/nsm/identity",
+    "directory (0700) that keeps the authority's keys",
+  ),
+  registrations: path(
+    "NSM_IDENTITY_REGISTRATIONS",
+    "/etc/nsm/registrations.yaml",
+    "who gets which identity (docs/identity.md); read again when it changes",
+  ),
+  svidLifetimeMs,
+} as const satisfies Table;
+
+export type IdentityConfig = ConfigOf<typeof table>;

@@ -1,0 +1,49 @@
+/** One current X509-SVID for each identity, shared by its callers and renewed at about half of its life. */
+import type { Clock } from "../sdk/clock.ts";
+import type { Authority, IssuedSvid } from "./authority.ts";
+
+/** Renewals of identities that started together drift apart by up to this share of a life. */
+const JITTER = 0.05;
+
+export interface CurrentSvid extends IssuedSvid {
+  /** When there will be a newer one, milliseconds since 1970. */
+  readonly renewAtMs: number;
+}
+
+export interface Svids {
+  /** The current SVID of `id`, issued now if there is none or it is time to renew it. */
+  of(id: string): Promise<CurrentSvid>;
+  /** Forgets all identities but these. */
+  keepOnly(ids: ReadonlySet<string>): void;
+}
+
+export function createSvids(
+  authority: Authority,
+  lifetimeMs: number,
+  clock: Clock,
+  random = Math.random,
+): Svids {
+  const current = new Map<string, Promise<CurrentSvid>>();
+  const issue = async (id: string): Promise<CurrentSvid> => {
+    const nowMs = clock.now();
+    const renewAtMs = nowMs + lifetimeMs * (0.5 + JITTER * (2 * random() - 1));
+    return { ...(await authority.issueX509(id, nowMs, lifetimeMs)), renewAtMs };
+  };
+  return {
+    async of(id) {
+      const known = current.get(id);
+      const svid = await known;
+      if (svid !== undefined && clock.now() < svid.renewAtMs) return svid;
+      // Others may have begun to renew it during the wait above.
+      const begun = current.get(id);
+      if (begun !== undefined && begun !== known) return begun;
+      const next = issue(id);
+      current.set(id, next);
+      next.catch(() => current.delete(id));
+      return next;
+    },
+    keepOnly(ids) {
+      for (const id of current.keys()) if (!ids.has(id)) current.delete(id);
+    },
+  };
+}
