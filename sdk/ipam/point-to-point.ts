@@ -11,6 +11,13 @@ interface Pair {
   readonly pool: IpPool;
   readonly src: IpAddress;
   readonly dst: IpAddress;
+  /** Addresses of ours that the client brought and goes on using, though they make no pair: nobody else may get them. */
+  readonly reserved: readonly Reserved[];
+}
+
+interface Reserved {
+  readonly pool: IpPool;
+  readonly address: IpAddress;
 }
 
 /**
@@ -59,25 +66,31 @@ function replace(
     dropPair(context, before);
     freePair(before);
   }
-  const pair = recover(pools, context, excluded) ?? allocate(pools, excluded);
-  if (pair === undefined && before !== undefined) {
+  const reserved: Reserved[] = [];
+  const pair = recover(pools, context, excluded, reserved) ?? allocate(pools, excluded, reserved);
+  if (pair !== undefined) return pair;
+  freeReserved(reserved);
+  if (before !== undefined) {
     takePair(before);
     Object.assign(context, contextBefore);
   }
-  return pair;
+  return undefined;
 }
 
-/** The addresses that the client still has from us, if a pool has both of them. */
+/** The addresses that the client still has from us, if a pool has both of them; a single one is `reserved`. */
 function recover(
   pools: readonly IpPool[],
   context: IPContext,
   excluded: readonly IpRange[],
+  reserved: Reserved[],
 ): Pair | undefined {
+  if (context.srcIpAddrs.length === 0 || context.dstIpAddrs.length === 0) return undefined;
   for (const pool of pools) {
     const src = takeFirst(pool, context.srcIpAddrs, excluded);
     const dst = takeFirst(pool, context.dstIpAddrs, excluded);
-    if (src !== undefined && dst !== undefined) return { pool, src, dst };
-    for (const address of [src, dst]) if (address !== undefined) pool.free(address);
+    if (src !== undefined && dst !== undefined) return { pool, src, dst, reserved };
+    const single = src ?? dst;
+    if (single !== undefined) reserved.push({ pool, address: single });
   }
   return undefined;
 }
@@ -93,12 +106,14 @@ function takeFirst(
 }
 
 /** The lowest free address for the endpoint, the next for the client. */
-function allocate(pools: readonly IpPool[], excluded: readonly IpRange[]): Pair | undefined {
+function allocate(
+  pools: readonly IpPool[],
+  excluded: readonly IpRange[],
+  reserved: readonly Reserved[],
+): Pair | undefined {
   for (const pool of pools) {
-    const dst = pool.takeLowest(excluded);
-    const src = pool.takeLowest(excluded);
-    if (dst !== undefined && src !== undefined) return { pool, src, dst };
-    if (dst !== undefined) pool.free(dst);
+    const [dst, src] = pool.takeLowestTwo(excluded) ?? [];
+    if (dst !== undefined && src !== undefined) return { pool, src, dst, reserved };
   }
   return undefined;
 }
@@ -107,17 +122,22 @@ function touches({ src, dst }: Pair, excluded: readonly IpRange[]): boolean {
   return excluded.some((range) => contains(range, src) || contains(range, dst));
 }
 
-function freePair({ pool, src, dst }: Pair): void {
+function freePair({ pool, src, dst, reserved }: Pair): void {
   pool.free(src);
   pool.free(dst);
+  freeReserved(reserved);
 }
 
-/** False, and nothing taken, unless both are free. */
-function takePair({ pool, src, dst }: Pair): boolean {
-  if (!pool.take(src)) return false;
-  if (pool.take(dst)) return true;
-  pool.free(src);
-  return false;
+function freeReserved(reserved: readonly Reserved[]): void {
+  for (const { pool, address } of reserved) pool.free(address);
+}
+
+/** Takes back what was freed; false, and nothing taken, unless all of it is still free. */
+function takePair({ pool, src, dst, reserved }: Pair): boolean {
+  const wanted = [{ pool, address: src }, { pool, address: dst }, ...reserved];
+  const lost = wanted.findIndex(({ pool, address }) => !pool.take(address));
+  if (lost >= 0) freeReserved(wanted.slice(0, lost));
+  return lost < 0;
 }
 
 function addPair(context: IPContext, pair: Pair): void {

@@ -58,6 +58,15 @@ export class IpPool {
     return address;
   }
 
+  /** The two lowest ones; nothing is taken when there is only one. */
+  takeLowestTwo(excluded?: readonly IpRange[]): readonly [IpAddress, IpAddress] | undefined {
+    const first = this.takeLowest(excluded);
+    const second = this.takeLowest(excluded);
+    if (first !== undefined && second !== undefined) return [first, second];
+    if (first !== undefined) this.free(first);
+    return undefined;
+  }
+
   /** Takes this very address; false when it is not free or excluded. */
   take(address: IpAddress, excluded: readonly IpRange[] = []): boolean {
     const range = single(address);

@@ -1,6 +1,6 @@
 /** One address per client in a common network; the endpoint keeps one that it does not announce (docs/protocol.md). */
 import { contains, formatPrefix, rangeOf } from "../prefix.ts";
-import type { Prefix } from "../prefix.ts";
+import type { IpRange, Prefix } from "../prefix.ts";
 import { addAddress } from "./context.ts";
 import { exclusionsOf, exhausted, parsePrefixes } from "./ipam.ts";
 import type { Ipam } from "./ipam.ts";
@@ -9,6 +9,8 @@ import { IpPool } from "./pool.ts";
 interface Network {
   readonly pool: IpPool;
   readonly length: number;
+  /** True once the endpoint has its own address. */
+  isOpen: boolean;
 }
 
 interface Lent {
@@ -53,17 +55,19 @@ export function createSinglePoint(prefixes: readonly string[]): Ipam {
   };
 }
 
-/** Without the broadcast address of IPv4 and without the endpoint's own address, the lowest one. */
+/** Without the broadcast address of IPv4. */
 function createNetwork(prefix: Prefix): Network {
   const range = rangeOf(prefix);
   const pool = new IpPool([range]);
   if (range.family === 4) pool.remove({ ...range, first: range.last });
-  pool.takeLowest();
-  return { pool, length: prefix.length };
+  return { pool, length: prefix.length, isOpen: false };
 }
 
-function lend(networks: readonly Network[], excluded: Parameters<IpPool["takeLowest"]>[0]): Lent | undefined {
-  for (const { pool, length } of networks) {
+/** The first client of a network leaves the lowest address to the endpoint. */
+function lend(networks: readonly Network[], excluded: readonly IpRange[]): Lent | undefined {
+  for (const network of networks) {
+    const { pool, length } = network;
+    network.isOpen ||= pool.takeLowest(excluded) !== undefined;
     const address = pool.takeLowest(excluded);
     if (address !== undefined) return { pool, prefix: { ...address, length } };
   }

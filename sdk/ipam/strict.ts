@@ -6,12 +6,12 @@ import { copyOf, parsePrefixes } from "./ipam.ts";
 import type { Ipam } from "./ipam.ts";
 
 /**
- * Before `inner` sees a request, addresses outside `prefixes` and those of other connections are dropped, with the peer's
- * routes to them. Throws INVALID_ARGUMENT `bad-prefix`.
+ * Before `inner` sees a request, addresses outside `prefixes` and those that a connection has are dropped, with the peer's
+ * routes to them; `inner` adds what the connection has of it again. Throws INVALID_ARGUMENT `bad-prefix`.
  */
 export function createStrict(inner: Ipam, prefixes: readonly string[]): Ipam {
   const ranges = parsePrefixes(prefixes).map(rangeOf);
-  const holders = new Map<string, string>();
+  const holders = new Set<string>();
   const held = new Map<string, readonly string[]>();
 
   const keyOf = (text: string): string | undefined => {
@@ -19,13 +19,13 @@ export function createStrict(inner: Ipam, prefixes: readonly string[]): Ipam {
     if (address === undefined || !ranges.some((range) => contains(range, address))) return undefined;
     return formatAddress(address);
   };
-  const mayKeep = (text: string, id: string): boolean => {
+  const mayKeep = (text: string): boolean => {
     const key = keyOf(text);
-    return key !== undefined && (holders.get(key) ?? id) === id;
+    return key !== undefined && !holders.has(key);
   };
-  const dropForeign = (id: string, context: IPContext) => {
-    for (const text of context.srcIpAddrs) if (!mayKeep(text, id)) dropSrc(context, text);
-    for (const text of context.dstIpAddrs) if (!mayKeep(text, id)) dropDst(context, text);
+  const dropTaken = (context: IPContext) => {
+    for (const text of context.srcIpAddrs) if (!mayKeep(text)) dropSrc(context, text);
+    for (const text of context.dstIpAddrs) if (!mayKeep(text)) dropDst(context, text);
   };
   const release = (id: string) => {
     for (const key of held.get(id) ?? []) holders.delete(key);
@@ -37,14 +37,14 @@ export function createStrict(inner: Ipam, prefixes: readonly string[]): Ipam {
       .map(keyOf)
       .filter((key) => key !== undefined)
       .filter((key) => !holders.has(key));
-    for (const key of keys) holders.set(key, id);
+    for (const key of keys) holders.add(key);
     held.set(id, keys);
   };
 
   return {
     request(id, context, client) {
       const before = copyOf(context);
-      dropForeign(id, context);
+      dropTaken(context);
       try {
         const lease = inner.request(id, context, client);
         return {
