@@ -11,7 +11,7 @@
 import type { X509Certificate } from "node:crypto";
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Client, Metadata, connectivityState } from "@grpc/grpc-js";
-import type { CallOptions } from "@grpc/grpc-js";
+import type { CallOptions, ClientReadableStream } from "@grpc/grpc-js";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import type { X509Snapshot } from "../spiffe/source.ts";
@@ -160,8 +160,8 @@ export class Session {
     });
   }
 
-  /** The session must be ready. Throws as `unary`; leaving the loop ends the call. */
-  async *stream<I extends DescMessage, O extends DescMessage>(
+  /** The session must be ready, the result must be read. Throws as `unary`; leaving the loop ends the call. */
+  stream<I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
     request: MessageShape<I>,
     settings: CallSettings,
@@ -175,18 +175,22 @@ export class Session {
       metadataOf(settings.metadata),
       optionsOf(settings),
     );
-    // The loop below sees errors; this is for one that comes after the reader has left.
+    // `#read` sees errors; this is for one that comes after the reader has left.
     call.on("error", () => undefined);
-    const done = this.#enter(call, settings);
-    let failure: NsmError | undefined;
+    return this.#read(call, this.#enter(call, settings));
+  }
+
+  async *#read<T>(
+    call: ClientReadableStream<T>,
+    done: () => NsmError | undefined,
+  ): AsyncGenerator<T, void, undefined> {
     try {
-      const messages: AsyncIterable<MessageShape<O>> = call;
-      for await (const message of messages) yield message;
+      const messages: AsyncIterable<T> = call;
+      yield* messages;
     } catch (error) {
-      failure = done() ?? errorOfStatus(error, this.#url);
-      throw failure;
+      throw done() ?? errorOfStatus(error, this.#url);
     } finally {
-      if (failure === undefined) done();
+      done();
       call.cancel();
     }
   }

@@ -116,8 +116,9 @@ class Pool implements SessionPool {
     context: CallContext = {},
   ) {
     const deadlineMs = this.#deadlineOf(context) ?? this.#options.clock.now() + this.#limits.defaultTimeoutMs;
-    const { session, settings } = await this.#prepare(target, context, deadlineMs, undefined);
-    return session.unary(method, request, settings);
+    return this.#onSession(target, context, deadlineMs, (session, settings) =>
+      session.unary(method, request, settings),
+    );
   }
 
   async *stream<I extends DescMessage, O extends DescMessage>(
@@ -127,8 +128,10 @@ class Pool implements SessionPool {
     context: StreamContext = {},
   ) {
     const deadlineMs = this.#deadlineOf(context);
-    const { session, settings } = await this.#prepare(target, context, deadlineMs, context.onReplaced);
-    yield* session.stream(method, request, settings);
+    const { onReplaced } = context;
+    yield* await this.#onSession(target, context, deadlineMs, (session, settings) =>
+      session.stream(method, request, { ...settings, onReplaced }),
+    );
   }
 
   async connect(target: Target, context: CallContext = {}): Promise<SessionInfo> {
@@ -146,24 +149,20 @@ class Pool implements SessionPool {
     await Promise.all(sessions.map((session) => session.closed()));
   }
 
-  /** A ready session, and metadata made for it. */
-  async #prepare(
+  /** Runs `call` on a ready session, with metadata made for that session. */
+  async #onSession<T>(
     target: Target,
     { signal, metadata }: CallContext,
     deadlineMs: number | undefined,
-    onReplaced: (() => void) | undefined,
-  ): Promise<{ readonly session: Session; readonly settings: CallSettings }> {
+    call: (session: Session, settings: CallSettings) => T | Promise<T>,
+  ): Promise<T> {
     for (;;) {
       const { session, info } = await this.#readySession(target, signal, deadlineMs);
-      const values = metadata?.(info) ?? {};
-      const settings = {
-        metadata: values instanceof Promise ? await values : values,
-        deadlineMs,
-        signal,
-        onReplaced,
-      };
-      // It may have left while the metadata was made; that metadata is of no use for another session.
-      if (session.info !== undefined) return { session, settings };
+      const made = metadata?.(info) ?? {};
+      const values = made instanceof Promise ? await made : made;
+      // It may have left in the meantime; what was made for it is of no use for another session.
+      if (session.info === undefined) continue;
+      return await call(session, { metadata: values, deadlineMs, signal, onReplaced: undefined });
     }
   }
 

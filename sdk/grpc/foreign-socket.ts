@@ -11,7 +11,6 @@ import { closeFd, connectUnixSync, openInRoot, openPidfd, peerCredentials } from
 import type { PeerProcess } from "./peer.ts";
 import { ownPid, ownProcess } from "./process.ts";
 import type { OwnedPid, OwnedProcess } from "./process.ts";
-import type { Target } from "./sessions.ts";
 
 /** fcntl.h; Node does not name it. */
 const O_PATH = 0x200000;
@@ -25,8 +24,10 @@ export interface ForeignPath {
 }
 
 export interface ForeignSocket extends Disposable {
-  /** To call whoever listens there, as long as this is not disposed of. */
-  readonly target: Pick<Target, "url" | "key">;
+  /** Leads to this very socket as long as this is not disposed of; another one may have the same url afterwards. */
+  readonly url: string;
+  /** Tells it from others with the same url: `Target.key`. */
+  readonly key: string;
   /** The process that was named; its end makes the path mean nothing. */
   readonly owner: Pick<PeerProcess, "pid" | "pidfd" | "isAlive">;
   /** The process that called listen(2). Its namespaces are the endpoint's, whatever the owner says. */
@@ -55,7 +56,8 @@ export function openForeignSocket({ pid, path }: ForeignPath): ForeignSocket {
   const listener = failed.use(readListener(own, `${path} of process ${pid}`));
   const resources = failed.move();
   return {
-    target: { url: `unix://${own}`, key: `foreign-${++opened}` },
+    url: `unix://${own}`,
+    key: `foreign-${++opened}`,
     owner,
     listener,
     [Symbol.dispose]: () => resources.dispose(),
