@@ -7,6 +7,7 @@
 import type { Connection } from "../api/gen/connection_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import type { Peer } from "./grpc/peer.ts";
+import type { PathToken } from "./token.ts";
 
 /** What every element may rely on. Elements pass on `{ ...ctx, added }`, never a fresh object. */
 export interface CallContext {
@@ -16,6 +17,8 @@ export interface CallContext {
   readonly deadlineMs: number | undefined;
   /** Undefined only for calls that this process makes to itself (timeout, heal, the originator's own requests). */
   readonly peer: Peer | undefined;
+  /** What the caller's metadata carried; undefined when it was missing, doubled or unreadable. */
+  readonly callerToken: PathToken | undefined;
 }
 
 /** A whole chain, any suffix of it and a gRPC stub all have this shape. */
@@ -42,7 +45,7 @@ export function chain(
   const self: Chain<unknown> = {
     use(name, element) {
       // `use` has checked Needs; values survive because elements spread the context.
-      links.push({ name, element: element as Element });
+      links.push({ name, element });
       return self;
     },
     end: (last) => links.reduceRight((next, { name, element }) => wrap(name, element(next)), last),

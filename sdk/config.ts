@@ -26,29 +26,29 @@ export type ConfigOf<T extends Table> = {
 
 type Kind<T> = (env: string, fallback: string | undefined, help: string) => Variable<T>;
 
-function kind<T>(type: string, parse: (text: string) => T): Kind<T> {
+export function kindOf<T>(type: string, parse: (text: string) => T): Kind<T> {
   return (env, fallback, help) => ({ env, type, fallback, help, parse });
 }
 
-export const text: Kind<string> = kind("text", (value) => value);
+export const text: Kind<string> = kindOf("text", (value) => value);
 /** Text that may be unset: an empty value reads as undefined. */
-export const optionalText: Kind<string | undefined> = kind("text", (value) => value || undefined);
-export const list: Kind<readonly string[]> = kind("list", splitList);
-export const duration: Kind<number> = kind("duration", parseDuration);
-export const bool: Kind<boolean> = kind("bool", parseBool);
-export const integer: Kind<number> = kind("number", parseInteger);
-export const port: Kind<number> = kind("port", (value) => {
+export const optionalText: Kind<string | undefined> = kindOf("text", (value) => value || undefined);
+export const list: Kind<readonly string[]> = kindOf("list", splitList);
+export const duration: Kind<number> = kindOf("duration", parseDuration);
+export const bool: Kind<boolean> = kindOf("bool", parseBool);
+export const integer: Kind<number> = kindOf("number", parseInteger);
+export const port: Kind<number> = kindOf("port", (value) => {
   const number = parseInteger(value);
   if (number > 65535) throw new Error("expected a port, 0 to 65535");
   return number;
 });
 /** `key:value,key:value` */
-export const map: Kind<ReadonlyMap<string, string>> = kind("map", parseMap);
+export const map: Kind<ReadonlyMap<string, string>> = kindOf("map", parseMap);
 /** A file or directory path. */
-export const path: Kind<string> = kind("path", (value) => value);
+export const path: Kind<string> = kindOf("path", (value) => value);
 /** One of the given words, in any case; reads as the word of the list. */
 export function oneOf<const W extends string>(...words: readonly W[]): Kind<W> {
-  return kind(words.join("|"), (value) => {
+  return kindOf(words.join("|"), (value) => {
     const word = words.find((w) => w.toLowerCase() === value.toLowerCase());
     if (word === undefined) throw new Error(`expected ${words.join(", ")}`);
     return word;
@@ -56,8 +56,8 @@ export function oneOf<const W extends string>(...words: readonly W[]): Kind<W> {
 }
 
 /** `tcp://host:port`, `tcp://:port`, `unix:///path` or `host:port`. */
-export const address: Kind<string> = kind("address", parseAddress);
-export const addressList: Kind<readonly string[]> = kind("address list", (value) =>
+export const address: Kind<string> = kindOf("address", parseAddress);
+export const addressList: Kind<readonly string[]> = kindOf("address list", (value) =>
   splitList(value).map(parseAddress),
 );
 

@@ -1,0 +1,29 @@
+/** The forwarder's chain: manager -> forwarder -> endpoint, or the manager of another node. */
+import type { NetworkService } from "../sdk/chain.ts";
+import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
+import type { Hops } from "../sdk/elements/next-hop.ts";
+import { serverChain } from "../sdk/elements/server-chain.ts";
+import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
+import { clientSide } from "./client-side.ts";
+import type { ClientSideOptions } from "./client-side.ts";
+import { plumb } from "./plumb.ts";
+import type { PlumbOptions } from "./plumb.ts";
+import { selectEndpoint } from "./select.ts";
+import type { SelectOptions } from "./select.ts";
+
+export interface ForwarderChainOptions extends ServerChainOptions {
+  readonly hops: Hops;
+  readonly client: ClientSideOptions;
+  readonly select: SelectOptions;
+  readonly plumb: PlumbOptions;
+}
+
+export function createForwarderChain(options: ForwarderChainOptions): NetworkService {
+  // A Close that arrives before the refresh after our restart removes what the kernel still holds.
+  return serverChain({ ...options, closeUnknown: true })
+    .use("clientSide", clientSide(options.client)) // refuses a foreign namespace before anybody else is asked
+    .use("selectEndpoint", selectEndpoint(options.select)) // one candidate after the other through all that follows
+    .use("plumb", plumb(options.plumb)) // acts on the way back, when both ends are known
+    .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
+    .end(connect(options.hops));
+}

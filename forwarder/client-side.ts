@@ -1,0 +1,128 @@
+/** The client's end of a wire: which mechanism it comes by, and what the caller proved of it (docs/protocol.md, "Mechanisms", "Namespaces"). */
+import { clone } from "@bufbuild/protobuf";
+import { MechanismSchema } from "../api/gen/connection_pb.js";
+import type { Connection, Mechanism } from "../api/gen/connection_pb.js";
+import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
+import type { CallContext, Element } from "../sdk/chain.ts";
+import type { WithEvents } from "../sdk/elements/begin.ts";
+import { connectionOf } from "../sdk/elements/update-path.ts";
+import { NsmError } from "../sdk/errors.ts";
+import { checkInterfaceName } from "../sdk/interface-name.ts";
+import { generateInterfaceName } from "../sdk/mechanisms/kernel.ts";
+import type { NetnsRef } from "./dataplane.ts";
+import { netnsOfCaller } from "./namespaces.ts";
+import type { Tunnels } from "./tunnels.ts";
+import type { TunnelEnd } from "./tunnels.ts";
+
+export type ClientEnd =
+  { readonly kind: "kernel"; readonly netns: NetnsRef; readonly interfaceName: string } | TunnelEnd;
+
+export interface WithClientEnd {
+  readonly clientEnd: ClientEnd;
+  /** What the answer tells the caller; later elements may add parameters (`dst_public_key`). */
+  readonly clientMechanism: Mechanism;
+}
+
+export interface ClientSideOptions {
+  readonly tunnels: Tunnels;
+  /** True for the manager of this node: only it may say whose namespace a process lives in. */
+  readonly isManager: (ctx: CallContext) => boolean;
+  /** Mechanism types to prefer among the offers, first is best, in any case; the rest keep the caller's order. */
+  readonly priority: readonly string[];
+  /** Drops what a first request that failed had reserved (ports, keys, network identifiers). */
+  readonly release: (wireId: string) => void;
+}
+
+/**
+ * Picks the mechanism that the connection has, else the first offered one that this node can do.
+ * Throws FAILED_PRECONDITION `no-common-mechanism`; PERMISSION_DENIED for a namespace that is not the caller's.
+ * State: the namespace that each wire was first asked for from; dropped on close.
+ */
+export function clientSide(options: ClientSideOptions): Element<WithEvents, WithEvents & WithClientEnd> {
+  const inodes = new Map<string, bigint>();
+  return (next) => ({
+    async request(request, ctx) {
+      const connection = connectionOf(request);
+      const { id } = connection;
+      const clientMechanism = chooseMechanism(request, options);
+      try {
+        const clientEnd = await endOf(clientMechanism, connection, ctx, options);
+        if (clientEnd.kind === "kernel") refuseOtherNamespace(inodes.get(id), clientEnd, connection);
+        connection.mechanism = clone(MechanismSchema, clientMechanism);
+        const response = await next.request(request, { ...ctx, clientEnd, clientMechanism });
+        if (clientEnd.kind === "kernel") inodes.set(id, clientEnd.netns.inode);
+        response.mechanism = clientMechanism;
+        return response;
+      } catch (error) {
+        if (!ctx.established) options.release(id);
+        throw error;
+      }
+    },
+    async close(connection, ctx) {
+      const clientMechanism = connection.mechanism ?? kernelMechanism();
+      const clientEnd: ClientEnd = { kind: "kernel", netns: { pid: 0, inode: 0n }, interfaceName: "" };
+      inodes.delete(connection.id);
+      await next.close(connection, { ...ctx, clientEnd, clientMechanism });
+    },
+  });
+}
+
+function chooseMechanism(
+  request: NetworkServiceRequest,
+  { tunnels, priority }: ClientSideOptions,
+): Mechanism {
+  const present = connectionOf(request).mechanism;
+  const offers = present === undefined ? byPriority(request.mechanismPreferences, priority) : [present];
+  const usable = offers.find(({ type }) => type === "KERNEL" || tunnels.can(type));
+  if (usable !== undefined) return clone(MechanismSchema, usable);
+  const offered = offers.map(({ type }) => type).join(", ") || "none";
+  const limits = offers.map(({ type }) => tunnels.whyNot(type)).filter(Boolean);
+  throw new NsmError(
+    "FAILED_PRECONDITION",
+    "no-common-mechanism",
+    `offered mechanisms: ${offered}; this forwarder does ${tunnels.list().join(", ")}${limits.length > 0 ? `; ${limits.join("; ")}` : ""}`,
+  );
+}
+
+function byPriority(offers: readonly Mechanism[], priority: readonly string[]): readonly Mechanism[] {
+  const wanted = priority.map((type) => type.toUpperCase());
+  const rank = ({ type }: Mechanism) => (wanted.includes(type) ? wanted.indexOf(type) : wanted.length);
+  return offers.toSorted((a, b) => rank(a) - rank(b));
+}
+
+async function endOf(
+  mechanism: Mechanism,
+  connection: Connection,
+  ctx: CallContext,
+  options: ClientSideOptions,
+): Promise<ClientEnd> {
+  if (mechanism.type !== "KERNEL") return options.tunnels.serve(mechanism, connection);
+  const { parameters } = mechanism;
+  parameters["name"] ||= generateInterfaceName(connection.networkService);
+  const interfaceName = checkInterfaceName(parameters["name"]);
+  const netns = netnsOfCaller(parameters, options.isManager(ctx));
+  return { kind: "kernel", netns, interfaceName };
+}
+
+/** A wire stays in the namespace that it was made for: another one behind the same id is a stranger with a copied path. */
+function refuseOtherNamespace(
+  known: bigint | undefined,
+  end: { netns: NetnsRef },
+  connection: Connection,
+): void {
+  if (known === undefined || known === end.netns.inode) return;
+  throw new NsmError(
+    "PERMISSION_DENIED",
+    "foreign-connection",
+    `connection ${connection.id} belongs to another network namespace: request a new one with a path of your own segment alone`,
+  );
+}
+
+function kernelMechanism(): Mechanism {
+  return clone(MechanismSchema, {
+    $typeName: "connection.Mechanism",
+    cls: "LOCAL",
+    type: "KERNEL",
+    parameters: {},
+  });
+}

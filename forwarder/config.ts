@@ -1,0 +1,81 @@
+/** The forwarder's variables. */
+import {
+  address,
+  bool,
+  commonTable,
+  duration,
+  integer,
+  kindOf,
+  list,
+  map,
+  only,
+  optionalText,
+  policies,
+  text,
+} from "../sdk/config.ts";
+import type { ConfigOf, Table } from "../sdk/config.ts";
+import { Defaults } from "../sdk/defaults.ts";
+import { idPatterns } from "../sdk/peer-ids.ts";
+
+const portRange = kindOf("port range", (value) => {
+  const [, first, last] = /^(\d{1,5})-(\d{1,5})$/.exec(value) ?? [];
+  const range = { first: Number(first), last: Number(last) };
+  if (first === undefined || range.first === 0 || range.last > 65535 || range.first > range.last)
+    throw new Error("expected two ports, such as 51820-52843");
+  return range;
+});
+
+const NO_SRIOV = "SR-IOV devices are not supported";
+
+export const table = {
+  name: text(
+    "NSM_NAME",
+    Defaults.nameOf("forwarder"),
+    "own path segment and registration name, unique in the mesh",
+  ),
+  labels: map("NSM_LABELS", "p2p:true", "labels that NetworkService matches select forwarders by"),
+  service: text("NSM_NSNAME", Defaults.forwarderService, "network service to register under"),
+  connectTo: address("NSM_CONNECT_TO", Defaults.managerSocket, "the manager of this node"),
+  listenOn: address("NSM_LISTEN_ON", Defaults.forwarderSocket, "unix socket that the manager reaches"),
+  managerIds: idPatterns(
+    "NSM_MANAGER_IDS",
+    Defaults.managerIds,
+    "who may answer as manager, here and on other nodes",
+  ),
+  dialTimeoutMs: duration(
+    "NSM_DIAL_TIMEOUT",
+    "750ms",
+    "longest wait for a session with a manager or endpoint",
+  ),
+  tunnelIp: optionalText("NSM_TUNNEL_IP", "", "own underlay address; unset takes the default route's"),
+  vxlanPort: integer(
+    "NSM_VXLAN_PORT",
+    "0",
+    `UDP port of VXLAN wires, the same on every node; 0 means ${Defaults.vxlanPort}`,
+  ),
+  vxlanUnfiltered: bool(
+    "NSM_VXLAN_UNFILTERED",
+    "false",
+    "make VXLAN wires without nftables: whoever reaches the node's port can then send into them",
+  ),
+  wireguardPorts: portRange(
+    "NSM_WIREGUARD_PORTS",
+    Defaults.wireguardPorts,
+    "UDP ports of WireGuard wires, one each; open them between nodes",
+  ),
+  mechanismPriority: list("NSM_MECHANISM_PRIORITY", "", "mechanisms to prefer, first is best"),
+  registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
+  nodeName: optionalText("NODE_NAME", "", "label nodeName of the registration"),
+  podName: optionalText("POD_NAME", "", "label podName of the registration"),
+  clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of the registration"),
+  sriovConfig: only("NSM_SRIOV_CONFIG_FILE", [""], NO_SRIOV),
+  vppMinOperationTimeout: optionalText(
+    "NSM_VPP_MIN_OPERATION_TIMEOUT",
+    "",
+    "read for compatibility; there is no VPP",
+  ),
+  vppApiSocket: optionalText("NSM_VPP_API_SOCKET", "", "read for compatibility; there is no VPP"),
+  ...commonTable,
+} as const satisfies Table;
+
+export type ForwarderConfig = ConfigOf<typeof table>;

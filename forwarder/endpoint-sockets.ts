@@ -1,0 +1,75 @@
+/** Sockets of endpoints on this node: opened so that no path of theirs can mislead us (docs/protocol.md, "Namespaces"). */
+import { statSync } from "node:fs";
+import type { NextHop } from "../sdk/elements/target.ts";
+import { NsmError } from "../sdk/errors.ts";
+import { openForeignSocket, parseForeignUrl } from "../sdk/grpc/foreign.ts";
+import type { ForeignSocket } from "../sdk/grpc/foreign.ts";
+import type { Target } from "../sdk/grpc/sessions.ts";
+
+export interface EndpointSockets extends Disposable {
+  readonly targetOf: (hop: NextHop) => Target;
+  /** Pid of the process that listens on a local hop's socket. Throws UNAVAILABLE `endpoint-gone`. */
+  readonly listenerOf: (hop: NextHop) => number;
+  /** False once that process has ended; true for hops on other nodes. */
+  readonly isAlive: (hop: NextHop) => boolean;
+}
+
+/** State: one open socket per endpoint, closed when its listener is found dead. */
+export function createEndpointSockets(): EndpointSockets {
+  const sockets = new Map<string, ForeignSocket>();
+  const drop = (url: string) => {
+    sockets.get(url)?.[Symbol.dispose]();
+    sockets.delete(url);
+  };
+  const socketOf = (hop: NextHop): ForeignSocket | undefined => {
+    const foreign = parseForeignUrl(hop.url);
+    if (foreign === undefined) return undefined;
+    const known = sockets.get(hop.url);
+    if (known?.listener.isAlive() === true) return known;
+    drop(hop.url);
+    const opened = openForeignSocket(foreign);
+    try {
+      refuseOtherNamespace(opened, hop.url);
+    } catch (error) {
+      opened[Symbol.dispose]();
+      throw error;
+    }
+    sockets.set(hop.url, opened);
+    return opened;
+  };
+  return {
+    targetOf(hop) {
+      const socket = socketOf(hop);
+      return socket === undefined ? hop : { ...hop, ...socket.target };
+    },
+    listenerOf(hop) {
+      const socket = socketOf(hop);
+      if (socket !== undefined) return socket.listener.pid;
+      throw new NsmError(
+        "UNAVAILABLE",
+        "endpoint-gone",
+        `${hop.url} is not the socket of an endpoint of this node`,
+      );
+    },
+    isAlive(hop) {
+      const known = sockets.get(hop.url);
+      return known === undefined ? parseForeignUrl(hop.url) === undefined : known.listener.isAlive();
+    },
+    [Symbol.dispose]() {
+      for (const url of sockets.keys()) drop(url);
+    },
+  };
+}
+
+/** Who registered and who listens must live in one network namespace: that is where the wire will end. */
+function refuseOtherNamespace({ owner, listener }: ForeignSocket, url: string): void {
+  const inodeOf = (pid: number) =>
+    statSync(`/proc/${pid}/ns/net`, { bigint: true, throwIfNoEntry: false })?.ino;
+  const [registered, listens] = [inodeOf(owner.pid), inodeOf(listener.pid)];
+  if (registered !== undefined && registered === listens) return;
+  throw new NsmError(
+    "PERMISSION_DENIED",
+    "netns-mismatch",
+    `${url}: process ${listener.pid} listens there in another network namespace than process ${owner.pid}, which registered it`,
+  );
+}

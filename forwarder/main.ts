@@ -1,0 +1,115 @@
+/** The forwarder daemon of one node: the only one that changes the kernel. */
+import { create } from "@bufbuild/protobuf";
+import { MonitorConnection } from "../api/gen/connection_pb.js";
+import { NetworkService } from "../api/gen/networkservice_pb.js";
+import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
+import { clientInfoOf } from "../sdk/client-info.ts";
+import type { CallContext } from "../sdk/chain.ts";
+import { defineDaemon } from "../sdk/daemon.ts";
+import { Defaults } from "../sdk/defaults.ts";
+import { createMonitorStore } from "../sdk/elements/monitor.ts";
+import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
+import { openServer } from "../sdk/grpc/server.ts";
+import { createHops } from "../sdk/hops.ts";
+import { openMesh } from "../sdk/mesh.ts";
+import { idMatcher } from "../sdk/peer-ids.ts";
+import { createRegistryClient } from "../sdk/registry/client.ts";
+import { keepRegistered } from "../sdk/registry/registrant.ts";
+import { createRegistryView } from "../sdk/registry/view.ts";
+import { createForwarderChain } from "./chain.ts";
+import { table } from "./config.ts";
+import type { ForwarderConfig } from "./config.ts";
+import { openDataplane } from "./dataplane.ts";
+import { createEndpointSockets } from "./endpoint-sockets.ts";
+import { startSweep } from "./sweep.ts";
+import { createTunnels } from "./tunnels.ts";
+import { defaultTunnelIp } from "./tunnel-ip.ts";
+
+export const daemon = defineDaemon({
+  name: "forwarder",
+  summary: "data plane of one node: makes the wires in the kernel",
+  about:
+    "The data plane of one node. On behalf of the manager it makes virtual interfaces in the network namespaces of clients and endpoints and joins them: by a veth pair on the node, by WireGuard (IP) or VXLAN (Ethernet) to other nodes. Packets never pass through it; its end or restart loses none. It needs CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_SYS_PTRACE, and runs in the node's network and pid namespaces.",
+  table,
+  async start(config, runtime) {
+    const { log } = runtime;
+    await using stack = new AsyncDisposableStack();
+    const tunnelIp = config.tunnelIp ?? defaultTunnelIp();
+    const dataplane = stack.use(
+      await openDataplane({
+        log,
+        wireguardPorts: config.wireguardPorts,
+        vxlanUnfiltered: config.vxlanUnfiltered,
+      }),
+    );
+    const mesh = stack.use(await openMesh(config, runtime));
+    const { pool, minter, clock, trustDomain } = mesh;
+    const isManager = idMatcher(config.managerIds, trustDomain);
+    const ofManager = ({ peer }: CallContext) => peer?.transport === "unix" && isManager(peer.spiffeId);
+    const registries = createRegistryClient({
+      ...mesh,
+      target: { url: config.connectTo, expect: isManager },
+    });
+    const view = stack.use(createRegistryView(registries, clock, log));
+    const sockets = stack.use(createEndpointSockets());
+    const hops = stack.use(createHops({ pool, minter, name: config.name, log, ...sockets }));
+    const store = createMonitorStore();
+    const vxlanPort = config.vxlanPort || Defaults.vxlanPort;
+    const tunnels = createTunnels({ dataplane, tunnelIp, vxlanPort });
+    const chain = createForwarderChain({
+      name: config.name,
+      minter,
+      clock,
+      store,
+      log,
+      hops,
+      client: {
+        tunnels,
+        isManager: ofManager,
+        release: (id) => dataplane.release(id),
+        priority: config.mechanismPriority,
+      },
+      select: { view, clock, log, isManager },
+      plumb: { dataplane, tunnels, listenerOf: sockets.listenerOf, log },
+    });
+    const server = stack.use(
+      await openServer(
+        {
+          ...mesh,
+          log,
+          listen: [{ url: config.listenOn, authorize: ({ spiffeId }) => isManager(spiffeId) }],
+        },
+        (add) => {
+          add(NetworkService, networkServiceHandlers(chain));
+          add(MonitorConnection, monitorHandlers(store));
+        },
+      ),
+    );
+    stack.use(startSweep({ dataplane, store, clock, log, afterMs: config.maxTokenLifetimeMs }));
+    stack.use(
+      keepRegistered({
+        registry: registries.endpoints,
+        entry: () => ownRecord(config),
+        query: create(NetworkServiceEndpointSchema, { name: config.name }),
+        what: `forwarder ${config.name}`,
+        unregister: true,
+        clock,
+        log,
+      }),
+    );
+    log.info({ addresses: server.addresses, tunnelIp, mechanisms: tunnels.list() }, "forwarder serves");
+    for (const type of ["WIREGUARD", "VXLAN"])
+      if (tunnels.whyNot(type) !== "") log.warn(`not offered: ${tunnels.whyNot(type)}`);
+    return stack.move();
+  },
+});
+
+function ownRecord(config: ForwarderConfig) {
+  const labels = { ...Object.fromEntries(config.labels), ...Object.fromEntries(clientInfoOf(config)) };
+  return create(NetworkServiceEndpointSchema, {
+    name: config.name,
+    networkServiceNames: [config.service],
+    networkServiceLabels: { [config.service]: { labels } },
+    url: config.listenOn,
+  });
+}

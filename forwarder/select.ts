@@ -1,0 +1,162 @@
+/** Chooses the endpoint of a connection and tries the candidates in turn (docs/protocol.md, "Matching"). */
+import { clone } from "@bufbuild/protobuf";
+import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
+import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
+import type { Connection } from "../api/gen/connection_pb.js";
+import { State } from "../api/gen/connection_pb.js";
+import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import type { CallContext, Element } from "../sdk/chain.ts";
+import type { Clock } from "../sdk/clock.ts";
+import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
+import { connectionOf } from "../sdk/elements/update-path.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
+import type { CodeName } from "../sdk/errors.ts";
+import type { Logger } from "../sdk/log.ts";
+import { createTurns, discover } from "../sdk/match.ts";
+import type { RegistryView } from "../sdk/registry/view.ts";
+
+/** Failures that another endpoint would not mend: the caller's own side is at fault, or the call is over. */
+const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXISTS", "ABORTED", "CANCELLED"]);
+
+export interface SelectOptions {
+  readonly view: RegistryView;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Who may answer at a URL of another node: the managers of this mesh. */
+  readonly isManager: (spiffeId: string) => boolean;
+}
+
+interface Choice {
+  readonly endpoint: string;
+  readonly hop: NextHop;
+}
+
+/** State: the choice per connection, so that refresh and close go where the first request went; dropped on close. */
+export function selectEndpoint(options: SelectOptions): Element<unknown, WithNextHop> {
+  const choices = new Map<string, Choice>();
+  const turns = createTurns();
+
+  return (next) => {
+    const attempt = async (request: NetworkServiceRequest, ctx: CallContext, choice: Choice) => {
+      const { id } = connectionOf(request);
+      connectionOf(request).networkServiceEndpointName = choice.endpoint;
+      const response = await next.request(request, { ...ctx, nextHop: choice.hop });
+      choices.set(id, choice);
+      return response;
+    };
+    const tryInTurn = async (request: NetworkServiceRequest, ctx: CallContext) => {
+      const found = await candidatesOf(options, request, ctx);
+      if (found.kind === "named")
+        return attempt(request, ctx, { endpoint: found.endpoint.name, hop: hopTo(found.endpoint, options) });
+      connectionOf(request).payload = found.payload;
+      const failures: NsmError[] = [];
+      for (const { endpoint } of turns.tries(connectionOf(request).networkService, found.candidates)) {
+        const copy = clone(NetworkServiceRequestSchema, request);
+        try {
+          return await attempt(copy, ctx, { endpoint: endpoint.name, hop: hopTo(endpoint, options) });
+        } catch (error) {
+          if (ctx.signal.aborted || (error instanceof NsmError && FINAL.has(error.code))) throw error;
+          options.log.info(
+            { connection: connectionOf(request).id, nse: endpoint.name, err: error },
+            "endpoint failed",
+          );
+          failures.push(failureOf(endpoint, error));
+        }
+      }
+      throw allFailed(connectionOf(request), failures);
+    };
+    return {
+      async request(request, ctx) {
+        const connection = connectionOf(request);
+        const known = choices.get(connection.id);
+        const sameEndpoint =
+          known !== undefined &&
+          connection.state !== State.RESELECT_REQUESTED &&
+          (connection.networkServiceEndpointName === "" ||
+            connection.networkServiceEndpointName === known.endpoint);
+        if (sameEndpoint) return await attempt(request, ctx, known);
+        return await tryInTurn(request, ctx);
+      },
+      async close(connection, ctx) {
+        const known = choices.get(connection.id) ?? (await lookUp(options, connection, ctx));
+        choices.delete(connection.id);
+        await next.close(connection, { ...ctx, nextHop: known?.hop ?? NOWHERE });
+      },
+    };
+  };
+}
+
+/** What a Close gets whose endpoint nobody knows any more: it ends here. */
+export const NOWHERE: NextHop = { url: "" };
+
+async function candidatesOf(options: SelectOptions, request: NetworkServiceRequest, ctx: CallContext) {
+  const { view, clock } = options;
+  const connection = connectionOf(request);
+  const { networkServiceEndpointName: name, networkService } = connection;
+  if (name !== "") {
+    const endpoint = await view.endpoint(name, ctx.signal);
+    return discover({
+      connection,
+      services: [],
+      endpoints: endpoint === undefined ? [] : [endpoint],
+      nowMs: clock.now(),
+    });
+  }
+  const [service, endpoints] = await Promise.all([
+    view.service(networkService, ctx.signal),
+    view.endpointsOf(networkService, ctx.signal),
+  ]);
+  return discover({
+    connection,
+    services: service === undefined ? [] : [service],
+    endpoints,
+    nowMs: clock.now(),
+  });
+}
+
+async function lookUp(
+  options: SelectOptions,
+  connection: Connection,
+  ctx: CallContext,
+): Promise<Choice | undefined> {
+  const name = connection.networkServiceEndpointName;
+  if (name === "") return undefined;
+  try {
+    const endpoint = await options.view.endpoint(name, ctx.signal);
+    return endpoint && { endpoint: name, hop: hopTo(endpoint, options) };
+  } catch (err) {
+    options.log.info(
+      { connection: connection.id, nse: name, err },
+      "endpoint of a closing connection not found",
+    );
+    return undefined;
+  }
+}
+
+/** An endpoint on this node is the one that registered; one elsewhere is reached by the manager there. */
+function hopTo(endpoint: NetworkServiceEndpoint, options: SelectOptions): NextHop {
+  const { url } = endpoint;
+  const owner = endpoint.pathIds[0];
+  if (!url.startsWith("unix:")) return { url, expect: (id) => options.isManager(id) || id === owner };
+  return owner === undefined ? { url } : { url, expect: (id) => id === owner };
+}
+
+function failureOf(endpoint: NetworkServiceEndpoint, error: unknown): NsmError {
+  const [code, reason] =
+    error instanceof NsmError ? [error.code, error.reason] : (["INTERNAL", "internal"] as const);
+  return new NsmError(code, reason, `${endpoint.name}: ${messageOf(error)}`, error);
+}
+
+/** One failure keeps its code; several are UNAVAILABLE unless they agree. */
+function allFailed(connection: Connection, failures: readonly NsmError[]): NsmError {
+  const [first] = failures;
+  if (first === undefined) return new NsmError("NOT_FOUND", "no-candidates", "no endpoint was left to try");
+  const agreed = failures.every(({ code }) => code === first.code);
+  const texts = failures.map(({ message }) => message).join("; ");
+  return new NsmError(
+    agreed ? first.code : "UNAVAILABLE",
+    agreed ? first.reason : "all-endpoints-failed",
+    `network service ${connection.networkService}: ${failures.length} endpoint(s) tried, none served: ${texts}`,
+    failures,
+  );
+}

@@ -1,0 +1,77 @@
+/** One monitor stream for all wires of a client: news for each, and what an earlier life of the client left (docs/protocol.md, "Monitoring"). */
+import { create, clone } from "@bufbuild/protobuf";
+import {
+  ConnectionEventType,
+  ConnectionSchema,
+  MonitorScopeSelectorSchema,
+  State,
+} from "../api/gen/connection_pb.js";
+import type { Connection, ConnectionEvent } from "../api/gen/connection_pb.js";
+import { createBackoff } from "../sdk/backoff.ts";
+import { delay } from "../sdk/clock.ts";
+import type { Logger } from "../sdk/log.ts";
+import type { Manager } from "./manager.ts";
+import type { ClientWire } from "./wire.ts";
+
+export interface Follower {
+  /** Connections that the manager knew of us when the stream was first opened, by our own id. */
+  readonly adopted: Promise<ReadonlyMap<string, Connection>>;
+  /** From now on these wires get the news. */
+  follow(wires: readonly ClientWire[]): void;
+}
+
+export function followManager(manager: Manager, name: string, log: Logger, signal: AbortSignal): Follower {
+  let wires = new Map<string, ClientWire>();
+  const adopted = Promise.withResolvers<ReadonlyMap<string, Connection>>();
+  void run();
+  return {
+    adopted: adopted.promise,
+    follow(list) {
+      wires = new Map(list.map((wire) => [wire.id, wire]));
+    },
+  };
+
+  async function run(): Promise<void> {
+    const backoff = createBackoff();
+    const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name }] });
+    while (!signal.aborted) {
+      try {
+        for await (const event of manager.monitor(selector, signal)) {
+          backoff.reset();
+          handle(event);
+        }
+      } catch (err) {
+        if (!signal.aborted) log.info({ err }, "monitor stream broke, opening it again");
+      }
+      if (!signal.aborted) await delay(backoff.next(), signal).catch(() => undefined);
+    }
+    adopted.resolve(new Map());
+  }
+
+  function handle(event: ConnectionEvent): void {
+    const ours = new Map(Object.values(event.connections).flatMap((connection) => ownView(connection, name)));
+    if (event.type === ConnectionEventType.INITIAL_STATE_TRANSFER) {
+      adopted.resolve(ours);
+      // A manager that restarted does not know our wires; a refresh makes them known again.
+      for (const [id, wire] of wires)
+        if (wire.connection !== undefined && !ours.has(id)) wire.tell("refresh");
+    }
+    for (const [id, connection] of ours) tellWire(wires.get(id), event.type, connection);
+  }
+}
+
+function tellWire(wire: ClientWire | undefined, type: ConnectionEventType, connection: Connection): void {
+  if (wire === undefined) return;
+  if (type === ConnectionEventType.DELETE || connection.state === State.DOWN) wire.tell("down");
+  else if (connection.state === State.REFRESH_REQUESTED) wire.tell("refresh");
+}
+
+/** The manager's connection as ours: index and id of our segment. Only what the manager next to us says counts. */
+function ownView(connection: Connection, name: string): [string, Connection][] {
+  const own = connection.path?.pathSegments[0];
+  if (own?.name !== name || connection.path?.index !== 1) return [];
+  const view = clone(ConnectionSchema, connection);
+  if (view.path !== undefined) view.path.index = 0;
+  view.id = own.id;
+  return [[own.id, view]];
+}

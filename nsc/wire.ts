@@ -1,0 +1,194 @@
+/**
+ * The life of one wire, seen from its client: asked for, kept alive by refreshes, healed, given back
+ * (docs/protocol.md, "The life of a wire").
+ *
+ *   asking --answer--> up --refresh due, news--> asking
+ *   asking --failure--> waiting --back-off--> asking          any --stop--> closing --> gone
+ *
+ * A refresh that fails leaves the wire as it is; only the next hop's word, or the end of its lease, makes a new one.
+ */
+import { clone, create } from "@bufbuild/protobuf";
+import { ConnectionSchema, State } from "../api/gen/connection_pb.js";
+import type { Connection } from "../api/gen/connection_pb.js";
+import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
+import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
+import { createBackoff } from "../sdk/backoff.ts";
+import { delay } from "../sdk/clock.ts";
+import type { Clock } from "../sdk/clock.ts";
+import { NsmError } from "../sdk/errors.ts";
+import type { Logger } from "../sdk/log.ts";
+import { earliestExpiry } from "../sdk/path.ts";
+import type { Manager } from "./manager.ts";
+import { firstRequest } from "./request.ts";
+import type { Wish } from "./request.ts";
+
+/** Share of the shortest lease after which the originator refreshes; the value of the Go clients. */
+const REFRESH_AT = 0.2;
+/** Refreshes are early by up to this share of their delay, so that wires of one start do not stay in step. */
+const REFRESH_JITTER = 0.2;
+
+export interface WireOptions {
+  readonly manager: Manager;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** For one Request or Close. */
+  readonly requestTimeoutMs: number;
+  readonly random: () => number;
+  /** Told of every first, healed or changed wire. */
+  readonly onUp: (connection: Connection) => void;
+}
+
+/** What the manager's monitor stream said of a wire. */
+export type News = "down" | "refresh";
+
+export interface ClientWire {
+  readonly id: string;
+  /** The last good answer. */
+  readonly connection: Connection | undefined;
+  /** Hands the wire news from the monitor stream. */
+  tell(news: News): void;
+  /** Keeps the wire until the signal aborts, then closes it. Never rejects. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** `adopted`: a connection of an earlier life of this client, as the manager's monitor shows it. */
+export function createWire(wish: Wish, options: WireOptions, adopted?: Connection): ClientWire {
+  const { clock, log, manager } = options;
+  let connection = adopted;
+  let reselect = adopted?.state === State.DOWN;
+  let wake: ((news: News | undefined) => void) | undefined;
+  let pending: News | undefined;
+
+  /** Resolves with news, or undefined after the delay or at the signal. */
+  const wait = (delayMs: number, signal: AbortSignal): Promise<News | undefined> => {
+    if (pending !== undefined) {
+      const news = pending;
+      pending = undefined;
+      return Promise.resolve(news);
+    }
+    return new Promise((resolve) => {
+      const done = (news: News | undefined) => {
+        timer[Symbol.dispose]();
+        signal.removeEventListener("abort", onAbort);
+        wake = undefined;
+        resolve(news);
+      };
+      const onAbort = () => done(undefined);
+      const timer = clock.timer(delayMs, () => done(undefined));
+      signal.addEventListener("abort", onAbort, { once: true });
+      wake = done;
+    });
+  };
+
+  const ask = async (signal: AbortSignal) => {
+    const request = requestFor(wish, connection, reselect);
+    const answer = await manager.request(request, withTimeout(signal, options.requestTimeoutMs));
+    const changed = reselect || connection === undefined || connection === adopted;
+    connection = answer;
+    reselect = false;
+    pending = undefined;
+    if (changed) options.onUp(answer);
+  };
+
+  const close = async () => {
+    if (connection === undefined) return;
+    const signal = AbortSignal.timeout(options.requestTimeoutMs);
+    await manager.close(clone(ConnectionSchema, connection), signal).catch((err: unknown) => {
+      log.warn({ connection: wish.id, err }, "closing failed; the wire ends with its lease");
+    });
+    log.info({ connection: wish.id, service: wish.networkService }, "wire closed");
+  };
+
+  return {
+    id: wish.id,
+    get connection() {
+      return connection;
+    },
+    tell(news) {
+      // "down" is the stronger news and is not forgotten for a later "refresh".
+      if (pending !== "down") pending = news;
+      const waiting = wake;
+      if (waiting === undefined) return;
+      const told = pending;
+      pending = undefined;
+      waiting(told);
+    },
+    async run(signal) {
+      const backoff = createBackoff({ firstMs: 50, maxMs: 2000, random: options.random });
+      while (!signal.aborted) {
+        try {
+          await ask(signal);
+          backoff.reset();
+        } catch (err) {
+          if (signal.aborted) break;
+          ({ connection, reselect } = afterFailure(err, connection, reselect, clock.now()));
+          log.warn(
+            { connection: wish.id, service: wish.networkService, err },
+            "request failed, trying again",
+          );
+          await delay(backoff.next(), signal).catch(() => undefined);
+          continue;
+        }
+        const news = await wait(refreshDelay(connection, clock.now(), options.random), signal);
+        if (news === "down") {
+          reselect = true;
+          log.info({ connection: wish.id, service: wish.networkService }, "wire is down, healing");
+        }
+      }
+      await close();
+    },
+  };
+}
+
+function requestFor(
+  wish: Wish,
+  connection: Connection | undefined,
+  reselect: boolean,
+): NetworkServiceRequest {
+  const first = firstRequest(wish);
+  if (connection === undefined) return first;
+  const again = clone(ConnectionSchema, connection);
+  if (reselect) {
+    delete again.mechanism;
+    again.networkServiceEndpointName = "";
+    again.state = State.RESELECT_REQUESTED;
+  }
+  return create(NetworkServiceRequestSchema, {
+    connection: again,
+    mechanismPreferences: first.mechanismPreferences,
+  });
+}
+
+/** What a failed Request leaves: nothing changes unless a hop said that the old way is gone, or the lease has run out. */
+function afterFailure(
+  error: unknown,
+  connection: Connection | undefined,
+  reselect: boolean,
+  nowMs: number,
+): { connection: Connection | undefined; reselect: boolean } {
+  if (connection === undefined) return { connection, reselect };
+  const reason = error instanceof NsmError ? error.reason : "";
+  const code = error instanceof NsmError ? error.code : "UNKNOWN";
+  // Our place in the path is somebody else's (both ends forgot us): start with a path of our own segment alone.
+  if (reason === "foreign-connection") return { connection: undefined, reselect: false };
+  const wayIsGone = code === "NOT_FOUND" || code === "FAILED_PRECONDITION" || reason === "forwarder-gone";
+  const leaseOver = connection.path !== undefined && (earliestExpiry(connection.path) ?? Infinity) <= nowMs;
+  return { connection, reselect: reselect || wayIsGone || leaseOver };
+}
+
+/** Milliseconds until the next refresh. */
+export function refreshDelay(
+  connection: Connection | undefined,
+  nowMs: number,
+  random: () => number,
+): number {
+  const path = connection?.path;
+  const expiryMs = path === undefined ? undefined : earliestExpiry(path);
+  if (path === undefined || expiryMs === undefined) return 0;
+  const share = path.pathSegments.length > 1 ? REFRESH_AT : 1 / 3;
+  return Math.max(0, expiryMs - nowMs) * share * (1 - REFRESH_JITTER * random());
+}
+
+function withTimeout(signal: AbortSignal, timeoutMs: number): AbortSignal {
+  return AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+}

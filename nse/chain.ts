@@ -1,0 +1,25 @@
+/** The endpoint's chain: addresses for the client and a device in the own namespace. */
+import type { NetworkService } from "../sdk/chain.ts";
+import { trimPath } from "../sdk/elements/trim-path.ts";
+import { serverChain } from "../sdk/elements/server-chain.ts";
+import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
+import type { Ipam } from "../sdk/ipam/ipam.ts";
+import { answer } from "./answer.ts";
+import { assignAddresses } from "./assign-addresses.ts";
+import { kernelMechanism } from "./kernel-mechanism.ts";
+
+export interface EndpointChainOptions extends ServerChainOptions {
+  readonly ipam: Ipam;
+  /** `inode://<device>/<inode>` of the own network namespace. */
+  readonly netnsUrl: string;
+  /** Chooses the name of the endpoint's device for a service. */
+  readonly interfaceName: (networkService: string) => string;
+}
+
+export function createEndpointChain(options: EndpointChainOptions): NetworkService {
+  return serverChain(options)
+    .use("trimPath", trimPath()) // nothing lies behind an endpoint
+    .use("assignAddresses", assignAddresses(options.ipam)) // gives them back when the rest fails
+    .use("kernelMechanism", kernelMechanism(options)) // our end of the wire
+    .end(answer());
+}

@@ -1,0 +1,70 @@
+/** The endpoint's variables. */
+import {
+  address,
+  bool,
+  commonTable,
+  kindOf,
+  list,
+  map,
+  oneOf,
+  only,
+  optionalText,
+  policies,
+  text,
+} from "../sdk/config.ts";
+import type { ConfigOf, Table } from "../sdk/config.ts";
+import { Defaults } from "../sdk/defaults.ts";
+import { parsePrefixGroups } from "../sdk/ipam/group.ts";
+import { idPatterns } from "../sdk/peer-ids.ts";
+
+const prefixGroups = kindOf("prefix groups", parsePrefixGroups);
+
+export const table = {
+  name: text("NSM_NAME", Defaults.nameOf("nse"), "registration and path segment name, unique in the mesh"),
+  connectTo: address("NSM_CONNECT_TO", Defaults.managerSocket, "the manager of this node"),
+  managerIds: idPatterns("NSM_MANAGER_IDS", Defaults.managerIds, "who may answer as manager"),
+  forwarderIds: idPatterns(
+    "NSM_FORWARDER_IDS",
+    Defaults.forwarderIds,
+    "who may ask for wires: the forwarder of this node",
+  ),
+  listenOn: optionalText(
+    "NSM_LISTEN_ON",
+    "",
+    "unix:///path of the own socket; unset makes one in a private directory",
+  ),
+  serviceNames: list("NSM_SERVICE_NAMES", "icmp-responder", "network services that the endpoint offers"),
+  payload: oneOf("IP", "ETHERNET")(
+    "NSM_PAYLOAD",
+    "ETHERNET",
+    "payload of the network services that it registers",
+  ),
+  labels: map("NSM_LABELS", "", "labels of the endpoint for each service"),
+  cidrPrefix: prefixGroups(
+    "NSM_CIDR_PREFIX",
+    "169.254.0.0/16",
+    "address pools: one address pair per group, [a,b] are alternatives",
+  ),
+  ipamPolicy: oneOf("polite", "strict")(
+    "NSM_IPAM_POLICY",
+    "polite",
+    "strict drops addresses that a client brings from elsewhere",
+  ),
+  registerService: bool("NSM_REGISTER_SERVICE", "true", "register the network services, too"),
+  unregisterItself: bool("NSM_UNREGISTER_ITSELF", "false", "unregister at the end"),
+  registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
+  baseDir: optionalText("NSM_BASE_DIR", "", "read for compatibility"),
+  dnsConfigs: only("NSM_DNS_CONFIGS", ["[]", "null"], "name resolution is not supported yet"),
+  idleTimeout: only("NSM_IDLE_TIMEOUT", ["0", "0s"], "the endpoint does not end by itself"),
+  pbrConfigPath: only(
+    "NSM_PBR_CONFIG_PATH",
+    ["/etc/policy-based-routing/config.yaml"],
+    "policy routes are not supported yet",
+  ),
+  nodeName: optionalText("NODE_NAME", "", "label nodeName of the endpoint"),
+  podName: optionalText("POD_NAME", "", "label podName of the endpoint"),
+  clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of the endpoint"),
+  ...commonTable,
+} as const satisfies Table;
+
+export type EndpointConfig = ConfigOf<typeof table>;

@@ -1,0 +1,26 @@
+/** The manager's chain: client -> manager -> forwarder. */
+import type { NetworkService } from "../sdk/chain.ts";
+import type { ClientInfo } from "../sdk/client-info.ts";
+import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
+import type { Hops } from "../sdk/elements/next-hop.ts";
+import { serverChain } from "../sdk/elements/server-chain.ts";
+import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
+import { clientInfo } from "./client-info.ts";
+import { selectForwarder } from "./select-forwarder.ts";
+import type { SelectForwarderOptions } from "./select-forwarder.ts";
+import { vouchForPeer } from "./vouch-for-peer.ts";
+
+export interface ManagerChainOptions extends ServerChainOptions, SelectForwarderOptions {
+  readonly hops: Hops;
+  readonly info: ClientInfo;
+}
+
+export function createManagerChain(options: ManagerChainOptions): NetworkService {
+  // A Close that arrives before the refresh after our restart still reaches the forwarder, which knows the owner.
+  return serverChain({ ...options, closeUnknown: true })
+    .use("clientInfo", clientInfo(options.info)) // before matching: labels count
+    .use("vouchForPeer", vouchForPeer()) // while the caller's session is at hand
+    .use("selectForwarder", selectForwarder(options)) // chooses the next hop
+    .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
+    .end(connect(options.hops));
+}

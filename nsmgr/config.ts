@@ -1,0 +1,35 @@
+/** The manager's variables. */
+import { addressList, commonTable, duration, optionalText, policies, text, address } from "../sdk/config.ts";
+import type { ConfigOf, Table } from "../sdk/config.ts";
+import { Defaults } from "../sdk/defaults.ts";
+import { idPatterns } from "../sdk/peer-ids.ts";
+
+export const table = {
+  name: text("NSM_NAME", Defaults.nameOf("nsmgr"), "own path segment name, unique in the mesh"),
+  listenOn: addressList(
+    "NSM_LISTEN_ON",
+    `${Defaults.managerSocket},${Defaults.managerPort}`,
+    "unix socket for this node's workloads and TCP address for other nodes; the first TCP one is published",
+  ),
+  registryUrl: address("NSM_REGISTRY_URL", Defaults.registryUrl, "registry of the mesh"),
+  dialTimeoutMs: duration(
+    "NSM_DIAL_TIMEOUT",
+    "750ms",
+    "longest wait for a session with forwarder or registry",
+  ),
+  forwarderService: text(
+    "NSM_FORWARDER_NETWORK_SERVICE_NAME",
+    Defaults.forwarderService,
+    "network service under which forwarders register",
+  ),
+  forwarderIds: idPatterns("NSM_FORWARDER_IDS", Defaults.forwarderIds, "who may register as forwarder"),
+  registryIds: idPatterns("NSM_REGISTRY_IDS", Defaults.registryIds, "who may answer as registry"),
+  registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
+  registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
+  nodeName: optionalText("NODE_NAME", "", "label nodeName of clients and endpoints of this node"),
+  podName: optionalText("POD_NAME", "", "label podName where a workload has none of its own"),
+  clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of clients and endpoints"),
+  ...commonTable,
+} as const satisfies Table;
+
+export type ManagerConfig = ConfigOf<typeof table>;

@@ -1,0 +1,78 @@
+/** The manager daemon of one node. */
+import { networkInterfaces } from "node:os";
+import { MonitorConnection } from "../api/gen/connection_pb.js";
+import { NetworkService } from "../api/gen/networkservice_pb.js";
+import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
+import { publicUrl } from "../sdk/address.ts";
+import { clientInfoOf } from "../sdk/client-info.ts";
+import { defineDaemon } from "../sdk/daemon.ts";
+import { createMonitorStore } from "../sdk/elements/monitor.ts";
+import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
+import { openServer } from "../sdk/grpc/server.ts";
+import { createHops } from "../sdk/hops.ts";
+import { openMesh } from "../sdk/mesh.ts";
+import { idMatcher } from "../sdk/peer-ids.ts";
+import { createRegistryClient } from "../sdk/registry/client.ts";
+import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
+import { createRegistryView } from "../sdk/registry/view.ts";
+import { createManagerChain } from "./chain.ts";
+import { table } from "./config.ts";
+import type { ManagerConfig } from "./config.ts";
+import { createLocalEndpoints } from "./local-endpoints.ts";
+import { createManagerRegistries } from "./registry.ts";
+
+export const daemon = defineDaemon({
+  name: "nsmgr",
+  summary: "manager of one node: authenticates clients, finds forwarders and endpoints",
+  about:
+    "The manager of one node. Clients, endpoints and the forwarder of the node reach it on a unix socket, managers and forwarders of other nodes by TCP. It authenticates every caller, passes requests for wires to a forwarder of the node, and publishes the node's endpoints in the registry. It needs no privileges.",
+  table,
+  async start(config, runtime) {
+    const { log } = runtime;
+    await using stack = new AsyncDisposableStack();
+    const mesh = stack.use(await openMesh(config, runtime));
+    const { clock, pool, minter, trustDomain } = mesh;
+    const info = clientInfoOf(config);
+    const upstream = createRegistryClient({
+      ...mesh,
+      target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
+    });
+    const local = createLocalEndpoints(clock);
+    const shared = {
+      local,
+      forwarderService: config.forwarderService,
+      publicUrl: published(config),
+      info,
+      clock,
+      log,
+    };
+    const mayForward = idMatcher(config.forwarderIds, trustDomain);
+    const registries = stack.use(createManagerRegistries({ ...shared, upstream, mayForward }));
+    const view = stack.use(createRegistryView(upstream, clock, log));
+    const store = createMonitorStore();
+    const hops = stack.use(createHops({ pool, minter, name: config.name, log }));
+    const chain = createManagerChain({ ...shared, name: config.name, minter, store, hops, view });
+    const owners = {
+      ownersOfService: () => undefined, // the registry knows
+      ownersOfEndpoint: (name: string) => local.get(name)?.entry.pathIds,
+    };
+    const server = stack.use(
+      await openServer({ ...mesh, log, listen: config.listenOn }, (add) => {
+        add(NetworkService, networkServiceHandlers(chain));
+        add(MonitorConnection, monitorHandlers(store));
+        add(NetworkServiceRegistry, serviceRegistryHandlers(registries, { ...mesh, ...owners }));
+        add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(registries, { ...mesh, ...owners }));
+      }),
+    );
+    log.info({ addresses: server.addresses, published: shared.publicUrl }, "manager serves");
+    return stack.move();
+  },
+});
+
+/** The first TCP address, with an address of the node in place of none; without TCP the node is on its own. */
+function published(config: ManagerConfig): string {
+  const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const addresses = own.flatMap(({ internal, cidr }) => (internal || cidr === null ? [] : [cidr]));
+  const tcp = config.listenOn.find((url) => !url.startsWith("unix:"));
+  return publicUrl(tcp ?? config.listenOn[0] ?? "", addresses);
+}

@@ -1,0 +1,183 @@
+/** The manager's registries: local endpoints are published under the manager's URL, and found under their own (docs/protocol.md, "Registry"). */
+import { clone, create } from "@bufbuild/protobuf";
+import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import { NetworkServiceEndpointSchema, NetworkServiceLabelsSchema } from "../api/gen/registry_pb.js";
+import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import { addClientInfo } from "../sdk/client-info.ts";
+import type { ClientInfo } from "../sdk/client-info.ts";
+import type { Clock } from "../sdk/clock.ts";
+import { NsmError } from "../sdk/errors.ts";
+import { holdProcess } from "../sdk/grpc/process.ts";
+import type { Logger } from "../sdk/log.ts";
+import type { Found, Registries, Registry, RegistryContext } from "../sdk/registry/registry.ts";
+import type { LocalEndpoint, LocalEndpoints } from "./local-endpoints.ts";
+
+/** Longest life of a registration without a refresh; the value of the Go managers. */
+const EXPIRY_MS = 60_000;
+/** How soon the death of an endpoint's process shows in the registry. */
+const SWEEP_MS = 250;
+
+export interface ManagerRegistryOptions {
+  readonly upstream: Registries;
+  readonly local: LocalEndpoints;
+  readonly publicUrl: string;
+  readonly forwarderService: string;
+  /** True for ids that may register as forwarder. */
+  readonly mayForward: (spiffeId: string) => boolean;
+  readonly info: ClientInfo;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export function createManagerRegistries(options: ManagerRegistryOptions): Registries & Disposable {
+  const stop = new AbortController();
+  let timer: Disposable;
+  const tick = () => {
+    sweep(options, stop.signal);
+    timer = options.clock.timer(SWEEP_MS, tick);
+  };
+  tick();
+  return {
+    services: options.upstream.services,
+    endpoints: createEndpointRegistry(options),
+    [Symbol.dispose]() {
+      stop.abort();
+      timer[Symbol.dispose]();
+    },
+  };
+}
+
+function createEndpointRegistry(options: ManagerRegistryOptions): Registry<NetworkServiceEndpoint> {
+  const { upstream, local, publicUrl } = options;
+  return {
+    async register(entry, ctx) {
+      const callerUrl = entry.url;
+      checkEndpoint(entry, ctx, options);
+      const place = placeOf(entry, ctx, options);
+      const published = clone(NetworkServiceEndpointSchema, entry);
+      published.url = publicUrl;
+      addInfo(published, options.info);
+      limitLife(published, options.clock.now() + EXPIRY_MS);
+      const path = ctx.registration.path;
+      const stored = await upstream.endpoints.register(published, ctx).catch((error: unknown) => {
+        place.dispose();
+        throw error;
+      });
+      local.set({ ...place, entry: clone(NetworkServiceEndpointSchema, stored), path });
+      stored.url = callerUrl;
+      return stored;
+    },
+    async *find(query, ctx): AsyncGenerator<Found<NetworkServiceEndpoint>> {
+      for await (const found of upstream.endpoints.find(query, ctx)) {
+        const known = local.get(found.entry.name);
+        if (known !== undefined) found.entry.url = known.url;
+        else if (found.entry.url === publicUrl && !found.deleted) continue; // not registered again since we restarted
+        yield found;
+      }
+    },
+    async unregister(entry, ctx) {
+      const known = local.get(entry.name);
+      if (known === undefined) return;
+      const published = clone(NetworkServiceEndpointSchema, known.entry);
+      await upstream.endpoints.unregister(published, ctx);
+      local.delete(entry.name);
+    },
+  };
+}
+
+function checkEndpoint(
+  entry: NetworkServiceEndpoint,
+  ctx: RegistryContext,
+  options: ManagerRegistryOptions,
+): void {
+  if (entry.name === "")
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "name-missing",
+      "an endpoint needs a unique name: set one, for instance the pod's",
+    );
+  if (!entry.networkServiceNames.includes(options.forwarderService)) return;
+  const id = ctx.peer?.spiffeId ?? "";
+  if (options.mayForward(id)) return;
+  throw new NsmError(
+    "PERMISSION_DENIED",
+    "not-a-forwarder",
+    `${id} may not register for service ${options.forwarderService}: add its id to NSM_FORWARDER_IDS of the manager`,
+  );
+}
+
+/** Where an endpoint is, as this node sees it. */
+function placeOf(
+  entry: NetworkServiceEndpoint,
+  ctx: RegistryContext,
+  options: ManagerRegistryOptions,
+): Pick<LocalEndpoint, "url" | "isAlive" | "dispose"> {
+  const { url } = entry;
+  if (/^tcp:\/\/[^/\s]+:\d{1,5}$/.test(url)) return { url, isAlive: () => true, dispose: () => undefined };
+  if (!/^unix:\/\/\/[^\0]+$/.test(url))
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "bad-endpoint-url",
+      `endpoint ${entry.name} has url ${JSON.stringify(url)}: expected unix:///path or tcp://host:port`,
+    );
+  const process = ctx.peer?.process;
+  if (process === undefined)
+    throw new NsmError(
+      "PERMISSION_DENIED",
+      "not-local",
+      `endpoint ${entry.name} has a unix socket: register it on the manager's unix socket`,
+    );
+  // A forwarder's socket lies in the view that the node's daemons share; an endpoint's in its own.
+  const shared = entry.networkServiceNames.includes(options.forwarderService);
+  const path = url.slice("unix://".length);
+  const held = holdProcess(process);
+  if (held === undefined)
+    throw new NsmError(
+      "CANCELLED",
+      "caller-gone",
+      `process ${process.pid} ended while it registered ${entry.name}`,
+    );
+  return {
+    url: shared ? url : `unix:///proc/${process.pid}/root${path}`,
+    isAlive: () => held.isAlive(),
+    dispose: () => held[Symbol.dispose](),
+  };
+}
+
+function addInfo(entry: NetworkServiceEndpoint, info: ClientInfo): void {
+  if (info.size === 0) return;
+  for (const service of entry.networkServiceNames) {
+    const present = Object.hasOwn(entry.networkServiceLabels, service)
+      ? entry.networkServiceLabels[service]
+      : undefined;
+    const labels = present ?? create(NetworkServiceLabelsSchema);
+    addClientInfo(labels.labels, info);
+    entry.networkServiceLabels[service] = labels;
+  }
+}
+
+function limitLife(entry: NetworkServiceEndpoint, latestMs: number): void {
+  if (entry.expirationTime === undefined || timestampMs(entry.expirationTime) > latestMs)
+    entry.expirationTime = timestampFromMs(latestMs);
+}
+
+/** Takes out of the registry what died; what merely expired leaves it by itself. */
+function sweep(options: ManagerRegistryOptions, signal: AbortSignal): void {
+  const { local, upstream, log } = options;
+  for (const { name, why } of local.gone()) {
+    const known = local.get(name);
+    local.delete(name);
+    if (known === undefined || why === "expired") continue;
+    log.info({ nse: name }, "its process ended, unregistering");
+    const ctx: RegistryContext = {
+      signal: AbortSignal.any([signal, AbortSignal.timeout(5000)]),
+      deadlineMs: undefined,
+      peer: undefined,
+      registration: { path: known.path },
+    };
+    upstream.endpoints.unregister(known.entry, ctx).catch((err: unknown) => {
+      if (!signal.aborted)
+        log.warn({ nse: name, err }, "unregistering failed; the registration runs out by itself");
+    });
+  }
+}

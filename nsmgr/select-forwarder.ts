@@ -1,0 +1,107 @@
+/** Picks the forwarder of this node for a connection, and remembers it (docs/protocol.md, "Matching"). */
+import { clone } from "@bufbuild/protobuf";
+import { State } from "../api/gen/connection_pb.js";
+import type { Connection } from "../api/gen/connection_pb.js";
+import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
+import type { CallContext, Element } from "../sdk/chain.ts";
+import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
+import { connectionOf } from "../sdk/elements/update-path.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
+import type { Logger } from "../sdk/log.ts";
+import { forwarderOfClose, selectForwarders } from "../sdk/match.ts";
+import type { RegistryView } from "../sdk/registry/view.ts";
+import type { LocalEndpoints } from "./local-endpoints.ts";
+
+export interface SelectForwarderOptions {
+  readonly view: Pick<RegistryView, "service">;
+  readonly local: LocalEndpoints;
+  /** Service under which forwarders register. */
+  readonly forwarderService: string;
+  /** The URL that this manager publishes for everything that registers through it. */
+  readonly publicUrl: string;
+  readonly log: Logger;
+}
+
+/** Failures of a forwarder that another one of this node may not have. */
+const OTHER_MAY_HELP = new Set([
+  "UNAVAILABLE",
+  "INTERNAL",
+  "FAILED_PRECONDITION",
+  "UNKNOWN",
+  "UNIMPLEMENTED",
+]);
+
+/** State: the forwarder's name per connection; dropped on close. */
+export function selectForwarder(options: SelectForwarderOptions): Element<unknown, WithNextHop> {
+  const chosen = new Map<string, string>();
+  const { local, forwarderService, publicUrl: managerUrl } = options;
+
+  const candidates = async (connection: Connection, ctx: CallContext): Promise<readonly string[]> => {
+    const remembered = chosen.get(connection.id);
+    const keeps = remembered !== undefined && connection.state !== State.RESELECT_REQUESTED;
+    if (keeps && local.hopTo(remembered) !== undefined) return [remembered];
+    const service = await options.view.service(connection.networkService, ctx.signal);
+    const services = service === undefined ? [] : [service];
+    const forwarders = local.published(forwarderService);
+    const found = selectForwarders({
+      connection,
+      services,
+      forwarders,
+      forwarderService,
+      managerUrl,
+      remembered,
+    });
+    return found.map(({ name }) => name);
+  };
+
+  return (next) => ({
+    async request(request, ctx) {
+      const { id } = connectionOf(request);
+      const names = await candidates(connectionOf(request), ctx);
+      const failures: string[] = [];
+      for (const [index, name] of names.entries()) {
+        const isLast = index === names.length - 1;
+        const attempt = isLast ? request : clone(NetworkServiceRequestSchema, request);
+        try {
+          const response = await next.request(attempt, { ...ctx, nextHop: hopOf(local, name) });
+          chosen.set(id, name);
+          return response;
+        } catch (error) {
+          const final = !(error instanceof NsmError) || !OTHER_MAY_HELP.has(error.code);
+          if (isLast || final || ctx.signal.aborted) throw error;
+          options.log.info(
+            { connection: id, forwarder: name, err: error },
+            "forwarder failed, trying the next",
+          );
+          failures.push(`${name}: ${messageOf(error)}`);
+        }
+      }
+      throw new NsmError(
+        "UNAVAILABLE",
+        "no-forwarder",
+        `no forwarder of this node served: ${failures.join("; ")}`,
+      );
+    },
+    async close(connection, ctx) {
+      const remembered = chosen.get(connection.id);
+      chosen.delete(connection.id);
+      const forwarders = local.published(forwarderService);
+      const forwarder = forwarderOfClose({ connection, forwarders, managerUrl, remembered });
+      if (forwarder === undefined) {
+        options.log.info(
+          { connection: connection.id, forwarder: remembered },
+          "its forwarder is gone, closing here only",
+        );
+        return;
+      }
+      await next.close(connection, { ...ctx, nextHop: hopOf(local, forwarder.name) });
+    },
+  });
+}
+
+function hopOf(local: LocalEndpoints, name: string): NextHop {
+  const hop = local.hopTo(name);
+  if (hop === undefined)
+    throw new NsmError("UNAVAILABLE", "forwarder-gone", `forwarder ${name} is not available`);
+  return hop;
+}

@@ -1,0 +1,19 @@
+/** The registry's variables. */
+import { addressList, commonTable, duration, only, policies } from "../sdk/config.ts";
+import type { ConfigOf, Table } from "../sdk/config.ts";
+import { Defaults } from "../sdk/defaults.ts";
+
+export const table = {
+  listenOn: addressList("NSM_LISTEN_ON", Defaults.registryListen, "where the registry serves"),
+  registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
+  registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
+  proxyRegistryUrl: only("NSM_PROXY_REGISTRY_URL", [""], "names of other domains are not supported yet"),
+  expirePeriodMs: duration(
+    "NSM_EXPIRE_PERIOD",
+    "1m",
+    "read for compatibility; a registration lives one minute",
+  ),
+  ...commonTable,
+} as const satisfies Table;
+
+export type RegistryConfig = ConfigOf<typeof table>;

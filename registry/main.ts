@@ -1,0 +1,30 @@
+/** The registry daemon, in memory: a restart starts empty, and everybody registers again within a second. */
+import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
+import { defineDaemon } from "../sdk/daemon.ts";
+import { openServer } from "../sdk/grpc/server.ts";
+import { openMesh } from "../sdk/mesh.ts";
+import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
+import { table } from "./config.ts";
+import { createMemoryRegistries } from "./memory.ts";
+
+export const daemon = defineDaemon({
+  name: "registry",
+  summary: "directory of network services and endpoints",
+  about:
+    "Keeps the network services of a mesh and the endpoints that offer them, in memory. Managers register and look up here; endpoints disappear when they are not renewed within a minute.",
+  table,
+  async start(config, runtime) {
+    await using stack = new AsyncDisposableStack();
+    const mesh = stack.use(await openMesh(config, runtime));
+    const registries = stack.use(createMemoryRegistries(mesh.clock));
+    const options = { ...mesh, ...registries };
+    const server = stack.use(
+      await openServer({ ...mesh, log: runtime.log, listen: config.listenOn }, (add) => {
+        add(NetworkServiceRegistry, serviceRegistryHandlers(registries, options));
+        add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(registries, options));
+      }),
+    );
+    runtime.log.info({ addresses: server.addresses }, "registry serves");
+    return stack.move();
+  },
+});

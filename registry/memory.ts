@@ -1,0 +1,104 @@
+/** The registry's records in memory: names, leases and who may change them (docs/protocol.md, "Registry"). */
+import { clone } from "@bufbuild/protobuf";
+import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
+import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import type { Clock } from "../sdk/clock.ts";
+import { NsmError } from "../sdk/errors.ts";
+import { matchesEndpoint, matchesNetworkService } from "../sdk/match.ts";
+import type { Registries, Registry, RegistryContext } from "../sdk/registry/registry.ts";
+import { createStore } from "../sdk/registry/store.ts";
+import type { Store } from "../sdk/registry/store.ts";
+
+/** Longest life of a registration without a refresh; the value of the Go registries. */
+const EXPIRY_MS = 60_000;
+/** How late an expired endpoint may disappear. */
+const SWEEP_MS = 500;
+const DEFAULT_PAYLOAD = "IP";
+
+export interface MemoryRegistries extends Registries, Disposable {
+  /** `path_ids` of the record that bears a name now. */
+  ownersOfService(name: string): readonly string[] | undefined;
+  ownersOfEndpoint(name: string): readonly string[] | undefined;
+}
+
+export function createMemoryRegistries(clock: Clock): MemoryRegistries {
+  const services = createStore<NetworkService>({
+    nameOf: ({ name }) => name,
+    servicesOf: () => [],
+    matches: matchesNetworkService,
+  });
+  const endpoints = createStore<NetworkServiceEndpoint>({
+    nameOf: ({ name }) => name,
+    servicesOf: ({ networkServiceNames }) => networkServiceNames,
+    matches: matchesEndpoint,
+  });
+  let timer: Disposable;
+  const tick = () => {
+    expire(endpoints, clock.now());
+    timer = clock.timer(SWEEP_MS, tick);
+  };
+  tick();
+  return {
+    services: serviceRegistry(services),
+    endpoints: endpointRegistry(endpoints, clock),
+    ownersOfService: (name) => services.get(name)?.pathIds,
+    ownersOfEndpoint: (name) => endpoints.get(name)?.pathIds,
+    [Symbol.dispose]: () => timer[Symbol.dispose](),
+  };
+}
+
+function serviceRegistry(store: Store<NetworkService>): Registry<NetworkService> {
+  return {
+    register(service) {
+      requireName(service.name, "network service");
+      if (service.payload === "") service.payload = DEFAULT_PAYLOAD;
+      store.put(clone(NetworkServiceSchema, service));
+      return Promise.resolve(service);
+    },
+    find: (query, { signal }) => store.find(query, signal),
+    unregister(service) {
+      store.remove(service.name);
+      return Promise.resolve();
+    },
+  };
+}
+
+function endpointRegistry(
+  store: Store<NetworkServiceEndpoint>,
+  clock: Clock,
+): Registry<NetworkServiceEndpoint> {
+  return {
+    register(endpoint, ctx) {
+      requireName(endpoint.name, "endpoint");
+      const nowMs = clock.now();
+      const first = store.get(endpoint.name)?.initialRegistrationTime ?? endpoint.initialRegistrationTime;
+      endpoint.initialRegistrationTime = first ?? timestampFromMs(nowMs);
+      endpoint.expirationTime = timestampFromMs(leaseEnd(endpoint, ctx, nowMs));
+      store.put(clone(NetworkServiceEndpointSchema, endpoint));
+      return Promise.resolve(endpoint);
+    },
+    find: (query, { signal }) => store.find(query, signal),
+    unregister(endpoint) {
+      store.remove(endpoint.name);
+      return Promise.resolve();
+    },
+  };
+}
+
+/** The registrant's wish, bounded by its certificate and by ours. */
+function leaseEnd(endpoint: NetworkServiceEndpoint, { peer }: RegistryContext, nowMs: number): number {
+  const wish = endpoint.expirationTime === undefined ? Infinity : timestampMs(endpoint.expirationTime);
+  const certificates = peer && Math.min(peer.certificate.validToDate.getTime(), peer.own.svid.notAfterMs);
+  return Math.min(wish, nowMs + EXPIRY_MS, certificates ?? Infinity);
+}
+
+function expire(store: Store<NetworkServiceEndpoint>, nowMs: number): void {
+  for (const { name, expirationTime } of store.entries())
+    if (expirationTime !== undefined && timestampMs(expirationTime) <= nowMs) store.remove(name);
+}
+
+function requireName(name: string, what: string): void {
+  if (name !== "") return;
+  throw new NsmError("INVALID_ARGUMENT", "name-missing", `the ${what} has no name: set a unique one`);
+}

@@ -1,0 +1,25 @@
+/**
+ * Where the daemons of one node meet when nobody says otherwise: one table, so that nothing collides and nothing lies in `/`.
+ * The Go programs share port 5001 between manager and registry, and keep sockets in the root directory.
+ */
+import { hostname } from "node:os";
+
+export const Defaults = {
+  /** The manager's socket for workloads; the same as in the Go programs, pods mount its directory. */
+  managerSocket: "unix:///var/lib/networkservicemesh/nsm.io.sock",
+  /** The manager for other nodes. */
+  managerPort: "tcp://:5001",
+  registryListen: "tcp://:5002",
+  registryUrl: "tcp://localhost:5002",
+  forwarderSocket: "unix:///run/nsm/forwarder.sock",
+  identitySocket: "unix:///run/nsm/identity.sock",
+  forwarderService: "forwarder",
+  vxlanPort: 4789,
+  wireguardPorts: "51820-52843",
+  /** Path segment names must differ along a path, so they carry the host's. */
+  nameOf: (role: string) => `${role}-${hostname()}`,
+  /** Ids of the daemons in the own trust domain: this project's scheme, and that of the pods in the Kubernetes manifests of the Go programs. */
+  managerIds: "/nsmgr/*,/ns/nsm-system/pod/*",
+  forwarderIds: "/forwarder/*,/ns/nsm-system/pod/*",
+  registryIds: "/registry,/registry/*,/ns/nsm-system/pod/*",
+} as const;

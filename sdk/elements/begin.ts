@@ -1,0 +1,264 @@
+/**
+ * One actor per connection id: one operation at a time, Close pre-empts a hanging Request, and the id belongs to whoever used
+ * it first (docs/protocol.md, "One operation at a time", "Ownership").
+ *
+ *   none --Request--> starting --success--> established --Request--> established (a failure keeps it)
+ *                        |failure                |Close, expiry, RESELECT
+ *                        v                       v
+ *                       none <----------------- none
+ */
+import { clone } from "@bufbuild/protobuf";
+import { ConnectionSchema, State } from "../../api/gen/connection_pb.js";
+import type { Connection } from "../../api/gen/connection_pb.js";
+import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
+import type { CallContext, Element, NetworkService } from "../chain.ts";
+import { NsmError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { isLocalDenial } from "./authorize.ts";
+import { createMutex } from "./mutex.ts";
+import type { Mutex } from "./mutex.ts";
+import { connectionOf } from "./update-path.ts";
+
+/** Operations waiting for one connection; one more is refused. */
+const MAX_QUEUED = 8;
+/** A Close that was decided is carried out whether or not its caller waits; this bounds it. */
+const CLOSE_DEADLINE_MS = 15_000;
+
+/** Lets later elements end the connection by themselves (expiry, death of a process). */
+export interface Events {
+  /** Closes the connection as if its owner had; never rejects. */
+  close(why: string): Promise<void>;
+}
+
+export interface WithEvents {
+  readonly events: Events;
+  /** True when the connection was established before this Request. */
+  readonly established: boolean;
+  /** True for a Close that only makes way for the Request that follows at once. */
+  readonly replacing: boolean;
+}
+
+export interface BeginOptions {
+  /** Who may use the connection from now on; calls of anybody else are PERMISSION_DENIED. */
+  readonly owner: (connection: Connection, ctx: CallContext) => string;
+  readonly log: Logger;
+  /** What Close of an id does that has no actor; without it Close of an unknown id is a silent success. */
+  readonly closeUnknown?: boolean;
+}
+
+interface Actor {
+  readonly owner: string;
+  readonly mutex: Mutex;
+  waiting: number;
+  /** Counts Closes asked for: a Request that was queued before one of them is given up. */
+  closes: number;
+  running: AbortController | undefined;
+  /** The last good answer, as seen at this hop. */
+  connection: Connection | undefined;
+}
+
+export function begin(options: BeginOptions): Element<unknown, WithEvents> {
+  const actors = new Map<string, Actor>();
+  return (next) => ({
+    request: (request, ctx) => serialisedRequest(actors, options, next, request, ctx),
+    close: (connection, ctx) => serialisedClose(actors, options, next, connection, ctx),
+  });
+}
+
+type Next = NetworkService<CallContext & WithEvents>;
+
+async function serialisedRequest(
+  actors: Map<string, Actor>,
+  options: BeginOptions,
+  next: Next,
+  request: NetworkServiceRequest,
+  ctx: CallContext,
+): Promise<Connection> {
+  const { id } = connectionOf(request);
+  const owner = options.owner(connectionOf(request), ctx);
+  for (;;) {
+    const actor = actors.get(id) ?? addActor(actors, id, owner);
+    refuseStranger(actor, owner, id);
+    const closesBefore = actor.closes;
+    using turn = await takeTurn(actors, id, actor, ctx.signal);
+    void turn;
+    if (actor.closes !== closesBefore)
+      throw new NsmError("ABORTED", "closed", `connection ${id} was closed meanwhile`);
+    if (actors.get(id) !== actor) continue; // closed and gone while we waited: start over with a new one
+    return await runRequest(actors, options, next, actor, request, ctx);
+  }
+}
+
+async function runRequest(
+  actors: Map<string, Actor>,
+  options: BeginOptions,
+  next: Next,
+  actor: Actor,
+  request: NetworkServiceRequest,
+  ctx: CallContext,
+): Promise<Connection> {
+  const { id, state } = connectionOf(request);
+  const events: Events = { close: (why) => closeByOurselves(actors, options, next, id, actor, why) };
+  if (actor.connection !== undefined && state === State.RESELECT_REQUESTED) {
+    const old = actor.connection;
+    actor.connection = undefined;
+    await next
+      .close(clone(ConnectionSchema, old), { ...detached(ctx), events, established: true, replacing: true })
+      .catch((err: unknown) =>
+        options.log.info({ connection: id, err }, "closing the old half failed, going on"),
+      );
+  }
+  const running = new AbortController();
+  actor.running = running;
+  const established = actor.connection !== undefined;
+  try {
+    const signal = AbortSignal.any([ctx.signal, running.signal]);
+    const connection = await next.request(request, { ...ctx, signal, events, established, replacing: false });
+    connection.state = State.UP;
+    actor.connection = clone(ConnectionSchema, connection);
+    return connection;
+  } catch (error) {
+    if (actor.connection === undefined) actors.delete(id);
+    throw running.signal.aborted ? running.signal.reason : error;
+  } finally {
+    actor.running = undefined;
+  }
+}
+
+async function serialisedClose(
+  actors: Map<string, Actor>,
+  options: BeginOptions,
+  next: Next,
+  connection: Connection,
+  ctx: CallContext,
+): Promise<void> {
+  const { id } = connection;
+  const owner = options.owner(connection, ctx);
+  const actor = actors.get(id);
+  if (actor === undefined) {
+    if (options.closeUnknown !== true) return;
+    const events: Events = { close: () => Promise.resolve() };
+    await next.close(connection, { ...ctx, events, established: false, replacing: false });
+    return;
+  }
+  refuseStranger(actor, owner, id);
+  actor.closes++;
+  actor.running?.abort(
+    new NsmError("ABORTED", "closed", `connection ${id} was closed while it was requested`),
+  );
+  using turn = await takeTurn(actors, id, actor, undefined);
+  void turn;
+  await closeStored(actors, next, id, actor, ctx);
+}
+
+async function closeByOurselves(
+  actors: Map<string, Actor>,
+  options: BeginOptions,
+  next: Next,
+  id: string,
+  actor: Actor,
+  why: string,
+): Promise<void> {
+  options.log.info({ connection: id, why }, "closing connection");
+  const ctx: CallContext = {
+    signal: AbortSignal.timeout(CLOSE_DEADLINE_MS),
+    deadlineMs: undefined,
+    peer: undefined,
+    callerToken: undefined,
+  };
+  try {
+    actor.closes++;
+    using turn = await takeTurn(actors, id, actor, undefined);
+    void turn;
+    await closeStored(actors, next, id, actor, ctx);
+  } catch (err) {
+    options.log.warn({ connection: id, err }, "closing connection failed");
+  }
+}
+
+/** The stored connection is what is closed, whatever the caller's message says. */
+async function closeStored(
+  actors: Map<string, Actor>,
+  next: Next,
+  id: string,
+  actor: Actor,
+  ctx: CallContext,
+): Promise<void> {
+  const stored = actor.connection;
+  if (actors.get(id) !== actor) return;
+  if (stored === undefined) {
+    actors.delete(id);
+    return;
+  }
+  const events: Events = { close: () => Promise.resolve() };
+  try {
+    await next.close(clone(ConnectionSchema, stored), {
+      ...detached(ctx),
+      events,
+      established: true,
+      replacing: false,
+    });
+  } catch (error) {
+    // A Close that our own policies refuse changes nothing; any other failure leaves no state here.
+    if (isLocalDenial(error)) throw error;
+    actors.delete(id);
+    throw error;
+  }
+  actors.delete(id);
+}
+
+/** A Close goes on after its caller left. */
+function detached<C extends CallContext>(ctx: C): C {
+  return { ...ctx, signal: AbortSignal.timeout(CLOSE_DEADLINE_MS) };
+}
+
+function addActor(actors: Map<string, Actor>, id: string, owner: string): Actor {
+  const actor: Actor = {
+    owner,
+    mutex: createMutex(),
+    waiting: 0,
+    closes: 0,
+    running: undefined,
+    connection: undefined,
+  };
+  actors.set(id, actor);
+  return actor;
+}
+
+function refuseStranger(actor: Actor, owner: string, id: string): void {
+  if (actor.owner === owner) return;
+  throw new NsmError(
+    "PERMISSION_DENIED",
+    "foreign-connection",
+    `connection ${id} belongs to another client or path: use the id that this server gave you`,
+  );
+}
+
+async function takeTurn(
+  actors: Map<string, Actor>,
+  id: string,
+  actor: Actor,
+  signal: AbortSignal | undefined,
+): Promise<Disposable> {
+  if (actor.waiting >= MAX_QUEUED)
+    throw new NsmError(
+      "RESOURCE_EXHAUSTED",
+      "too-many-operations",
+      `connection ${id} has ${MAX_QUEUED} operations waiting: wait for them`,
+    );
+  actor.waiting++;
+  try {
+    return await actor.mutex.take(signal);
+  } catch (error) {
+    if (
+      actor.waiting === 1 &&
+      actor.connection === undefined &&
+      actor.running === undefined &&
+      actors.get(id) === actor
+    )
+      actors.delete(id);
+    throw error;
+  } finally {
+    actor.waiting--;
+  }
+}

@@ -1,0 +1,171 @@
+/** What this hop knows of its connections, and the streams that tell of changes (docs/protocol.md, "Monitoring"). */
+import { clone, create, equals } from "@bufbuild/protobuf";
+import {
+  ConnectionEventSchema,
+  ConnectionEventType,
+  ConnectionSchema,
+  State,
+} from "../../api/gen/connection_pb.js";
+import type { Connection, ConnectionEvent, MonitorScopeSelector } from "../../api/gen/connection_pb.js";
+import { ConnectionContextSchema } from "../../api/gen/connectioncontext_pb.js";
+import type { Element } from "../chain.ts";
+import { NsmError } from "../errors.ts";
+import { matchesMonitorSelector } from "../match.ts";
+import { createEventQueue } from "../event-queue.ts";
+import type { WithEvents } from "./begin.ts";
+
+/** Events that wait for a slow subscriber before its stream is ended with ABORTED. */
+const MAX_WAITING_EVENTS = 1000;
+
+/** Connections by own id, as last published, and who may see them. */
+export interface MonitorStore {
+  /** Publishes a connection as UPDATE. `viewer`: SPIFFE id of the caller that owns it. */
+  update(connection: Connection, viewer: string): void;
+  /** Publishes what the next hop said of a connection: its state, context and the path behind us. */
+  fromNextHop(id: string, change: { state: State; next?: Connection }): void;
+  /** Publishes DELETE. */
+  delete(id: string): void;
+  get(id: string): Connection | undefined;
+  /** A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` owns. */
+  subscribe(
+    selector: MonitorScopeSelector,
+    viewer: string,
+    signal: AbortSignal,
+  ): AsyncIterable<ConnectionEvent>;
+  /** Ids of the connections known now. */
+  ids(): ReadonlySet<string>;
+}
+
+interface Entry {
+  connection: Connection;
+  viewer: string;
+}
+
+type Subscriber = (type: ConnectionEventType, entry: Entry) => void;
+
+export function createMonitorStore(): MonitorStore {
+  const entries = new Map<string, Entry>();
+  const subscribers = new Set<Subscriber>();
+  const publish = (type: ConnectionEventType, entry: Entry) => {
+    for (const subscriber of subscribers) subscriber(type, entry);
+  };
+  return {
+    ids: () => new Set(entries.keys()),
+    get: (id) => entries.get(id)?.connection,
+    update(connection, viewer) {
+      const entry = { connection: published(connection), viewer };
+      entries.set(connection.id, entry);
+      publish(ConnectionEventType.UPDATE, entry);
+    },
+    fromNextHop(id, { state, next }) {
+      const entry = entries.get(id);
+      if (entry === undefined) return;
+      const changed = merged(entry.connection, state, next);
+      if (equals(ConnectionSchema, changed, entry.connection)) return;
+      const visible = changed.state !== entry.connection.state || !sameContext(changed, entry.connection);
+      entry.connection = changed;
+      if (visible) publish(ConnectionEventType.UPDATE, entry);
+    },
+    delete(id) {
+      const entry = entries.get(id);
+      if (entry === undefined) return;
+      entries.delete(id);
+      publish(ConnectionEventType.DELETE, entry);
+    },
+    subscribe(selector, viewer, signal) {
+      refuseForeignSelector(selector, viewer, entries);
+      return events(selector, viewer, signal, entries, subscribers);
+    },
+  };
+}
+
+async function* events(
+  selector: MonitorScopeSelector,
+  viewer: string,
+  signal: AbortSignal,
+  entries: ReadonlyMap<string, Entry>,
+  subscribers: Set<Subscriber>,
+): AsyncGenerator<ConnectionEvent> {
+  const queue = createEventQueue<ConnectionEvent>(MAX_WAITING_EVENTS, signal);
+  const fits = (entry: Entry) =>
+    entry.viewer === viewer && matchesMonitorSelector(selector, entry.connection);
+  const initial = [...entries.values()].filter(fits);
+  queue.push(event(ConnectionEventType.INITIAL_STATE_TRANSFER, initial));
+  const subscriber: Subscriber = (type, entry) => {
+    if (fits(entry)) queue.push(event(type, [entry]));
+  };
+  subscribers.add(subscriber);
+  try {
+    yield* queue;
+  } finally {
+    subscribers.delete(subscriber);
+  }
+}
+
+function event(type: ConnectionEventType, entries: readonly Entry[]): ConnectionEvent {
+  const connections = Object.fromEntries(entries.map(({ connection }) => [connection.id, connection]));
+  return create(ConnectionEventSchema, { type, connections });
+}
+
+/** Naming somebody else's connection is refused; patterns that merely could match it find nothing of it. */
+function refuseForeignSelector(
+  selector: MonitorScopeSelector,
+  viewer: string,
+  entries: ReadonlyMap<string, Entry>,
+): void {
+  for (const { id } of selector.pathSegments) {
+    const entry = entries.get(id);
+    if (entry !== undefined && entry.viewer !== viewer)
+      throw new NsmError(
+        "PERMISSION_DENIED",
+        "foreign-connection",
+        `connection ${id} belongs to another client`,
+      );
+  }
+}
+
+/** A copy for subscribers: tokens are bearer credentials of other hops and never leave this process. */
+function published(connection: Connection): Connection {
+  const copy = clone(ConnectionSchema, connection);
+  for (const segment of copy.path?.pathSegments ?? []) segment.token = "";
+  return copy;
+}
+
+function merged(own: Connection, state: State, next: Connection | undefined): Connection {
+  const copy = clone(ConnectionSchema, own);
+  copy.state = state;
+  if (next === undefined) return copy;
+  if (next.context !== undefined) copy.context = clone(ConnectionContextSchema, next.context);
+  if (copy.path !== undefined && next.path !== undefined) {
+    const behind = published(next).path?.pathSegments.slice(copy.path.index + 1) ?? [];
+    copy.path.pathSegments = [...copy.path.pathSegments.slice(0, copy.path.index + 1), ...behind];
+  }
+  return copy;
+}
+
+function sameContext(a: Connection, b: Connection): boolean {
+  if (a.context === undefined || b.context === undefined) return a.context === b.context;
+  return equals(ConnectionContextSchema, a.context, b.context);
+}
+
+/**
+ * Publishes every success as UPDATE and every Close as DELETE, whether or not closing further on worked. A connection that is
+ * closed only to be made anew is not announced as deleted: its client asked for that.
+ */
+export function monitor(store: MonitorStore): Element<WithEvents> {
+  return (next) => ({
+    async request(request, ctx) {
+      const response = await next.request(request, ctx);
+      response.state = State.UP;
+      store.update(response, ctx.peer?.spiffeId ?? "");
+      return response;
+    },
+    async close(connection, ctx) {
+      try {
+        await next.close(connection, ctx);
+      } finally {
+        if (!ctx.replacing) store.delete(connection.id);
+      }
+    },
+  });
+}

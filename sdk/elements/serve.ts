@@ -1,0 +1,40 @@
+/** A chain and a monitor store as gRPC handlers. */
+import { create } from "@bufbuild/protobuf";
+import { EmptySchema } from "@bufbuild/protobuf/wkt";
+import type { MonitorConnection } from "../../api/gen/connection_pb.js";
+import type { NetworkService as NetworkServiceDescriptor } from "../../api/gen/networkservice_pb.js";
+import type { CallContext, NetworkService } from "../chain.ts";
+import type { Caller } from "../grpc/caller.ts";
+import type { Handlers } from "../grpc/handlers.ts";
+import { checkSelectorLimits } from "../limits.ts";
+import { readTokenMetadata } from "../token.ts";
+import type { MonitorStore } from "./monitor.ts";
+
+export function networkServiceHandlers(service: NetworkService): Handlers<typeof NetworkServiceDescriptor> {
+  return {
+    request: (request, caller) => service.request(request, contextOf(caller)),
+    async close(connection, caller) {
+      await service.close(connection, contextOf(caller));
+      return create(EmptySchema);
+    },
+  };
+}
+
+/** Each caller is shown its own connections only. */
+export function monitorHandlers(store: MonitorStore): Handlers<typeof MonitorConnection> {
+  return {
+    monitorConnections(selector, caller) {
+      checkSelectorLimits(selector);
+      return store.subscribe(selector, caller.peer.spiffeId, caller.signal);
+    },
+  };
+}
+
+function contextOf(caller: Caller): CallContext {
+  return {
+    signal: caller.signal,
+    deadlineMs: caller.deadlineMs,
+    peer: caller.peer,
+    callerToken: readTokenMetadata(caller.metadata),
+  };
+}

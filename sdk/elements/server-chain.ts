@@ -1,0 +1,48 @@
+/** The first elements of every server of NetworkService, in their order (docs/protocol.md, "Chains"). */
+import { randomUUID } from "node:crypto";
+import { chain } from "../chain.ts";
+import type { CallContext, Chain } from "../chain.ts";
+import type { Connection } from "../../api/gen/connection_pb.js";
+import type { Clock } from "../clock.ts";
+import type { Logger } from "../log.ts";
+import type { TokenMinter } from "../token.ts";
+import { authorize } from "./authorize.ts";
+import { begin } from "./begin.ts";
+import type { WithEvents } from "./begin.ts";
+import { checkLimits } from "./check-limits.ts";
+import { monitor } from "./monitor.ts";
+import type { MonitorStore } from "./monitor.ts";
+import { timeout } from "./timeout.ts";
+import { updateToken } from "./tokens.ts";
+import { updatePath } from "./update-path.ts";
+
+export interface ServerChainOptions {
+  /** Own path segment name. */
+  readonly name: string;
+  readonly minter: TokenMinter;
+  readonly clock: Clock;
+  readonly store: MonitorStore;
+  readonly log: Logger;
+  readonly newId?: () => string;
+  /** See `BeginOptions.closeUnknown`. */
+  readonly closeUnknown?: boolean;
+}
+
+export function serverChain(options: ServerChainOptions): Chain<WithEvents> {
+  const { name, minter, clock, store, log, newId = randomUUID } = options;
+  return chain()
+    .use("checkLimits", checkLimits()) // before anything is kept of the message
+    .use("updatePath", updatePath(name, newId)) // the id that everything below goes by
+    .use("begin", begin({ owner: ownerOf, log, closeUnknown: options.closeUnknown ?? false }))
+    .use("updateToken", updateToken(minter)) // before the policies read the tokens
+    .use("authorize", authorize(clock))
+    .use("timeout", timeout(clock))
+    .use("monitor", monitor(store));
+}
+
+/** The verified caller and the ids of all hops before ours: each hop vouches for its own, so a copied later segment differs. */
+function ownerOf(connection: Connection, ctx: CallContext): string {
+  const path = connection.path;
+  const before = path?.pathSegments.slice(0, path.index).map(({ id }) => id) ?? [];
+  return JSON.stringify([ctx.peer?.spiffeId ?? "", ...before]);
+}

@@ -1,0 +1,27 @@
+/** Where the next hop is, as one element chose it for those after it. */
+import type { Connection } from "../../api/gen/connection_pb.js";
+
+/** A process that serves NetworkService and MonitorConnection. */
+export interface NextHop {
+  /** `tcp://host:port` or `unix:///path`, as it was announced. */
+  readonly url: string;
+  /** Session pins: which SPIFFE ids may answer there. */
+  readonly expect?: (spiffeId: string) => boolean;
+}
+
+export interface WithNextHop {
+  readonly nextHop: NextHop;
+}
+
+/** True for a hop on this node, reached by a unix socket. */
+export function isLocal(hop: NextHop): boolean {
+  return hop.url.startsWith("unix:") || hop.url.startsWith("inode:");
+}
+
+/** What followers of a hop's monitor stream are told of one connection. */
+export type HopEvent =
+  | { readonly kind: "update"; readonly connection: Connection }
+  /** The hop deleted it, or the process behind a local socket is dead. */
+  | { readonly kind: "down" }
+  /** The hop came back and does not know it: a refresh makes it known again. */
+  | { readonly kind: "lost" };

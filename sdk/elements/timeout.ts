@@ -1,0 +1,52 @@
+/** Ends a connection whose caller stopped refreshing it (docs/protocol.md, "Leases"). */
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import type { Connection } from "../../api/gen/connection_pb.js";
+import type { Element } from "../chain.ts";
+import type { Clock } from "../clock.ts";
+import { NsmError } from "../errors.ts";
+import type { WithEvents } from "./begin.ts";
+
+/**
+ * Closes at the expiry of the caller's segment less the time that the caller gave its request, so that the close itself still
+ * has valid tokens. State: one timer a connection, dropped on close.
+ */
+export function timeout(clock: Clock): Element<WithEvents> {
+  const timers = new Map<string, Disposable>();
+  const stop = (id: string) => {
+    timers.get(id)?.[Symbol.dispose]();
+    timers.delete(id);
+  };
+  return (next) => ({
+    async request(request, ctx) {
+      const budgetMs = ctx.deadlineMs === undefined ? 0 : Math.max(0, ctx.deadlineMs - clock.now());
+      const response = await next.request(request, ctx);
+      const dueMs = callerExpiry(response) - budgetMs;
+      const { id } = response;
+      stop(id);
+      timers.set(
+        id,
+        clock.timer(dueMs - clock.now(), () => {
+          timers.delete(id);
+          void ctx.events.close("its lease ran out without a refresh");
+        }),
+      );
+      return response;
+    },
+    async close(connection, ctx) {
+      stop(connection.id);
+      await next.close(connection, ctx);
+    },
+  });
+}
+
+function callerExpiry(connection: Connection): number {
+  const { path } = connection;
+  const previous = path?.pathSegments[path.index - 1];
+  if (previous?.expires === undefined)
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "token-missing",
+      "the call carried no usable nsm-client-token and nsm-client-token-expires: send exactly one of each",
+    );
+  return timestampMs(previous.expires);
+}

@@ -1,0 +1,64 @@
+/** A bounded queue between one producer and one async reader: a reader that falls behind is cut off, never waited for. */
+import { NsmError } from "./errors.ts";
+
+export interface EventQueue<T> extends AsyncIterable<T> {
+  /** Adds an item; beyond the limit the reader gets ABORTED `slow-reader` after what is queued. */
+  push(item: T): void;
+  /** Ends the stream after what is queued, with an error if one is given. */
+  end(error?: unknown): void;
+}
+
+/** Ends by itself, silently, when `signal` aborts. */
+export function createEventQueue<T>(limit: number, signal: AbortSignal): EventQueue<T> {
+  const items: T[] = [];
+  let ended = false;
+  let failure: { error: unknown } | undefined;
+  let wake: (() => void) | undefined;
+  const end = (error?: unknown) => {
+    if (ended) return;
+    ended = true;
+    if (error !== undefined) failure = { error };
+    wake?.();
+  };
+  return {
+    push(item) {
+      if (ended) return;
+      if (items.length >= limit) {
+        end(
+          new NsmError(
+            "ABORTED",
+            "slow-reader",
+            `more than ${limit} events are waiting: read faster, or list again`,
+          ),
+        );
+        return;
+      }
+      items.push(item);
+      wake?.();
+    },
+    end,
+    async *[Symbol.asyncIterator]() {
+      const onAbort = () => end();
+      if (signal.aborted) return;
+      signal.addEventListener("abort", onAbort, { once: true });
+      try {
+        for (;;) {
+          for (const item of items.splice(0)) {
+            if (signal.aborted) return;
+            yield item;
+          }
+          if (items.length > 0) continue;
+          if (ended || signal.aborted) break;
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+        if (failure !== undefined) throw failure.error;
+      } finally {
+        ended = true;
+        items.length = 0;
+        signal.removeEventListener("abort", onAbort);
+      }
+    },
+  };
+}

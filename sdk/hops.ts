@@ -1,0 +1,180 @@
+/** Calls to the next hop over pooled sessions, with our token for that very session (docs/protocol.md, "Tokens", "Monitoring"). */
+import { create } from "@bufbuild/protobuf";
+import {
+  ConnectionEventType,
+  MonitorConnection,
+  MonitorScopeSelectorSchema,
+} from "../api/gen/connection_pb.js";
+import type { Connection, ConnectionEvent } from "../api/gen/connection_pb.js";
+import { NetworkService } from "../api/gen/networkservice_pb.js";
+import { createBackoff } from "./backoff.ts";
+import type { CallContext as ChainContext } from "./chain.ts";
+import { delay } from "./clock.ts";
+import type { Hops } from "./elements/next-hop.ts";
+import type { HopEvent, NextHop } from "./elements/target.ts";
+import type { SessionInfo } from "./grpc/session.ts";
+import type { SessionPool, Target } from "./grpc/sessions.ts";
+import type { Logger } from "./log.ts";
+import { writeTokenMetadata } from "./token.ts";
+import type { TokenMinter } from "./token.ts";
+
+export interface HopsOptions {
+  readonly pool: SessionPool;
+  readonly minter: TokenMinter;
+  /** Own path segment name. */
+  readonly name: string;
+  readonly log: Logger;
+  /** How a hop is dialled; the hop's own URL unless told. Throws when it cannot be reached. */
+  readonly targetOf?: (hop: NextHop) => Target | Promise<Target>;
+  /** False once the process behind a hop is known to be dead: then its connections are down, and nobody waits for it. */
+  readonly isAlive?: (hop: NextHop) => boolean;
+}
+
+/** Call metadata for a session: our token for its peer, signed with the key that it has seen. */
+export function tokenMetadata(
+  minter: TokenMinter,
+): (session: SessionInfo) => Readonly<Record<string, string>> {
+  return ({ own, peerId, peerCertificate }) =>
+    writeTokenMetadata(minter.mint(own.svid, peerId, peerCertificate.validToDate.getTime()));
+}
+
+export function createHops(options: HopsOptions): Hops & AsyncDisposable {
+  const { pool, targetOf = (hop: NextHop): Target => hop } = options;
+  const metadata = tokenMetadata(options.minter);
+  const followers = createFollowers(options, targetOf, metadata);
+  const context = ({ signal, deadlineMs }: ChainContext) => ({ signal, deadlineMs, metadata });
+  return {
+    async request(hop, request, ctx) {
+      const { response } = await pool.unary(
+        await targetOf(hop),
+        NetworkService.method.request,
+        request,
+        context(ctx),
+      );
+      return response;
+    },
+    async close(hop, connection, ctx) {
+      await pool.unary(await targetOf(hop), NetworkService.method.close, connection, context(ctx));
+    },
+    follow: followers.follow,
+    [Symbol.asyncDispose]: followers[Symbol.asyncDispose],
+  };
+}
+
+interface Followers extends AsyncDisposable {
+  follow: Hops["follow"];
+}
+
+/** Everybody who follows one hop. */
+interface Following {
+  readonly byId: Map<string, (event: HopEvent) => void>;
+  readonly stop: AbortController;
+  readonly running: Promise<void>;
+}
+
+/** One monitor stream a hop, open while anybody follows it. */
+function createFollowers(
+  options: HopsOptions,
+  targetOf: (hop: NextHop) => Target | Promise<Target>,
+  metadata: ReturnType<typeof tokenMetadata>,
+): Followers {
+  const hops = new Map<string, Following>();
+
+  const start = (hop: NextHop): Following => {
+    const stop = new AbortController();
+    const byId: Following["byId"] = new Map();
+    const following = { byId, stop, running: run(hop, byId, stop.signal) };
+    hops.set(hop.url, following);
+    return following;
+  };
+
+  const run = async (hop: NextHop, byId: Following["byId"], signal: AbortSignal): Promise<void> => {
+    const backoff = createBackoff();
+    let isFirst = true;
+    while (!signal.aborted) {
+      try {
+        for await (const event of streamOf(hop, signal)) {
+          backoff.reset();
+          tell(options.name, event, byId, isFirst);
+          isFirst = false;
+        }
+      } catch (err) {
+        if (!signal.aborted) options.log.info({ peer: hop.url, err }, "monitor stream of the next hop broke");
+      }
+      if (signal.aborted) return;
+      if (options.isAlive?.(hop) === false) {
+        for (const onEvent of byId.values()) onEvent({ kind: "down" });
+        hops.delete(hop.url);
+        return;
+      }
+      await delay(backoff.next(), signal).catch(() => undefined);
+    }
+  };
+
+  async function* streamOf(hop: NextHop, signal: AbortSignal): AsyncGenerator<ConnectionEvent> {
+    const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name: options.name }] });
+    const replaced = new AbortController();
+    const context = {
+      signal: AbortSignal.any([signal, replaced.signal]),
+      metadata,
+      onReplaced: () => replaced.abort(),
+    };
+    try {
+      yield* options.pool.stream(
+        await targetOf(hop),
+        MonitorConnection.method.monitorConnections,
+        selector,
+        context,
+      );
+    } catch (error) {
+      // Our own certificate was renewed: the stream moves to the new session, nothing has happened to the hop.
+      if (!replaced.signal.aborted || signal.aborted) throw error;
+    }
+  }
+
+  return {
+    follow(hop, id, onEvent) {
+      const following = hops.get(hop.url) ?? start(hop);
+      following.byId.set(id, onEvent);
+      return {
+        [Symbol.dispose]() {
+          if (following.byId.get(id) !== onEvent) return;
+          following.byId.delete(id);
+          if (following.byId.size > 0) return;
+          following.stop.abort();
+          if (hops.get(hop.url) === following) hops.delete(hop.url);
+        },
+      };
+    },
+    async [Symbol.asyncDispose]() {
+      const all = [...hops.values()];
+      hops.clear();
+      for (const { stop } of all) stop.abort();
+      await Promise.all(all.map(({ running }) => running));
+    },
+  };
+}
+
+/**
+ * Hands an event to those whose connections it concerns. After the stream was opened again, what the hop does not list any more
+ * is lost; on the first list nothing is, since a connection and the stream may cross.
+ */
+function tell(name: string, event: ConnectionEvent, byId: Following["byId"], isFirst: boolean): void {
+  const listed = new Set<string>();
+  for (const connection of Object.values(event.connections)) {
+    const id = ownIdIn(connection, name);
+    if (id === undefined) continue;
+    listed.add(id);
+    const kind = event.type === ConnectionEventType.DELETE ? "down" : "update";
+    byId.get(id)?.(kind === "down" ? { kind } : { kind, connection });
+  }
+  if (event.type !== ConnectionEventType.INITIAL_STATE_TRANSFER || isFirst) return;
+  for (const [id, onEvent] of byId) if (!listed.has(id)) onEvent({ kind: "lost" });
+}
+
+/** Our segment's id in the hop's view: it stands at the hop's own index or just before it. */
+function ownIdIn({ path }: Connection, name: string): string | undefined {
+  if (path === undefined) return undefined;
+  const at = [path.index, path.index - 1].find((index) => path.pathSegments[index]?.name === name);
+  return at === undefined ? undefined : path.pathSegments[at]?.id;
+}

@@ -1,0 +1,136 @@
+/** Registries as gRPC handlers: limits, registration path, policies, then the registry itself (docs/protocol.md, "Registration path"). */
+import { create } from "@bufbuild/protobuf";
+import { EmptySchema } from "@bufbuild/protobuf/wkt";
+import {
+  NetworkServiceEndpointResponseSchema,
+  NetworkServiceEndpointSchema,
+  NetworkServiceResponseSchema,
+  NetworkServiceSchema,
+} from "../../api/gen/registry_pb.js";
+import type {
+  NetworkService,
+  NetworkServiceEndpoint,
+  NetworkServiceEndpointRegistry,
+  NetworkServiceRegistry,
+} from "../../api/gen/registry_pb.js";
+import type { Clock } from "../clock.ts";
+import type { Caller } from "../grpc/caller.ts";
+import type { Handlers } from "../grpc/handlers.ts";
+import { checkEndpointLimits, checkServiceLimits } from "../limits.ts";
+import { authorizeRegistration } from "../policies.ts";
+import {
+  PATH_KEY,
+  enterRegistration,
+  leaveRegistration,
+  readRegistrationPath,
+  writeRegistrationPath,
+} from "../registry-path.ts";
+import { readTokenMetadata } from "../token.ts";
+import type { TokenMinter } from "../token.ts";
+import type { Registries, Registry, RegistryContext } from "./registry.ts";
+
+export interface ServeRegistryOptions {
+  readonly minter: TokenMinter;
+  readonly clock: Clock;
+  /** `path_ids` of the record that bears a name; undefined when the name is free as far as this process knows. */
+  readonly ownersOfService: (name: string) => readonly string[] | undefined;
+  readonly ownersOfEndpoint: (name: string) => readonly string[] | undefined;
+}
+
+export function serviceRegistryHandlers(
+  { services }: Pick<Registries, "services">,
+  options: ServeRegistryOptions,
+): Handlers<typeof NetworkServiceRegistry> {
+  const gate = createGate(services, options, options.ownersOfService);
+  return {
+    async register(service, caller) {
+      checkServiceLimits(service);
+      return await gate.register(service, caller);
+    },
+    async unregister(service, caller) {
+      checkServiceLimits(service);
+      await gate.unregister(service, caller);
+      return create(EmptySchema);
+    },
+    async *find({ networkService = create(NetworkServiceSchema), watch }, { signal }) {
+      for await (const { entry, deleted } of services.find({ entry: networkService, watch }, { signal }))
+        yield create(NetworkServiceResponseSchema, { networkService: entry, deleted });
+    },
+  };
+}
+
+export function endpointRegistryHandlers(
+  { endpoints }: Pick<Registries, "endpoints">,
+  options: ServeRegistryOptions,
+): Handlers<typeof NetworkServiceEndpointRegistry> {
+  const gate = createGate(endpoints, options, options.ownersOfEndpoint);
+  return {
+    async register(endpoint, caller) {
+      checkEndpointLimits(endpoint);
+      return await gate.register(endpoint, caller);
+    },
+    async unregister(endpoint, caller) {
+      checkEndpointLimits(endpoint);
+      await gate.unregister(endpoint, caller);
+      return create(EmptySchema);
+    },
+    async *find({ networkServiceEndpoint = create(NetworkServiceEndpointSchema), watch }, { signal }) {
+      for await (const { entry, deleted } of endpoints.find(
+        { entry: networkServiceEndpoint, watch },
+        { signal },
+      ))
+        yield create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint: entry, deleted });
+    },
+  };
+}
+
+type Registered = NetworkService | NetworkServiceEndpoint;
+
+function createGate<T extends Registered>(
+  registry: Registry<T>,
+  { minter, clock }: ServeRegistryOptions,
+  ownersOf: (name: string) => readonly string[] | undefined,
+) {
+  const enter = (entry: T, caller: Caller) => {
+    const { peer } = caller;
+    const hop = enterRegistration({
+      path: readRegistrationPath(caller.metadata),
+      pathIds: entry.pathIds,
+      callerToken: readTokenMetadata(caller.metadata)?.token ?? "",
+      ownToken: minter.mint(peer.own.svid, peer.spiffeId, peer.certificate.validToDate.getTime()).token,
+    });
+    const { index, tokens } = hop.path;
+    authorizeRegistration({
+      tokens: tokens.slice(0, index + 1),
+      index,
+      peerCertificate: peer.certificate,
+      nowMs: clock.now(),
+      owners: ownersOf(entry.name),
+    });
+    const ctx: RegistryContext = {
+      signal: caller.signal,
+      deadlineMs: caller.deadlineMs,
+      peer,
+      registration: { path: hop.path },
+    };
+    const leave = () => {
+      const answer = leaveRegistration(hop, ctx.registration.path);
+      if (answer !== undefined) caller.sendHeader({ [PATH_KEY]: writeRegistrationPath(answer) });
+    };
+    return { hop, ctx, leave };
+  };
+  return {
+    async register(entry: T, caller: Caller): Promise<T> {
+      const { hop, ctx, leave } = enter(entry, caller);
+      entry.pathIds = [...hop.pathIds];
+      const stored = await registry.register(entry, ctx);
+      leave();
+      return stored;
+    },
+    async unregister(entry: T, caller: Caller): Promise<void> {
+      const { ctx, leave } = enter(entry, caller);
+      await registry.unregister(entry, ctx);
+      leave();
+    },
+  };
+}
