@@ -10,7 +10,7 @@ const INIT = `
 mount -t tmpfs -o mode=0755 tmpfs /run &&
 mkdir -m 1777 /run/tmp /run/lock &&
 ip link set lo up &&
-TMPDIR=/run/tmp "$@"
+TMPDIR=/run/tmp _NSM_SANDBOX=1 "$@"
 exit $?
 `;
 
@@ -18,4 +18,8 @@ exit $?
 export function insideSandbox(command: readonly string[]): readonly string[] {
   const namespaces = ["--net", "--pid", "--mount", "--fork", "--kill-child=SIGKILL", "--mount-proc"];
   return ["unshare", ...namespaces, "sh", "-c", INIT, "sh", ...command];
+}
+
+export function inSandbox(): boolean {
+  return process.env["_NSM_SANDBOX"] === "1";
 }
