@@ -11,6 +11,7 @@ import { closeFd, connectUnixSync, openInRoot, openPidfd, peerCredentials } from
 import type { PeerProcess } from "./peer.ts";
 import { ownPid, ownProcess } from "./process.ts";
 import type { OwnedPid, OwnedProcess } from "./process.ts";
+import type { Target } from "./sessions.ts";
 
 /** fcntl.h; Node does not name it. */
 const O_PATH = 0x200000;
@@ -24,10 +25,8 @@ export interface ForeignPath {
 }
 
 export interface ForeignSocket extends Disposable {
-  /** Leads to this very socket as long as this is not disposed of; another one may have the same url afterwards. */
-  readonly url: string;
-  /** Tells it from others with the same url: `Target.key`. */
-  readonly key: string;
+  /** To call whoever listens there, as long as this is not disposed of. */
+  readonly target: Pick<Target, "url" | "key">;
   /** The process that was named; its end makes the path mean nothing. */
   readonly owner: Pick<PeerProcess, "pid" | "pidfd" | "isAlive">;
   /** The process that called listen(2). Its namespaces are the endpoint's, whatever the owner says. */
@@ -56,8 +55,7 @@ export function openForeignSocket({ pid, path }: ForeignPath): ForeignSocket {
   const listener = failed.use(readListener(own, `${path} of process ${pid}`));
   const resources = failed.move();
   return {
-    url: `unix://${own}`,
-    key: `foreign-${++opened}`,
+    target: { url: `unix://${own}`, key: `foreign-${++opened}` },
     owner,
     listener,
     [Symbol.dispose]: () => resources.dispose(),
