@@ -27,9 +27,13 @@ export async function runDemo(options: DemoOptions): Promise<number> {
       stop.abort(new NsmError("CANCELLED", "interrupted", `interrupted by ${signal}`));
     });
 
-  const result = await runOnce({ ...options, story, signal: stop.signal });
+  const result = await runOnce({
+    ...options,
+    story,
+    signal: stop.signal,
+    onReport: (report) => tell(report, story),
+  });
   const { report, run } = result;
-  if (report !== undefined) tell(report, story);
   story.document({
     ...(report ?? { run, wires: [], unavailable: [] }),
     firstPingMs: report?.firstPingMs ?? null,
@@ -129,8 +133,8 @@ function tell(report: RunReport, story: Story): void {
 }
 
 function addresses(wire: WireReport): string {
-  const own = wire.addresses.map((address) => address.split("/")[0]);
-  return `${own.join(",")} → ${wire.peers.join(",")}`;
+  const plain = (list: readonly string[]) => list.map((address) => address.split("/")[0]).join(",");
+  return `${plain(wire.addresses)} → ${plain(wire.peers)}`;
 }
 
 /** What to look at in a mesh that was kept. */

@@ -4,14 +4,12 @@ import { namespaceFile } from "./namespaces.ts";
 import { TRUST_DOMAIN, namespaceOf } from "./topology.ts";
 import type { Topology } from "./topology.ts";
 
-/** The file that NSM_REGISTRATIONS names. The namespaces must exist. */
+/** The file that NSM_IDENTITY_REGISTRATIONS names. The namespaces must exist. */
 export function registrationsOf(topology: Topology): string {
   const registrations = topology.parts.flatMap((part) => {
     if (part.spiffePath === undefined) return [];
-    const { dev, ino } = statSync(namespaceFile(namespaceOf(topology.run, part.place)));
-    return [
-      { id: `spiffe://${TRUST_DOMAIN}/${part.spiffePath}`, gid: part.gid, netns: `inode://${dev}/${ino}` },
-    ];
+    const netns = statSync(namespaceFile(namespaceOf(topology.run, part.place))).ino;
+    return [{ id: `spiffe://${TRUST_DOMAIN}/${part.spiffePath}`, match: { uid: 0, gid: part.gid, netns } }];
   });
   return `${JSON.stringify({ registrations }, undefined, 2)}\n`; // JSON is YAML
 }

@@ -111,14 +111,17 @@ const GID = { identity: 64400, registry: 64401, nsmgr: 64402, forwarder: 64403, 
 export function topologyOf(run: string, wires: readonly WantedWire[], logLevel: string): Topology {
   const folder = runFolder(run);
   const socket = (...words: string[]) => `unix://${join(folder, ...words)}`;
-  const common = { SPIFFE_ENDPOINT_SOCKET: socket("identity.sock"), NSM_LOG_LEVEL: logLevel };
+  const identity = (role: Part["role"]) => ({
+    NSM_LOG_LEVEL: logLevel,
+    ...(role !== "identity" && { SPIFFE_ENDPOINT_SOCKET: socket("identity.sock") }),
+  });
   const part = (
     role: Part["role"],
     name: string,
     place: string,
     spiffePath: string | undefined,
     env: Part["env"],
-  ): Part => ({ role, name, place, spiffePath, gid: GID[role], env: { ...common, ...env } });
+  ): Part => ({ role, name, place, spiffePath, gid: GID[role], env: { ...identity(role), ...env } });
 
   const nodes: readonly NodeName[] = ["node1", "node2"];
   const registryUrl = `tcp://${underlay.node1}:5002`;
@@ -130,10 +133,10 @@ export function topologyOf(run: string, wires: readonly WantedWire[], logLevel: 
     places: PLACES,
     parts: [
       part("identity", "identity", "identity", undefined, {
-        NSM_TRUST_DOMAIN: TRUST_DOMAIN,
-        NSM_LISTEN_ON: socket("identity.sock"),
-        NSM_STATE_DIR: join(folder, "identity"),
-        NSM_REGISTRATIONS: join(folder, "registrations.yaml"),
+        NSM_IDENTITY_TRUST_DOMAIN: TRUST_DOMAIN,
+        NSM_IDENTITY_LISTEN_ON: socket("identity.sock"),
+        NSM_IDENTITY_STATE_DIR: join(folder, "identity"),
+        NSM_IDENTITY_REGISTRATIONS: join(folder, "registrations.yaml"),
       }),
       part("registry", "registry", "node1", "registry", { NSM_LISTEN_ON: registryUrl }),
       ...nodes.map((node) =>

@@ -17,7 +17,7 @@ import type { StartedPart } from "./start.ts";
 import type { Story } from "./story.ts";
 import { CLIENT, FOLDERS, PLACES, namespaceOf, topologyOf, underlay } from "./topology.ts";
 import type { MechanismName, Topology, WantedWire } from "./topology.ts";
-import { medianOf, parseEstablished, pingDevice, readDevices } from "./wires.ts";
+import { medianOf, parseEstablished, pingWire, readDevices } from "./wires.ts";
 import type { Established } from "./wires.ts";
 
 /** How long the mesh may take to bring all wires up. */
@@ -53,6 +53,8 @@ export interface RunOptions {
   readonly run: string | undefined;
   readonly keep: boolean;
   readonly story: Story;
+  /** Called when the wires were pinged, before anything is removed. */
+  readonly onReport: (report: RunReport) => void;
   readonly signal: AbortSignal;
 }
 
@@ -79,6 +81,7 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   try {
     const wires = await bringUp(topology, record, machine.wires, story, signal);
     report = { run: record.run, ...wires, unavailable: machine.unavailable };
+    options.onReport(report);
   } catch (error) {
     failure = error;
   }
@@ -119,7 +122,7 @@ async function bringUp(
   signal: AbortSignal,
 ): Promise<Pick<RunReport, "firstPingMs" | "wires">> {
   story.step(`run ${topology.run}, recorded in ${topology.folder}`);
-  for (const folder of FOLDERS) mkdirSync(join(topology.folder, folder));
+  for (const folder of FOLDERS) mkdirSync(join(topology.folder, folder), { mode: 0o700 });
   await makeNamespaces(topology, markedEnvironment(topology.run));
   story.step(`node1 (${underlay.node1}) and node2 (${underlay.node2}) joined, ${wanted.length + 1} pods`);
   signal.throwIfAborted();
@@ -199,7 +202,7 @@ async function useWire(
       "no-device",
       `the client has no device ${wire.interface}, which it announced`,
     );
-  const { sent, received, rttsMs } = await pingDevice(namespace, device, signal, onReply);
+  const { sent, received, rttsMs } = await pingWire(namespace, wire, device, signal, onReply);
   const rttMs = medianOf(rttsMs);
   return {
     client: CLIENT,
@@ -208,7 +211,7 @@ async function useWire(
     mechanism: device.mechanism,
     interface: device.name,
     addresses: device.addresses,
-    peers: device.peers,
+    peers: wire.peerAddresses,
     path: wire.path,
     mtu: device.mtu,
     rttMs: rttMs === undefined ? null : Math.round(rttMs * 1000) / 1000,

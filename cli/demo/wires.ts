@@ -19,6 +19,8 @@ const Established = z.object({
   service: z.string(),
   nse: z.string(),
   interface: z.string(),
+  /** At the endpoint's side, with prefix length. */
+  peerAddresses: z.array(z.string()),
   /** Names of the path segments. */
   path: z.array(z.string()),
 });
@@ -38,8 +40,6 @@ export interface WireDevice {
   readonly mtu: number;
   /** Own addresses with prefix length. */
   readonly addresses: readonly string[];
-  /** Addresses at the other end: what is routed into the device. */
-  readonly peers: readonly string[];
 }
 
 const MECHANISM_OF_KIND = new Map<string, MechanismName>([
@@ -57,40 +57,30 @@ const Links = z.array(
     addr_info: z.array(z.object({ local: z.string().optional(), prefixlen: z.number(), scope: z.string() })),
   }),
 );
-const Routes = z.array(
-  z.object({ dst: z.string(), dev: z.string().optional(), scope: z.string().optional() }),
-);
-
 /** The `nsm-*` devices of a namespace. */
 export async function readDevices(namespace: string, env: NodeJS.ProcessEnv): Promise<readonly WireDevice[]> {
-  const [links, routes4, routes6] = await Promise.all([
-    ipJson(["-n", namespace, "-details", "address", "show"], env).then((json) => Links.parse(json)),
-    ipJson(["-n", namespace, "-4", "route", "show"], env).then((json) => Routes.parse(json)),
-    ipJson(["-n", namespace, "-6", "route", "show"], env).then((json) => Routes.parse(json)),
-  ]);
+  const links = Links.parse(await ipJson(["-n", namespace, "-details", "address", "show"], env));
   return links
     .filter((link) => link.ifname.startsWith("nsm-"))
-    .map((link) => {
-      const addresses = link.addr_info
+    .map((link) => ({
+      name: link.ifname,
+      mechanism: MECHANISM_OF_KIND.get(link.linkinfo?.info_kind ?? "") ?? "?",
+      mtu: link.mtu,
+      addresses: link.addr_info
         .filter((info) => info.scope === "global")
-        .flatMap((info) => (info.local === undefined ? [] : [`${info.local}/${info.prefixlen}`]));
-      const own = addresses.map((address) => address.split("/")[0]);
-      const peers = [...routes4, ...routes6]
-        .filter((route) => route.dev === link.ifname && !route.dst.includes("/") && !own.includes(route.dst))
-        .map((route) => route.dst);
-      const mechanism = MECHANISM_OF_KIND.get(link.linkinfo?.info_kind ?? "") ?? "?";
-      return { name: link.ifname, mechanism, mtu: link.mtu, addresses, peers };
-    });
+        .flatMap((info) => (info.local === undefined ? [] : [`${info.local}/${info.prefixlen}`])),
+    }));
 }
 
-/** Pings the other end of a device. A device without an address at the other end loses all. */
-export async function pingDevice(
+/** Pings the endpoint over a wire, from the wire's own address. A wire without addresses loses all. */
+export async function pingWire(
   namespace: string,
+  wire: Established,
   device: WireDevice,
   signal: AbortSignal,
   onReply: () => void,
 ): Promise<PingResult> {
-  const [target] = device.peers;
+  const target = wire.peerAddresses[0]?.split("/")[0];
   const source = device.addresses[0]?.split("/")[0];
   if (target === undefined) return { sent: PINGS, received: 0, rttsMs: [] };
   const netnsFd = openSync(namespaceFile(namespace), "r");
