@@ -1,7 +1,7 @@
 /** The data plane of a node: wires in, kernel state out. The facade of this folder's plan, observe, diff and apply. */
 import { createHash, randomInt } from "node:crypto";
 import { stat } from "node:fs/promises";
-import { NsmError } from "../sdk/errors.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { applyWire, removeDevices } from "./apply.ts";
 import type { ApplyOptions, Device } from "./apply.ts";
@@ -18,7 +18,10 @@ import { ownGroup, scan } from "./scan.ts";
 import { forgetTunnel } from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
 import { createTurns } from "./turns.ts";
-import { underlayMtu } from "./underlay.ts";
+import { kernelKnows, underlayMtu } from "./underlay.ts";
+import { openVxlanFilter } from "./vxlan-filter.ts";
+import type { VxlanFilter } from "./vxlan-filter.ts";
+import { openWireguard } from "./wireguard/open.ts";
 import type { FoundDevice, Wire } from "./wire.ts";
 
 export type {
@@ -90,8 +93,11 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
   await stat("/proc/self");
   const { log } = options;
   const group = ownGroup();
-  const drivers: TunnelDrivers = { filter: undefined, wireguard: undefined };
-  const { devices: recovered, foreignVnis } = await scan(group, drivers.wireguard);
+  const wireguard = await openWireguard();
+  const driver = wireguard.mode === "none" ? undefined : wireguard.driver;
+  const { devices: recovered, foreignVnis } = await scan(group, driver);
+  const vxlan = await openVxlan(recovered, options.vxlanUnfiltered ?? false);
+  const drivers: TunnelDrivers = { filter: vxlan.filter, wireguard: driver };
   if (recovered.length > 0) log.info({ devices: recovered.length }, "found devices of an earlier life");
   const ports = options.wireguardPorts ?? { first: 51820, last: 52843 };
   const reservations = createReservations({ ports, found: recovered, foreignVnis });
@@ -110,8 +116,8 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     });
 
   return {
-    wireguard: { mode: "none", reason: "not built yet", remedy: "wait" },
-    vxlan: { available: false, reason: "not built yet", remedy: "wait" },
+    wireguard: wireguard.mode === "none" ? wireguard : { mode: wireguard.mode },
+    vxlan: vxlan.mode,
     ...reservations,
     found: (wireId) => foundOf(state, wireId),
     apply: (wire, signal) => turn(wire.id, () => applyNow(state, wire, signal)),
@@ -125,6 +131,33 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     underlayMtu,
     async [Symbol.asyncDispose]() {},
   };
+}
+
+/** VXLAN needs the kernel's device and, unless the operator does without, the filter. */
+async function openVxlan(
+  found: readonly FoundDevice[],
+  unfiltered: boolean,
+): Promise<{ mode: VxlanMode; filter: VxlanFilter | undefined }> {
+  const unavailable = (reason: string, remedy: string) => ({
+    mode: { available: false, reason, remedy } as const,
+    filter: undefined,
+  });
+  if (!(await kernelKnows("vxlan")))
+    return unavailable("the kernel has no VXLAN device", "load the module: modprobe vxlan");
+  const entries = found.flatMap(({ wireId, port, vni, remoteIp }) =>
+    port !== undefined && vni !== undefined && remoteIp !== undefined
+      ? [[wireId, { port, vni, remoteIp }] as const]
+      : [],
+  );
+  try {
+    return { mode: { available: true }, filter: await openVxlanFilter(new Map(entries)) };
+  } catch (error) {
+    if (unfiltered) return { mode: { available: true }, filter: undefined };
+    return unavailable(
+      `no source filter: ${messageOf(error)}`,
+      "install nftables, or set NSM_VXLAN_UNFILTERED=true to accept VXLAN packets of any source",
+    );
+  }
 }
 
 interface State {

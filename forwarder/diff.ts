@@ -77,9 +77,11 @@ function diffLink(wanted: WantedEnd, found: Link): Change[] {
     ...(wanted.mtu !== 0 && wanted.mtu !== found.mtu && { mtu: wanted.mtu }),
     ...(wanted.mac !== undefined && wanted.mac !== found.mac && { mac: wanted.mac }),
     ...(wanted.noAddressGeneration && !found.noAddressGeneration && { noAddressGeneration: true }),
-    ...(!found.up && { up: true }),
   };
-  return Object.keys(link).length > 0 ? [{ do: "set-link", link }] : [];
+  const changes: Change[] = Object.keys(link).length > 0 ? [{ do: "set-link", link }] : [];
+  // A message of its own: the kernel sets a device up before it reads how addresses are to be generated.
+  if (!found.up) changes.push({ do: "set-link", link: { up: true } });
+  return changes;
 }
 
 /** The kernel knows no scope of IPv6 routes. */

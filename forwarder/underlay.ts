@@ -1,7 +1,7 @@
 /** The network between the nodes, as this node sees it. */
 import { NsmError } from "../sdk/errors.ts";
 import { parseIp } from "./netlink/ip.ts";
-import { decodeLink, getLink } from "./netlink/link.ts";
+import { decodeLink, getLink, probeKind } from "./netlink/link.ts";
 import { isKernelError } from "./netlink/message.ts";
 import { decodeRoute, getRoute } from "./netlink/route.ts";
 import { openNetlink } from "./netlink/socket.ts";
@@ -20,4 +20,12 @@ export async function underlayMtu(remoteIp: string): Promise<number> {
     if (!isKernelError(error)) throw error;
     throw new NsmError("UNAVAILABLE", "no-route", `no way to node ${ip}: ${error.message}`, error);
   }
+}
+
+/** True when the kernel can make devices of a kind; it loads the module if it has one. */
+export async function kernelKnows(kind: string): Promise<boolean> {
+  using node = openNetlink("route");
+  const [refusal] = await node.batch([probeKind(kind)]);
+  if (isKernelError(refusal, "EPERM")) throw refusal;
+  return !isKernelError(refusal, "ENOTSUP");
 }

@@ -20,6 +20,7 @@ const c = {
   poll: libc.func("int poll(void *fds, unsigned long count, int timeoutMs)"),
   getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *length)"),
   setsockopt: libc.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
+  memfdCreate: libc.func("int memfd_create(const char *name, unsigned int flags)"),
   pidfdOpen: libc.func("syscall", "long", ["long", "int", "unsigned int"]),
   openat2: libc.func("syscall", "long", ["long", "int", "str", "void *", "size_t"]),
 };
@@ -37,6 +38,7 @@ const SO_PEERPIDFD = 77;
 const MSG_DONTWAIT = 0x40;
 const POLLIN = 1;
 const O_CLOEXEC = 0x80000;
+const MFD_CLOEXEC = 1;
 /** linux/openat2.h: RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_IN_ROOT */
 const RESOLVE_STRICT_IN_ROOT = 0x02 | 0x04 | 0x10;
 
@@ -141,6 +143,11 @@ export function openInRoot(rootFd: number, path: string, flags: number): number 
   how.writeBigUInt64LE(BigInt(flags | O_CLOEXEC), 0);
   how.writeBigUInt64LE(BigInt(RESOLVE_STRICT_IN_ROOT), 16);
   return checked(`openat2 ${path}`, Number(c.openat2(SYS.openat2, rootFd, path, how, how.length)));
+}
+
+/** A file in memory that no path leads to, for secrets that a program reads from its standard input; the caller closes it. */
+export function openMemoryFile(name: string): number {
+  return checked("memfd_create", Number(c.memfdCreate(name, MFD_CLOEXEC)));
 }
 
 /** A stream socket connected to a listener of the file system; the caller closes it. EAGAIN when its backlog is full. */

@@ -91,6 +91,19 @@ export function newWireguard(device: NewDevice): Request {
   return newDevice(device, [linkInfo("wireguard")], `new wireguard ${device.name}`);
 }
 
+/** Makes nothing: a kernel that knows the kind refuses the (negative) MTU, one that does not says ENOTSUP. */
+export function probeKind(kind: string): Request {
+  return {
+    doing: `probe ${kind}`,
+    type: RTM_LINK.NEW,
+    flags: NLM_F.CREATE | NLM_F.EXCL,
+    body: Buffer.concat([
+      ifinfomsg(0),
+      encodeAttributes([text(IFLA.IFNAME, "nsm-probe"), u32(IFLA.MTU, 0xffffffff), linkInfo(kind)]),
+    ]),
+  };
+}
+
 export interface LinkChange {
   readonly ifindex: number;
   readonly alias?: string;
