@@ -1,4 +1,4 @@
-/** Which records and connections a query means (docs/protocol.md, "Registry queries" and "Monitoring"). */
+/** Which records and connections a query means (docs/protocol.md, "Registry queries"). */
 import { equals } from "@bufbuild/protobuf";
 import type { Connection, MonitorScopeSelector, PathSegment } from "../api/gen/connection_pb.js";
 import { MatchSchema } from "../api/gen/registry_pb.js";

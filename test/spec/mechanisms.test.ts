@@ -29,7 +29,7 @@ interface Accessor {
   readonly set: (parameters: Parameters, value: unknown) => void;
 }
 
-/** `nullIf`: how the recording writes "none". The file's arguments have the type of the setter. */
+/** The arguments in the file have the type of the setter; `null` is none. */
 function accessor<T>(parameter: Parameter<T>, toJsonValue: (value: T) => JsonValue): Accessor {
   return {
     get: (parameters) => toJsonValue(getParameter(parameters, parameter)),
