@@ -50,7 +50,7 @@ export function readRegistrationPath(metadata: {
 export function writeRegistrationPath({ index, tokens }: RegistrationPath): string {
   const segments = tokens.length === 0 ? null : tokens.map((token) => ({ token }));
   return JSON.stringify({ Index: index, PathSegments: segments }).replace(
-    /[<>&\u0080-\uffff]/g,
+    /[<>&\u007f-\uffff]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }
