@@ -9,7 +9,7 @@ import { ConnectionEventSchema, ConnectionSchema, MonitorConnection } from "../.
 import type { ConnectionEvent } from "../../api/gen/connection_pb.js";
 import { NetworkService, NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
 import { makeAuthority } from "../../test/support/certificates.ts";
-import { descriptorCount, openBed, until } from "../../test/support/grpc.ts";
+import { descriptorCount, failureOf, openBed, until } from "../../test/support/grpc.ts";
 import type { Bed, MonitorHandlers, ServiceHandlers } from "../../test/support/grpc.ts";
 import { makeSource } from "../../test/support/identity.ts";
 import { NsmError } from "../errors.ts";
@@ -20,15 +20,6 @@ const selector = create(MonitorConnection.method.monitorConnections.input);
 
 async function ask(pool: SessionPool, target: Target, context: CallContext = { timeoutMs: 5000 }) {
   return (await pool.unary(target, NetworkService.method.request, request, context)).response.id;
-}
-
-async function failureOf(promise: Promise<unknown>): Promise<NsmError> {
-  const error: unknown = await promise.then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  if (error instanceof NsmError) return error;
-  throw new Error("expected an NsmError", { cause: error });
 }
 
 const fingerprint = (certificate: X509Certificate | undefined) =>

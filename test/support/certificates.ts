@@ -122,14 +122,16 @@ export async function makeAuthority(trustDomain: string): Promise<TestAuthority>
   };
 }
 
-function svidOf(id: string, leaf: Holder): X509Svid {
+/** An SVID as the Workload API would give it; the intermediates go from the leaf's issuer upwards. */
+export function svidOf(id: string, leaf: Holder, intermediates: readonly Holder[] = []): X509Svid {
   const certificate = x509Of(leaf);
+  const chain = [certificate, ...intermediates.map(x509Of)];
   const pkcs8 = KeyObject.from(leaf.keys.privateKey).export({ type: "pkcs8", format: "pem" });
   const privateKeyPem = pkcs8.toString();
   return {
     id,
-    chain: [certificate],
-    chainPem: certificate.toString(),
+    chain,
+    chainPem: chain.map((each) => each.toString()).join(""),
     privateKey: createPrivateKey(privateKeyPem),
     privateKeyPem,
     notAfterMs: certificate.validToDate.getTime(),

@@ -6,6 +6,7 @@ import { create } from "@bufbuild/protobuf";
 import { ConnectionEventSchema, ConnectionSchema, MonitorConnection } from "../../api/gen/connection_pb.js";
 import { NetworkService } from "../../api/gen/networkservice_pb.js";
 import { systemClock } from "../../sdk/clock.ts";
+import { NsmError } from "../../sdk/errors.ts";
 import type { ClientLimits, ServerLimits } from "../../sdk/grpc/limits.ts";
 import type { Authorize } from "../../sdk/grpc/accept.ts";
 import type { Handlers } from "../../sdk/grpc/handlers.ts";
@@ -88,6 +89,16 @@ const echo: ServiceHandlers = {
 
 async function* nothing() {
   yield create(ConnectionEventSchema);
+}
+
+/** What a promise rejects with; fails when that is no NsmError. */
+export async function failureOf(promise: Promise<unknown>): Promise<NsmError> {
+  const error: unknown = await promise.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  if (error instanceof NsmError) return error;
+  throw new Error("expected an NsmError", { cause: error });
 }
 
 /** Open descriptors of this process by what they are; the directory's own is not counted. */
