@@ -73,6 +73,11 @@ test("members named like parts of a prototype are only members", () => {
   expect(isJsonObject(value) && [...value.keys()]).toEqual(["__proto__", "constructor"]);
 });
 
+test("half a surrogate pair is replaced", () => {
+  expect(parseJson(String.raw`"a\ud800b"`)).toBe("a\ufffdb");
+  expect(parseJson(String.raw`"\ud83d\ude00"`)).toBe("😀");
+});
+
 test("refuses depth before it can hurt", () => {
   expect(tryParseJson("[".repeat(32) + "]".repeat(32))).toBeDefined();
   expect(tryParseJson("[".repeat(34) + "]".repeat(34))).toBeUndefined();

@@ -97,6 +97,7 @@ export function isJsonObject(value: JsonValue | undefined): value is JsonObject 
   return value instanceof Map;
 }
 
+/** Half surrogate pairs become U+FFFD, as in Go: a text that cannot be encoded would fail much later. */
 function unquote(quoted: string): string {
-  return quoted.includes("\\") ? String(JSON.parse(quoted)) : quoted.slice(1, -1);
+  return quoted.includes("\\") ? String(JSON.parse(quoted)).toWellFormed() : quoted.slice(1, -1);
 }

@@ -97,14 +97,21 @@ interface PathVector {
   readonly serverElement?: "allow" | VectorError;
 }
 
-/** Tokens that Go reads and we do not: then Go allows `tokens_valid`, and we deny it. */
+/** Tokens that Go reads or verifies and we do not. */
 const readStrictly: Difference<PathVector> = {
   record: "D6",
-  differs: ({ tokens, verdicts }) =>
-    verdicts["common/tokens_valid"] === "allow" &&
-    (tokens ?? []).some(
-      (token) => /[\r\n]/.test(token) || token.length > 4096 || isNested(token) || repeats(token),
-    ),
+  differs: ({ tokens, index, verdicts }) => {
+    const isRead = verdicts["common/tokens_valid"] === "allow";
+    const isOdd = (token: string) =>
+      /[\r\n]/.test(token) || token.length > 4096 || isNested(token) || repeats(token);
+    const isVerified = (policy: string, at: number) =>
+      verdicts[policy] === "allow" && part(tokens?.[at] ?? "", 2).length !== 64;
+    return (
+      (isRead && (tokens ?? []).some(isOdd)) ||
+      isVerified("server/prev_token_signed", index - 1) ||
+      isVerified("client/next_token_signed", index + 1)
+    );
+  },
 };
 
 const path = vectorKind<PathVector>(
@@ -158,16 +165,20 @@ function isNested(token: string): boolean {
 }
 
 function repeats(token: string): boolean {
-  return [0, 1].some((part) => {
+  return [0, 1].some((at) => {
     const names = [
-      ...partText(token, part).matchAll(/"(alg|typ|cty|enc|kid|sub|aud|exp|iat|nbf|iss|jti)"\s*:/g),
+      ...partText(token, at).matchAll(/"(alg|typ|cty|enc|kid|sub|aud|exp|iat|nbf|iss|jti)"\s*:/g),
     ];
     return new Set(names.map(([, name]) => name)).size < names.length;
   });
 }
 
-function partText(token: string, part: number): string {
-  return Buffer.from(token.split(".")[part] ?? "", "base64url").toString();
+function part(token: string, at: number): Buffer {
+  return Buffer.from(token.split(".")[at] ?? "", "base64url");
+}
+
+function partText(token: string, at: number): string {
+  return part(token, at).toString();
 }
 
 function factsOf(
@@ -224,8 +235,8 @@ function ms(text: string): number {
   return instantMs(parseInstant(text) ?? instantOfMs(Number.NaN));
 }
 
-function read(token: string, part: number): Record<string, unknown> {
-  return JSON.parse(partText(token, part));
+function read(token: string, at: number): Record<string, unknown> {
+  return JSON.parse(partText(token, at));
 }
 
 function claims(token: string): { readonly exp: number } & Readonly<Record<string, unknown>> {
