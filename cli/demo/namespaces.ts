@@ -75,6 +75,7 @@ function runIp(
     child.stderr.on("data", (data: Buffer) => (stderr += data.toString()));
     child.on("error", reject);
     child.on("close", (code) => resolve({ code, stdout, stderr }));
+    child.stdin.on("error", () => undefined); // it ended without reading all: its exit code and words say why
     child.stdin.end(input);
   });
 }

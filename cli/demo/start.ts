@@ -14,12 +14,14 @@ import type { Part, Topology } from "./topology.ts";
 
 /**
  * Capabilities beside none (capabilities(7)). The user stays root, so that a checkout in a private folder can be read.
- * The authority looks at the namespaces of processes that may do more than itself; the client probes its wires.
+ * The authority looks at the namespaces of processes that may do more than itself, the forwarder enters those of pods and
+ * changes them, the client probes its wires.
  */
-const CAPABILITIES: Readonly<Record<Exclude<Part["role"], "forwarder">, readonly string[]>> = {
+const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
   identity: ["dac_read_search", "sys_ptrace"],
   registry: ["dac_read_search"],
   nsmgr: ["dac_read_search"],
+  forwarder: ["dac_read_search", "net_admin", "sys_admin", "sys_ptrace"],
   nse: ["dac_read_search"],
   nsc: ["dac_read_search", "net_raw"],
 };
@@ -38,10 +40,7 @@ export function logFile(folder: string, part: string): string {
  * Throws INTERNAL `part-failed` when it could not be started or ended at once.
  */
 export function startPart(topology: Topology, part: Part): StartedPart {
-  const limits =
-    part.role === "forwarder"
-      ? []
-      : [`--bounding-set=-all,${CAPABILITIES[part.role].map((name) => `+${name}`).join(",")}`];
+  const capabilities = CAPABILITIES[part.role].map((name) => `+${name}`);
   const log = openSync(logFile(topology.folder, part.name), "a", 0o644);
   try {
     const child = spawn(
@@ -52,7 +51,7 @@ export function startPart(topology: Topology, part: Part): StartedPart {
         "setpriv",
         `--regid=${part.gid}`,
         "--clear-groups",
-        ...limits,
+        `--bounding-set=-all,${capabilities.join(",")}`,
         "--",
         ...selfCommand(),
         part.role,
