@@ -52,19 +52,20 @@ function parseIpv4(text: string): bigint | undefined {
 
 function parseIpv6(text: string): bigint | undefined {
   const halves = text.split("::");
-  const [head, tail] = halves.map((half) => (half === "" ? [] : groupsOf(half)));
+  const [head, tail] = halves.map((half, i) => groupsOf(half, i === halves.length - 1));
   if (halves.length > 2 || head === undefined) return undefined;
   if (tail === undefined) return head.length === 8 ? join(head) : undefined;
   const zeros = 8 - head.length - tail.length;
   return zeros < 1 ? undefined : join([...head, ...Array<number>(zeros).fill(0), ...tail]);
 }
 
-/** Groups of 16 bits, the last 32 bits possibly as dotted IPv4; too many groups when one is malformed. */
-function groupsOf(half: string): readonly number[] {
+/** Groups of 16 bits, at the end possibly 32 bits as dotted IPv4; too many groups when one is malformed. */
+function groupsOf(half: string, isEnd: boolean): readonly number[] {
+  if (half === "") return [];
   const parts = half.split(":");
   return parts.flatMap((part, i) => {
     if (/^[0-9A-Fa-f]{1,4}$/.test(part)) return [Number.parseInt(part, 16)];
-    const dotted = i === parts.length - 1 ? parseIpv4(part) : undefined;
+    const dotted = isEnd && i === parts.length - 1 ? parseIpv4(part) : undefined;
     return dotted === undefined ? MALFORMED : [Number(dotted >> 16n), Number(dotted & 0xffffn)];
   });
 }
