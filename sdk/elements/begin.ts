@@ -80,6 +80,7 @@ async function serialisedRequest(
     const actor = actors.get(id) ?? addActor(actors, id, owner);
     refuseStranger(actor, owner, id);
     const closesBefore = actor.closes;
+    refuseCrowd(actor, id);
     using turn = await takeTurn(actors, id, actor, ctx.signal);
     void turn;
     if (actor.closes !== closesBefore)
@@ -234,18 +235,22 @@ function refuseStranger(actor: Actor, owner: string, id: string): void {
   );
 }
 
+/** A Close is never refused for others that wait. */
+function refuseCrowd(actor: Actor, id: string): void {
+  if (actor.waiting < MAX_QUEUED) return;
+  throw new NsmError(
+    "RESOURCE_EXHAUSTED",
+    "too-many-operations",
+    `connection ${id} has ${MAX_QUEUED} operations waiting: wait for them`,
+  );
+}
+
 async function takeTurn(
   actors: Map<string, Actor>,
   id: string,
   actor: Actor,
   signal: AbortSignal | undefined,
 ): Promise<Disposable> {
-  if (actor.waiting >= MAX_QUEUED)
-    throw new NsmError(
-      "RESOURCE_EXHAUSTED",
-      "too-many-operations",
-      `connection ${id} has ${MAX_QUEUED} operations waiting: wait for them`,
-    );
   actor.waiting++;
   try {
     return await actor.mutex.take(signal);

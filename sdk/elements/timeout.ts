@@ -4,6 +4,7 @@ import type { Connection } from "../../api/gen/connection_pb.js";
 import type { Element } from "../chain.ts";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
+import { claimedExpiryMs } from "../jwt.ts";
 import type { WithEvents } from "./begin.ts";
 
 /**
@@ -48,5 +49,6 @@ function callerExpiry(connection: Connection): number {
       "token-missing",
       "the call carried no usable nsm-client-token and nsm-client-token-expires: send exactly one of each",
     );
-  return timestampMs(previous.expires);
+  // The expiry beside the token is the caller's word; the signed claim bounds it.
+  return Math.min(timestampMs(previous.expires), claimedExpiryMs(previous.token) ?? Infinity);
 }

@@ -14,6 +14,7 @@ import type {
   NetworkServiceRegistry,
 } from "../../api/gen/registry_pb.js";
 import type { Clock } from "../clock.ts";
+import { refuseForeignToken } from "../elements/tokens.ts";
 import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
 import { checkEndpointLimits, checkServiceLimits } from "../limits.ts";
@@ -93,10 +94,12 @@ function createGate<T extends Registered>(
 ) {
   const enter = (entry: T, caller: Caller) => {
     const { peer } = caller;
+    const callerToken = readTokenMetadata(caller.metadata);
+    refuseForeignToken(peer, callerToken);
     const hop = enterRegistration({
       path: readRegistrationPath(caller.metadata),
       pathIds: entry.pathIds,
-      callerToken: readTokenMetadata(caller.metadata)?.token ?? "",
+      callerToken: callerToken?.token ?? "",
       ownToken: minter.mint(peer.own.svid, peer.spiffeId, peer.certificate.validToDate.getTime()).token,
     });
     const { index, tokens } = hop.path;

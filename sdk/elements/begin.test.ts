@@ -1,0 +1,261 @@
+import { describe, expect, test } from "vitest";
+import { State } from "../../api/gen/connection_pb.js";
+import { callBy, connectionOn, createGate, createRecorder, requestOn } from "../../test/support/chain.ts";
+import type { Recorder } from "../../test/support/chain.ts";
+import type { CallContext } from "../chain.ts";
+import { NsmError } from "../errors.ts";
+import { silentLogger } from "../log.ts";
+import { begin } from "./begin.ts";
+import type { WithEvents } from "./begin.ts";
+
+const ALICE = callBy("spiffe://example.org/alice");
+const MALLORY = callBy("spiffe://example.org/mallory");
+
+type Context = CallContext & WithEvents;
+
+function build(options: { closeUnknown?: boolean } = {}) {
+  const recorder: Recorder<Context> = createRecorder<Context>();
+  const owner = (_: unknown, ctx: CallContext) => ctx.peer?.spiffeId ?? "";
+  return { recorder, service: begin({ owner, log: silentLogger, ...options })(recorder) };
+}
+
+const request = () => requestOn(["client", "me"]);
+const connection = () => connectionOn(["client", "me"]);
+const kinds = (recorder: Recorder<Context>) => recorder.calls.map(({ kind }) => kind);
+
+describe("one operation at a time", () => {
+  test("two requests of one id never overlap further on", async () => {
+    const { recorder, service } = build();
+    const gate = createGate();
+    let running = 0;
+    let most = 0;
+    recorder.answer = async (call) => {
+      most = Math.max(most, ++running);
+      await gate.wait();
+      running--;
+      return call.connection;
+    };
+    const both = [service.request(request(), ALICE), service.request(request(), ALICE)];
+    await gate.reached;
+    gate.resolve();
+    await Promise.all(both);
+    expect(most).toBe(1);
+    expect(recorder.calls).toHaveLength(2);
+  });
+
+  test("different ids run side by side", async () => {
+    const { recorder, service } = build();
+    const gate = createGate();
+    recorder.answer = async (call) => {
+      if (call.connection.id === "a") await gate.wait();
+      return call.connection;
+    };
+    const slow = service.request(requestOn(["client", "me"], ["0", "a"]), ALICE);
+    await service.request(requestOn(["client", "me"], ["0", "b"]), ALICE);
+    gate.resolve();
+    await slow;
+    expect(recorder.calls).toHaveLength(2);
+  });
+
+  test("a ninth operation in the queue is refused and the others go on", async () => {
+    const { recorder, service } = build();
+    const gate = createGate();
+    recorder.answer = async (call) => {
+      await gate.wait();
+      return call.connection;
+    };
+    const running = service.request(request(), ALICE);
+    await gate.reached;
+    const accepted = [running, ...Array.from({ length: 8 }, () => service.request(request(), ALICE))];
+    await expect(service.request(request(), ALICE)).rejects.toMatchObject({ code: "RESOURCE_EXHAUSTED" });
+    gate.resolve();
+    await Promise.all(accepted);
+    expect(recorder.calls).toHaveLength(9);
+  });
+
+  test("a caller that leaves while it waits never reaches the rest of the chain", async () => {
+    const { recorder, service } = build();
+    const gate = createGate();
+    recorder.answer = async (call) => {
+      await gate.wait();
+      return call.connection;
+    };
+    const first = service.request(request(), ALICE);
+    await gate.reached;
+    const leaving = new AbortController();
+    const second = service.request(request(), { ...ALICE, signal: leaving.signal });
+    leaving.abort(new NsmError("CANCELLED", "caller-left", "left"));
+    await expect(second).rejects.toMatchObject({ code: "CANCELLED" });
+    gate.resolve();
+    await first;
+    expect(recorder.calls).toHaveLength(1);
+  });
+});
+
+describe("close", () => {
+  test("uses the last good answer, whatever the caller's message says", async () => {
+    const { recorder, service } = build();
+    recorder.answer = (call) => {
+      call.connection.labels["answered"] = "yes";
+      return Promise.resolve(call.connection);
+    };
+    await service.request(request(), ALICE);
+    await service.close(connection(), ALICE);
+    expect(recorder.calls[1]?.connection.labels).toEqual({ answered: "yes" });
+  });
+
+  test("reaches the rest of the chain once, however often it is sent", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    await Promise.all([service.close(connection(), ALICE), service.close(connection(), ALICE)]);
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "close"]);
+  });
+
+  test("of an unknown id is a silent success", async () => {
+    const { recorder, service } = build();
+    await service.close(connection(), ALICE);
+    expect(recorder.calls).toEqual([]);
+  });
+
+  test("of an unknown id is passed on where that is asked for", async () => {
+    const { recorder, service } = build({ closeUnknown: true });
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual(["close"]);
+  });
+
+  test("pre-empts a hanging request, and the requests queued before it", async () => {
+    const { recorder, service } = build();
+    const hanging = createGate();
+    recorder.answer = (call, ctx) => {
+      if (call.kind === "close") return Promise.resolve(call.connection);
+      void hanging.wait();
+      return new Promise((_, reject) =>
+        ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason), { once: true }),
+      );
+    };
+    const first = service.request(request(), ALICE);
+    const queued = service.request(request(), ALICE);
+    await hanging.reached;
+    const outcomes = Promise.allSettled([first, queued]);
+    await service.close(connection(), ALICE);
+    for (const outcome of await outcomes)
+      expect(outcome).toMatchObject({ status: "rejected", reason: { code: "ABORTED", reason: "closed" } });
+    expect(kinds(recorder)).toEqual(["request"]);
+  });
+
+  test("a request that comes after the close makes a new connection", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    const gate = createGate();
+    recorder.answer = async (call) => {
+      if (call.kind === "close") await gate.wait();
+      return call.connection;
+    };
+    const closing = service.close(connection(), ALICE);
+    await gate.reached;
+    const again = service.request(request(), ALICE);
+    gate.resolve();
+    await Promise.all([closing, again]);
+    expect(kinds(recorder)).toEqual(["request", "close", "request"]);
+  });
+
+  test("goes on when its caller leaves", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    const leaving = new AbortController();
+    recorder.answer = (call, ctx) => {
+      leaving.abort();
+      return ctx.signal.aborted ? Promise.reject(new Error("aborted")) : Promise.resolve(call.connection);
+    };
+    await service.close(connection(), { ...ALICE, signal: leaving.signal });
+    expect(kinds(recorder)).toEqual(["request", "close"]);
+  });
+
+  test("drops the state even when the rest of the chain fails", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    recorder.answer = () => Promise.reject(new NsmError("UNAVAILABLE", "unreachable", "gone"));
+    await expect(service.close(connection(), ALICE)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "close"]);
+  });
+});
+
+describe("ownership", () => {
+  test("a stranger's request and close are refused and change nothing", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    const denied = { code: "PERMISSION_DENIED", reason: "foreign-connection" };
+    await expect(service.request(request(), MALLORY)).rejects.toMatchObject(denied);
+    await expect(service.close(connection(), MALLORY)).rejects.toMatchObject(denied);
+    await service.request(request(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "request"]);
+  });
+
+  test("a first request that failed claims nothing", async () => {
+    const { recorder, service } = build();
+    recorder.answer = () => Promise.reject(new NsmError("PERMISSION_DENIED", "no", "no"));
+    await expect(service.request(request(), MALLORY)).rejects.toThrow("no");
+    recorder.answer = (call) => Promise.resolve(call.connection);
+    await service.request(request(), ALICE);
+    expect(recorder.calls).toHaveLength(2);
+  });
+
+  test("after the close the id is free", async () => {
+    const { service } = build();
+    await service.request(request(), ALICE);
+    await service.close(connection(), ALICE);
+    await expect(service.request(request(), MALLORY)).resolves.toBeDefined();
+  });
+});
+
+describe("states", () => {
+  test("the answer is UP", async () => {
+    const { recorder, service } = build();
+    recorder.answer = (call) => {
+      call.connection.state = State.DOWN;
+      return Promise.resolve(call.connection);
+    };
+    expect((await service.request(request(), ALICE)).state).toBe(State.UP);
+  });
+
+  test("a reselect closes the old half first, announced as a replacement", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    const replacing: boolean[] = [];
+    recorder.answer = (call, ctx) => {
+      replacing.push(ctx.replacing);
+      return Promise.resolve(call.connection);
+    };
+    const again = request();
+    if (again.connection !== undefined) again.connection.state = State.RESELECT_REQUESTED;
+    await service.request(again, ALICE);
+    expect(kinds(recorder)).toEqual(["request", "close", "request"]);
+    expect(replacing).toEqual([true, false]);
+  });
+
+  test("a refresh that fails keeps the connection", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    recorder.answer = () => Promise.reject(new NsmError("UNAVAILABLE", "unreachable", "away"));
+    await expect(service.request(request(), ALICE)).rejects.toThrow("away");
+    recorder.answer = (call) => Promise.resolve(call.connection);
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "request", "close"]);
+  });
+
+  test("an element can close the connection by itself", async () => {
+    const { recorder, service } = build();
+    let close: ((why: string) => Promise<void>) | undefined;
+    recorder.answer = (call, ctx) => {
+      if (call.kind === "request") close = (why) => ctx.events.close(why);
+      else expect(ctx.peer).toBeUndefined();
+      return Promise.resolve(call.connection);
+    };
+    await service.request(request(), ALICE);
+    await close?.("its lease ran out");
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "close"]);
+  });
+});

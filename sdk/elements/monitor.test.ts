@@ -1,0 +1,169 @@
+import { create } from "@bufbuild/protobuf";
+import { describe, expect, test } from "vitest";
+import { ConnectionEventType, MonitorScopeSelectorSchema, State } from "../../api/gen/connection_pb.js";
+import type { ConnectionEvent } from "../../api/gen/connection_pb.js";
+import { callBy, connectionOn, createRecorder, eventsOf, requestOn } from "../../test/support/chain.ts";
+import type { CallContext } from "../chain.ts";
+import type { WithEvents } from "./begin.ts";
+import { createMonitorStore, monitor } from "./monitor.ts";
+import type { MonitorStore } from "./monitor.ts";
+
+const ALICE = "spiffe://example.org/alice";
+const BOB = "spiffe://example.org/bob";
+const EVERYTHING = create(MonitorScopeSelectorSchema);
+
+function subscribe(store: MonitorStore, viewer: string, selector = EVERYTHING) {
+  const stop = new AbortController();
+  const stream = store.subscribe(selector, viewer, stop.signal)[Symbol.asyncIterator]();
+  const next = async (): Promise<ConnectionEvent> => {
+    const { value, done } = await stream.next();
+    if (done === true) throw new Error("the stream ended");
+    return value;
+  };
+  return { next, stop, stream };
+}
+
+const own = (id: string) => connectionOn(["client", "me"], [`${id}-0`, id]);
+
+describe("the stream", () => {
+  test("begins with the present state, even when there is none", async () => {
+    const { next } = subscribe(createMonitorStore(), ALICE);
+    expect(await next()).toMatchObject({ type: ConnectionEventType.INITIAL_STATE_TRANSFER, connections: {} });
+  });
+
+  test("then tells of updates and deletions, by own ids", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    const { next } = subscribe(store, ALICE);
+    expect(Object.keys((await next()).connections)).toEqual(["1"]);
+    store.update(own("2"), ALICE);
+    store.delete("1");
+    expect(await next()).toMatchObject({
+      type: ConnectionEventType.UPDATE,
+      connections: { "2": { id: "2" } },
+    });
+    expect(await next()).toMatchObject({
+      type: ConnectionEventType.DELETE,
+      connections: { "1": { id: "1" } },
+    });
+  });
+
+  test("never shows anybody else's connection, whatever is asked for", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    const { next } = subscribe(store, BOB);
+    expect((await next()).connections).toEqual({});
+    store.update(own("1"), ALICE);
+    store.update(own("2"), BOB);
+    expect(Object.keys((await next()).connections)).toEqual(["2"]);
+  });
+
+  test("refuses a selector that names somebody else's connection", () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ id: "1" }] });
+    expect(() => store.subscribe(selector, BOB, AbortSignal.timeout(1000))).toThrow(
+      expect.objectContaining({ code: "PERMISSION_DENIED" }),
+    );
+  });
+
+  test("carries no token of any hop", async () => {
+    const store = createMonitorStore();
+    const connection = own("1");
+    for (const segment of connection.path?.pathSegments ?? []) segment.token = "secret";
+    store.update(connection, ALICE);
+    const event = await subscribe(store, ALICE).next();
+    expect(event.connections["1"]?.path?.pathSegments.map(({ token }) => token)).toEqual(["", ""]);
+    expect(connection.path?.pathSegments[0]?.token).toBe("secret");
+  });
+
+  test("shows what the selector asks for", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    store.update(own("2"), ALICE);
+    const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ id: "2-0" }] });
+    expect(Object.keys((await subscribe(store, ALICE, selector).next()).connections)).toEqual(["2"]);
+  });
+
+  test("ends with its signal and forgets its reader", async () => {
+    const { next, stop, stream } = subscribe(createMonitorStore(), ALICE);
+    await next();
+    const waiting = stream.next();
+    stop.abort();
+    expect(await waiting).toMatchObject({ done: true });
+  });
+
+  test("a reader that never reads is cut off", async () => {
+    const store = createMonitorStore();
+    const { next } = subscribe(store, ALICE);
+    await next();
+    for (let i = 0; i < 1100; i++) store.update(own(`${i}`), ALICE);
+    const drain = async () => {
+      for (;;) await next();
+    };
+    await expect(drain()).rejects.toMatchObject({ code: "ABORTED", reason: "slow-reader" });
+  });
+});
+
+describe("news of the next hop", () => {
+  test("DOWN is passed on with our own id and index", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    const { next } = subscribe(store, ALICE);
+    await next();
+    store.fromNextHop("1", { state: State.DOWN });
+    expect(await next()).toMatchObject({
+      type: ConnectionEventType.UPDATE,
+      connections: { "1": { id: "1", state: State.DOWN, path: { index: 1 } } },
+    });
+  });
+
+  test("nothing is told when nothing changed", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    const { next } = subscribe(store, ALICE);
+    await next();
+    store.fromNextHop("1", { state: State.UP });
+    store.fromNextHop("unknown", { state: State.DOWN });
+    store.fromNextHop("1", { state: State.DOWN });
+    expect((await next()).connections["1"]?.state).toBe(State.DOWN);
+  });
+
+  test("the path behind us is taken over, what is before us stays ours", () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    const next = connectionOn(["liar", "liar", "next"], ["x", "y", "n-1"]);
+    store.fromNextHop("1", { state: State.DOWN, next });
+    expect(store.get("1")?.path?.pathSegments.map(({ name, id }) => `${name}/${id}`)).toEqual([
+      "client/1-0",
+      "me/1",
+      "next/n-1",
+    ]);
+  });
+});
+
+describe("the element", () => {
+  const build = () => {
+    const store = createMonitorStore();
+    const recorder = createRecorder<CallContext & WithEvents>();
+    return { store, recorder, service: monitor(store)(recorder) };
+  };
+
+  test("publishes successes for their caller, and deletes on close even when closing further on fails", async () => {
+    const { store, recorder, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(ALICE)));
+    expect([...store.ids()]).toEqual(["me"]);
+    recorder.answer = () => Promise.reject(new Error("the next hop is gone"));
+    await expect(service.close(connectionOn(["client", "me"]), eventsOf(callBy(ALICE)))).rejects.toThrow(
+      "gone",
+    );
+    expect([...store.ids()]).toEqual([]);
+  });
+
+  test("a close that makes way for a new request is no deletion", async () => {
+    const { store, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(ALICE)));
+    await service.close(connectionOn(["client", "me"]), eventsOf(callBy(ALICE), { replacing: true }));
+    expect([...store.ids()]).toEqual(["me"]);
+  });
+});
