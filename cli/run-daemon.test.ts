@@ -6,6 +6,7 @@ import { expect, onTestFinished, test } from "vitest";
 
 const PRELUDE = `
   import { runDaemon } from ${JSON.stringify(join(import.meta.dirname, "run-daemon.ts"))};
+  import { NsmError } from ${JSON.stringify(join(import.meta.dirname, "../sdk/errors.ts"))};
   import { commonTable, text } from ${JSON.stringify(join(import.meta.dirname, "../sdk/config.ts"))};
   const table = { ...commonTable, name: text("NSM_NAME", undefined, "its name") };
   const run = async (start) =>
@@ -79,15 +80,29 @@ test("a daemon that cannot start says why once and exits 1", async () => {
   expect(daemon.output).toContain("no socket");
 });
 
-test("a stop while starting exits 0", async () => {
+test.for([
+  ["the signal's reason", "signal.reason"],
+  ["a cancellation of its own", `new NsmError("CANCELLED", "cancelled", "waiting was cancelled")`],
+  ["an abort of Node's", `new DOMException("aborted", "AbortError")`],
+])("a stop while starting exits 0 when the start fails with %s", async ([, reason]) => {
   const daemon = trial(`(config, { log, signal }) => new Promise((resolve, reject) => {
-    setInterval(() => undefined, 1000);
-    signal.addEventListener("abort", () => reject(signal.reason));
+    signal.addEventListener("abort", () => reject(${reason}));
     log.info("starting");
   })`);
   await daemon.says("starting");
   daemon.kill("SIGTERM");
   expect(await daemon.ended()).toBe(0);
+});
+
+test("a daemon that fails while it stops exits 1", async () => {
+  const daemon = trial(`async (config, { log }) => {
+    log.info("serving");
+    return { async [Symbol.asyncDispose]() { throw new Error("stuck device"); } };
+  }`);
+  await daemon.says("serving");
+  daemon.kill("SIGTERM");
+  expect(await daemon.ended()).toBe(1);
+  expect(daemon.output).toContain("stuck device");
 });
 
 test.for([

@@ -40,7 +40,7 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
     flushCompileCache();
     await aborted(stop);
   } catch (error) {
-    if (stop.aborted && error === stop.reason) return ExitCode.ok; // stopped while it was starting
+    if (stop.aborted && isCancellation(error)) return ExitCode.ok; // stopped while it was starting
     log.fatal(faultFields(error), "daemon failed");
     return ExitCode.failed;
   } finally {
@@ -89,6 +89,11 @@ function changeLevelOnSignals(log: Logger): void {
   const configured = log.level;
   process.on("SIGUSR1", () => (log.level = "trace"));
   process.on("SIGUSR2", () => (log.level = configured));
+}
+
+function isCancellation(error: unknown): boolean {
+  if (error instanceof NsmError) return error.code === "CANCELLED";
+  return error instanceof Error && error.name === "AbortError";
 }
 
 /** An error of ours says all in its message; anything else is a bug and needs its stack. */
