@@ -20,6 +20,7 @@ import type { ServerLimits } from "./limits.ts";
 import type { Peer } from "./peer.ts";
 import { descriptorOf, readPeerProcess } from "./process.ts";
 import type { OwnedProcess } from "./process.ts";
+import { expectAnswers } from "./tcp.ts";
 import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
 import type { Verify } from "./tls.ts";
 
@@ -70,6 +71,7 @@ export function createAcceptor(
       const server = tlsServer();
       const fd = descriptorOf(raw);
       const process = transport === "unix" ? readPeerProcess(raw) : undefined;
+      if (transport === "tcp") expectAnswers(raw);
       halfOpen.set(fd, { raw, process, sinceMs: clock.monotonic() });
       raw.once("close", () => {
         if (halfOpen.get(fd)?.raw === raw) halfOpen.delete(fd);

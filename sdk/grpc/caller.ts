@@ -33,6 +33,7 @@ export class CallInProgress implements Caller {
   readonly #onLeft: (reason: NsmError) => void;
   #controller: AbortController | undefined;
   #left: NsmError | undefined;
+  #isOver = false;
   #header: Metadata | undefined;
 
   /** `onLeft` is called at most once, before `finish`. */
@@ -44,7 +45,10 @@ export class CallInProgress implements Caller {
     this.isStream = "write" in call;
     this.#call = call;
     this.#onLeft = onLeft;
-    call.once("cancelled", () => this.leave(this.#whyCancelled()));
+    // grpc-js says so after the end of every call, too. Errors are made only where they matter: their stacks cost.
+    call.once("cancelled", () => {
+      if (!this.#isOver) this.leave(this.#whyCancelled());
+    });
   }
 
   /** Made when it is asked for: most unary handlers are done before anybody could leave. */
@@ -67,7 +71,8 @@ export class CallInProgress implements Caller {
 
   /** Ends the handler's work for that reason; nothing after `finish`. */
   leave(reason: NsmError): void {
-    if (this.#left) return;
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.#left = reason;
     this.#controller?.abort(reason);
     this.#onLeft(reason);
@@ -75,7 +80,7 @@ export class CallInProgress implements Caller {
 
   /** The handler is done: what happens to the stream from now on is no news to it. */
   finish(): void {
-    this.#left ??= new NsmError("CANCELLED", "call-ended", "the call has ended");
+    this.#isOver = true;
   }
 
   #whyCancelled(): NsmError {

@@ -15,6 +15,7 @@ import { NsmError, asNsmError } from "../errors.ts";
 import type { X509Snapshot } from "../spiffe/source.ts";
 import type { PeerProcess } from "./peer.ts";
 import { readPeerProcess } from "./process.ts";
+import { expectAnswers } from "./tcp.ts";
 import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
 import type { Verify } from "./tls.ts";
 
@@ -98,6 +99,7 @@ export class SessionCredentials extends ChannelCredentials {
     try {
       if (this.#closed) throw new NsmError("UNAVAILABLE", "session-closed", "the session is closed");
       const process = this.#options.isUnix ? readPeerProcess(raw) : undefined;
+      if (!this.#options.isUnix) expectAnswers(raw);
       raw.once("close", () => process?.[Symbol.dispose]());
       const socket = await handshake(raw, this.#context);
       const { id, leaf: certificate } = verifyPeer(

@@ -73,7 +73,8 @@ function openPath(owner: ForeignSocket["owner"], path: string): number {
   try {
     // Alive after the opening: so that root is this process's and not that of a successor with its pid.
     if (!owner.isAlive()) throw ended(owner.pid, path);
-    const fd = openInRoot(root, path, O_PATH | constants.O_NOFOLLOW);
+    // Without O_NOFOLLOW, with which the last link of the path would be opened itself instead of being refused.
+    const fd = openInRoot(root, path, O_PATH);
     if (fstatSync(fd).isSocket()) return fd;
     closeFd(fd);
     throw new NsmError(

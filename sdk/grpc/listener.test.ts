@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { failureOf, openBed, until } from "../../test/support/grpc.ts";
 import type { Bed } from "../../test/support/grpc.ts";
+import { startListener } from "../../test/support/listener-process.ts";
 import { openListener } from "./listener.ts";
 
 const isRoot = process.geteuid?.() === 0;
@@ -13,14 +14,9 @@ function listen(bed: Bed, name: string, mode = 0o666) {
   return openListener({ kind: "unix", path: join(bed.dir, name) }, mode, (socket) => socket.destroy());
 }
 
-/** A socket file whose listener has died: Node would remove its own, so it is bound by a child that is killed. */
+/** A socket file whose listener has died. */
 async function staleSocket(path: string): Promise<void> {
-  const { spawn } = await import("node:child_process");
-  const script = `require("net").createServer().listen(process.argv[1], () => console.log("up"))`;
-  const child = spawn(process.execPath, ["-e", script, path], { stdio: ["ignore", "pipe", "inherit"] });
-  await new Promise((resolve) => child.stdout.once("data", resolve));
-  child.kill("SIGKILL");
-  await new Promise((resolve) => child.once("close", resolve));
+  await (await startListener(path)).kill();
 }
 
 test("the socket file has the mode asked for, in a directory that is made, and is removed at the end", async () => {

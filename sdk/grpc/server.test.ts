@@ -14,7 +14,7 @@ import {
   HealthCheckResponse_ServingStatus as Serving,
 } from "../../api/gen/health_pb.js";
 import { NetworkService, NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
-import { failureOf, openBed, until } from "../../test/support/grpc.ts";
+import { descriptorCount, descriptorsFellTo, failureOf, openBed, until } from "../../test/support/grpc.ts";
 import type { Bed } from "../../test/support/grpc.ts";
 import { NsmError } from "../errors.ts";
 import type { SessionPool } from "./sessions.ts";
@@ -251,3 +251,61 @@ test("listeners and services refuse whom they are told to", async () => {
   const failure = await failureOf(pool.unary({ url: bed.url("closed") }, Request, request));
   expect(failure).toMatchObject({ code: "UNAVAILABLE", message: expect.stringContaining("may not accept") });
 });
+
+test("a server that stops refuses new calls, ends streams, lets unary calls finish for a while, and leaves nothing", async () => {
+  await using bed = await openBed();
+  const pool = bed.pool(await bed.source("/client"));
+  const before = await descriptorCount();
+  const ends: unknown[] = [];
+  let release: () => void = () => undefined;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  let running = 0;
+  const server = await bed.serve({
+    listen: [bed.url(), "tcp://127.0.0.1:0"],
+    service: {
+      request: async () => {
+        running++;
+        await released;
+        return create(ConnectionSchema, { id: "finished" });
+      },
+      close: (_, { signal }) => {
+        running++;
+        return new Promise((_, reject) =>
+          signal.addEventListener("abort", () => reject(new NsmError("ABORTED", "told-to-stop", "stopped"))),
+        );
+      },
+    },
+    monitor: (_, { signal }) => hang(() => signal, ends),
+  });
+  const target = { url: bed.url() };
+  const finishing = pool.unary(target, Request, request);
+  const hopeless = failureOf(pool.unary(target, Close, create(ConnectionSchema)));
+  const stream = pool.stream(target, Monitor, create(MonitorScopeSelectorSchema));
+  const watched = failureOf(stream.next());
+  await until("the calls", () => running === 2 && ends.length === 1);
+
+  const startMs = performance.now();
+  const closing = [server[Symbol.asyncDispose](), server[Symbol.asyncDispose]()];
+  expect(await watched).toMatchObject({ code: "UNAVAILABLE", reason: "draining" });
+  expect((await failureOf(pool.unary(target, Request, request))).code).toBe("UNAVAILABLE");
+  release();
+  expect((await finishing).response.id).toBe("finished");
+  expect(["UNAVAILABLE", "ABORTED"]).toContain((await hopeless).code);
+  await Promise.all(closing);
+  expect(performance.now() - startMs).toBeLessThan(2500);
+  await pool[Symbol.asyncDispose]();
+  expect(await descriptorsFellTo(before)).toBe(true);
+});
+
+/** Says that it runs, and yields nothing. */
+function hang(signalOf: () => AbortSignal, started: unknown[]): AsyncIterable<ConnectionEvent> {
+  return {
+    [Symbol.asyncIterator]: () => ({
+      async next() {
+        started.push("started");
+        await new Promise((resolve) => signalOf().addEventListener("abort", resolve, { once: true }));
+        return { value: undefined, done: true };
+      },
+    }),
+  };
+}

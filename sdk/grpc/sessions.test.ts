@@ -9,10 +9,11 @@ import { ConnectionEventSchema, ConnectionSchema, MonitorConnection } from "../.
 import type { ConnectionEvent } from "../../api/gen/connection_pb.js";
 import { NetworkService, NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
 import { makeAuthority } from "../../test/support/certificates.ts";
-import { descriptorCount, failureOf, openBed, until } from "../../test/support/grpc.ts";
+import { descriptorCount, descriptorsFellTo, failureOf, openBed, until } from "../../test/support/grpc.ts";
 import type { Bed, MonitorHandlers, ServiceHandlers } from "../../test/support/grpc.ts";
 import { makeSource } from "../../test/support/identity.ts";
 import { NsmError } from "../errors.ts";
+import type { Peer } from "./peer.ts";
 import type { CallContext, SessionPool, Target } from "./sessions.ts";
 
 const request = create(NetworkServiceRequestSchema);
@@ -266,22 +267,44 @@ test("who is not who it claims is refused before a request is sent", async () =>
 
 test("a session without calls is closed after its time and made again", async () => {
   await using bed = await openBed();
-  const sessions = new Set<string>();
+  const peers: Peer[] = [];
   await bed.serve({
     service: {
       request: (_, { peer }) => {
-        sessions.add(peer.session);
+        peers.push(peer);
         return Promise.resolve(create(ConnectionSchema));
       },
     },
   });
   const pool = bed.pool(await bed.source("/client"), { idleMs: 30 });
-  await until("a second session", async () => {
-    await ask(pool, { url: bed.url() });
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    return sessions.size > 1;
+  await ask(pool, { url: bed.url() });
+  await until("its end at the server", () => peers[0]?.process?.isAlive() === false);
+  await ask(pool, { url: bed.url() });
+  expect(peers[1]?.session).not.toBe(peers[0]?.session);
+});
+
+test("a server that ends sessions of a certain age breaks no call, and streams are told to move", async () => {
+  await using bed = await openBed();
+  const sessions = new Set<string>();
+  let calls = 0;
+  await bed.serve({
+    limits: { maxAgeMs: 50, maxAgeGraceMs: 2000 },
+    monitor: untilAborted((session) => sessions.add(session)),
   });
-  expect(sessions.size).toBe(2);
+  const pool = bed.pool(await bed.source("/client"));
+  const target = { url: bed.url() };
+  let replaced = 0;
+  const stream = pool.stream(target, MonitorConnection.method.monitorConnections, selector, {
+    onReplaced: () => replaced++,
+  });
+  await stream.next();
+  await until("the end of a few sessions", async () => {
+    await Promise.all(Array.from({ length: 8 }, () => ask(pool, target)));
+    calls += 8;
+    return calls > 1000 && replaced === 1;
+  });
+  await stream.return();
+  expect(sessions.size).toBe(1);
 });
 
 test("200 sessions, calls and streams leave no descriptor behind", async () => {
@@ -299,8 +322,7 @@ test("200 sessions, calls and streams leave no descriptor behind", async () => {
   await settledDescriptors();
   const before = await descriptorCount();
   for (let i = 0; i < 20; i++) await Promise.all(Array.from({ length: 10 }, round));
-  await until("as many descriptors as before", async () => (await descriptorCount()) <= before);
-  expect(await descriptorCount()).toBe(before);
+  expect(await descriptorsFellTo(before)).toBe(true);
 }, 60_000);
 
 async function settledDescriptors(): Promise<void> {

@@ -106,6 +106,12 @@ export async function descriptorCount(): Promise<number> {
   return (await readdir("/proc/self/fd")).length;
 }
 
+/** True as soon as no more descriptors than `before` are open; fails after 5 s. */
+export async function descriptorsFellTo(before: number): Promise<boolean> {
+  await until(`${before} descriptors`, async () => (await descriptorCount()) <= before);
+  return true;
+}
+
 /** Resolves when `condition` holds; fails with `what` after `timeoutMs`. */
 export async function until(
   what: string,

@@ -1,0 +1,48 @@
+import { Metadata } from "@grpc/grpc-js";
+import { expect, test } from "vitest";
+import { GrpcCode, NsmError } from "../errors.ts";
+import type { CodeName } from "../errors.ts";
+import { errorOfStatus, statusOf } from "./status.ts";
+
+const codes = Object.keys(GrpcCode).filter((name): name is CodeName => name !== "OK");
+
+test.each(codes)("%s survives both ways", (name) => {
+  const error = new NsmError(name, "some-reason", "what failed");
+  const status = statusOf(error);
+  expect(status.code).toBe(GrpcCode[error.code]);
+  expect(errorOfStatus(status, "unix:///s")).toMatchObject({
+    code: name,
+    reason: "some-reason",
+    message: "what failed",
+  });
+});
+
+test("an error that is not ours tells nothing", () => {
+  for (const error of [new Error("secret"), "secret", undefined])
+    expect(statusOf(error)).toEqual({ code: GrpcCode.INTERNAL, details: "internal error" });
+});
+
+test("a peer without our trailer gets the code as reason, and its address in the message", () => {
+  const status = { code: GrpcCode.PERMISSION_DENIED, details: "no sufficient privileges" };
+  expect(errorOfStatus(status, "tcp://h:1")).toMatchObject({
+    code: "PERMISSION_DENIED",
+    reason: "permission-denied",
+    message: "tcp://h:1: no sufficient privileges",
+  });
+});
+
+test("a reason that is no word, and a code that is none, are not taken over", () => {
+  const metadata = new Metadata();
+  metadata.set("nsm-reason", "not a word");
+  expect(errorOfStatus({ code: 99, details: "", metadata }, "u")).toMatchObject({
+    code: "UNKNOWN",
+    reason: "unknown",
+  });
+  expect(errorOfStatus(new TypeError("what"), "u")).toMatchObject({ code: "INTERNAL" });
+});
+
+test("long texts are cut and half surrogate pairs replaced, or grpc-js would throw", () => {
+  const { details } = statusOf(new NsmError("ABORTED", "a", `${"x".repeat(2047)}😀`));
+  expect(details).toHaveLength(2048);
+  expect(() => encodeURI(details)).not.toThrow();
+});
