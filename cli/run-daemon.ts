@@ -5,7 +5,6 @@ import type { Environment } from "../sdk/config.ts";
 import type { Daemon } from "../sdk/daemon.ts";
 import { createLogger } from "../sdk/log.ts";
 import type { Logger } from "../sdk/log.ts";
-import { flushCompileCache } from "node:module";
 import { ExitCode } from "./exit-code.ts";
 
 /** How long a daemon may take to stop after SIGTERM or SIGINT. */
@@ -37,7 +36,6 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
   try {
     await using resources = new AsyncDisposableStack();
     resources.use(await daemon.start(config, { signal: stop, log }));
-    flushCompileCache();
     await aborted(stop);
   } catch (error) {
     if (stop.aborted && isCancellation(error)) return ExitCode.ok; // stopped while it was starting

@@ -17,6 +17,7 @@ import type { StartedPart } from "./start.ts";
 import type { Story } from "./story.ts";
 import { CLIENT, FOLDERS, PLACES, namespaceOf, topologyOf, underlay } from "./topology.ts";
 import type { MechanismName, Topology, WantedWire } from "./topology.ts";
+import { warmUp } from "./warm-up.ts";
 import { medianOf, parseEstablished, pingWire, readDevices } from "./wires.ts";
 import type { Established } from "./wires.ts";
 
@@ -123,7 +124,9 @@ async function bringUp(
 ): Promise<Pick<RunReport, "firstPingMs" | "wires">> {
   story.step(`run ${topology.run}, recorded in ${topology.folder}`);
   for (const folder of FOLDERS) mkdirSync(join(topology.folder, folder), { mode: 0o700 });
-  await makeNamespaces(topology, markedEnvironment(topology.run));
+  const namespaces = makeNamespaces(topology, markedEnvironment(topology.run));
+  const [warmed] = await Promise.all([warmUp(), namespaces]);
+  if (warmed) story.step("compiled the daemons, once for this checkout");
   story.step(`node1 (${underlay.node1}) and node2 (${underlay.node2}) joined, ${wanted.length + 1} pods`);
   signal.throwIfAborted();
 
