@@ -23,7 +23,14 @@ import type { Netns, NetnsRef } from "./netns.ts";
 import { observeEnd, readLink } from "./observe.ts";
 import type { Wanted, WantedEnd } from "./plan.ts";
 import { prepareSysctls } from "./sysctl.ts";
-import { createTunnel, forgetTunnel, readyTunnel, tunnelFits, updateTunnel } from "./tunnel-device.ts";
+import {
+  admitPeer,
+  createTunnel,
+  forgetTunnel,
+  readyTunnel,
+  tunnelFits,
+  updateTunnel,
+} from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
 import type { Side } from "./wire.ts";
 
@@ -87,12 +94,12 @@ export async function applyWire(
 }
 
 /** Deletes devices wherever they still are; done when the kernel is. A device or namespace that is gone is fine. */
-export async function removeDevices(devices: readonly Device[]): Promise<void> {
+export async function removeDevices(devices: readonly Omit<Device, "side">[]): Promise<void> {
   for (const device of devices) {
     using netns = findNetns(device.netns);
     if (netns === undefined) continue;
     using socket = openNetlink("route", netns.fd);
-    const link = await readLink(socket, device);
+    const link = await readLink(socket, { ifindex: device.ifindex });
     if (link === undefined || (link.alias !== device.alias && link.name !== device.name)) continue;
     const [refusal] = await socket.batch([deleteLink(device.ifindex)]);
     if (refusal && !isKernelError(refusal, "ENODEV")) throw explainRefusal(refusal, device.wireId);
@@ -111,7 +118,7 @@ async function fittingLinks(
     const device = known.find(
       ({ side, netns, name }) => side === end.side && netns.inode === end.netns.inode && name === end.name,
     );
-    const link = device && (await readLink(socket, device));
+    const link = device && (await readLink(socket, { ifindex: device.ifindex }));
     if (link === undefined || link.name !== end.name || link.alias !== end.alias) return undefined;
     links.push(link);
   }
@@ -145,7 +152,7 @@ async function update(
 
 /** Best effort on the way out of a failure: the failure is what the caller must hear of. */
 async function restore(pod: Pod, before: FoundEnd): Promise<void> {
-  const link = await readLink(pod.socket, before.link);
+  const link = await readLink(pod.socket, { ifindex: before.link.ifindex });
   if (link === undefined) return;
   const { alias, mtu, mac } = before.link;
   const past: WantedEnd = { ...pod.wanted, ...before, alias, mtu, mac, noAddressGeneration: false };
@@ -163,6 +170,7 @@ async function createWire(
   const devices = devicesOf(wanted, indexes);
   try {
     for (const { wanted: end, netns } of pods) prepareSysctls(netns.fd, end.name, wantsIpv6(end));
+    await admitPeer(options.drivers, wanted);
     await Promise.all(pods.map((pod, i) => change(pod, freshEnd(at(indexes, i), pod.wanted))));
     await readyTunnel(options.drivers, wanted, signal);
     for (const { wanted: end } of pods) requireAlive(end.netns);

@@ -95,7 +95,16 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
   const group = ownGroup();
   const wireguard = await openWireguard();
   const driver = wireguard.mode === "none" ? undefined : wireguard.driver;
-  const { devices: recovered, foreignVnis } = await scan(group, driver);
+  const { devices: recovered, halfMade, foreignVnis } = await scan(group, driver);
+  await removeDevices(
+    halfMade.map(({ netns, interfaceName: name, ifindex }) => ({
+      wireId: name,
+      netns,
+      name,
+      ifindex,
+      alias: "",
+    })),
+  );
   const vxlan = await openVxlan(recovered, options.vxlanUnfiltered ?? false);
   const drivers: TunnelDrivers = { filter: vxlan.filter, wireguard: driver };
   if (recovered.length > 0) log.info({ devices: recovered.length }, "found devices of an earlier life");
@@ -207,7 +216,7 @@ async function isThere({ ends }: Wanted, { devices }: Applied): Promise<boolean>
   if (end === undefined || device === undefined) return false;
   using netns = openNetns(end.netns);
   using socket = openNetlink("route", netns.fd);
-  const link = await readLink(socket, device);
+  const link = await readLink(socket, { ifindex: device.ifindex });
   return link?.alias === device.alias && link.name === device.name;
 }
 

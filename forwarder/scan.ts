@@ -10,6 +10,8 @@ import type { WireguardDriver } from "./wireguard/driver.ts";
 
 export interface Scan {
   readonly devices: FoundDevice[];
+  /** Ours by their group, but not marked yet when the earlier life ended. */
+  readonly halfMade: Pick<FoundDevice, "netns" | "interfaceName" | "ifindex">[];
   /** VNIs of all VXLAN devices that are not ours. */
   readonly foreignVnis: Set<number>;
 }
@@ -27,6 +29,7 @@ export function ownGroup(): number {
 
 export async function scan(group: number, wireguard: WireguardDriver | undefined): Promise<Scan> {
   const devices: FoundDevice[] = [];
+  const halfMade: Scan["halfMade"] = [];
   const foreignVnis = new Set<number>();
   for (const link of await readLinks()) noteVni(link, foreignVnis);
   for (const { ref, path } of listNetns()) {
@@ -34,11 +37,13 @@ export async function scan(group: number, wireguard: WireguardDriver | undefined
     if (netns?.inode !== ref.inode) continue;
     for (const link of await readLinks(netns.fd)) {
       const device = link.group === group ? await describe(link, ref, netns, wireguard) : undefined;
-      if (device === undefined) noteVni(link, foreignVnis);
-      else devices.push(device);
+      if (device !== undefined) devices.push(device);
+      else if (link.group !== group) noteVni(link, foreignVnis);
+      else if (link.alias === "")
+        halfMade.push({ netns: ref, interfaceName: link.name, ifindex: link.ifindex });
     }
   }
-  return { devices, foreignVnis };
+  return { devices, halfMade, foreignVnis };
 }
 
 async function readLinks(netnsFd?: number): Promise<Link[]> {

@@ -14,9 +14,9 @@ export interface TunnelDrivers {
   readonly wireguard: WireguardDriver | undefined;
 }
 
-/** Down and configured. The filter knows the peer before the device can hear anybody. */
+/** Down and configured. */
 export async function createTunnel(
-  { filter, wireguard }: TunnelDrivers,
+  { wireguard }: TunnelDrivers,
   { wireId, link }: Wanted,
   device: NewDevice,
 ): Promise<void> {
@@ -24,7 +24,6 @@ export async function createTunnel(
     case "veth":
       throw new Error("a veth pair is no tunnel");
     case "vxlan": {
-      await filter?.allow(wireId, link);
       using node = openNetlink("route");
       await node.execute(newVxlan(device, link));
       break;
@@ -32,6 +31,11 @@ export async function createTunnel(
     case "wireguard":
       await required(wireguard).create(wireId, device, link);
   }
+}
+
+/** Between creation, which proves that the VNI is ours, and up: the filter knows the peer before the device can hear anybody. */
+export async function admitPeer({ filter }: TunnelDrivers, { wireId, link }: Wanted): Promise<void> {
+  if (link.kind === "vxlan") await filter?.allow(wireId, link);
 }
 
 /** True when an existing link is the wanted tunnel, or can become it without being made anew. */
@@ -63,14 +67,15 @@ export async function tunnelFits(
 
 /** Makes an existing, fitting tunnel equal to what is wanted. */
 export async function updateTunnel(
-  { filter, wireguard }: TunnelDrivers,
-  { wireId, link }: Wanted,
+  drivers: TunnelDrivers,
+  wanted: Wanted,
   netns: Netns,
   ifindex: number,
 ): Promise<void> {
-  if (link.kind === "vxlan") await filter?.allow(wireId, link);
+  const { wireId, link } = wanted;
+  await admitPeer(drivers, wanted);
   if (link.kind !== "wireguard") return;
-  const driver = required(wireguard);
+  const driver = required(drivers.wireguard);
   const state = await driver.read(wireId, netns, ifindex);
   if (state === undefined || !isConfigured(state, link)) await driver.configure(wireId, netns, ifindex, link);
 }

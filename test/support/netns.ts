@@ -44,7 +44,7 @@ export function createNamespace(label: string): Namespace {
   const kill = async () => {
     if (!alive) return;
     alive = false;
-    const ended = once(holder, "exit");
+    const ended = holder.exitCode ?? holder.signalCode ?? once(holder, "exit");
     holder.kill("SIGKILL");
     await ended;
     execFileSync("ip", ["netns", "del", name]);
@@ -69,7 +69,12 @@ export function createNamespace(label: string): Namespace {
 }
 
 /** Joins two namespaces by a veth pair, as an underlay between nodes. `prefix` 10.9.0 gives 10.9.0.1 and 10.9.0.2, and fd09::1 and ::2. */
-export function joinNamespaces(a: Namespace, b: Namespace, prefix = "10.9.0", mtu = 1500): void {
+export async function joinNamespaces(
+  a: Namespace,
+  b: Namespace,
+  prefix = "10.9.0",
+  mtu = 1500,
+): Promise<void> {
   execFileSync("ip", [
     ..."link add u0 mtu".split(" "),
     String(mtu),
@@ -78,8 +83,16 @@ export function joinNamespaces(a: Namespace, b: Namespace, prefix = "10.9.0", mt
   for (const [i, ns] of [a, b].entries()) {
     ns.ip(`addr add ${prefix}.${i + 1}/24 dev u0`);
     ns.ip(`addr add fd09::${i + 1}/64 dev u0 nodad`);
+    ns.ip("link set u0 addrgenmode none");
     ns.ip("link set u0 up");
   }
+  // The kernel settles carrier and multicast routes a little later, which an inventory would see.
+  for (const ns of [a, b])
+    await eventually(
+      "the underlay is up",
+      () =>
+        ns.ip("link show u0").includes("state UP") && ns.ip("-6 route show table all").includes("multicast"),
+    );
 }
 
 /** What a namespace holds, one line each, without counters: for leak checks. */
