@@ -24,6 +24,8 @@ import { errorOfStatus, statusOf } from "./status.ts";
 const MAX_MESSAGE_BYTES = 1024 * 1024;
 const MAX_STREAMS_PER_CONNECTION = 100;
 const MAX_CONNECTIONS = 4096;
+/** A connection without calls is closed after this. */
+const IDLE_MS = 60_000;
 /** So that one process cannot take all connections. */
 const MAX_CONNECTIONS_PER_PROCESS = 64;
 
@@ -56,6 +58,7 @@ export async function openPlainServer<S extends TypedService>(
   const grpc = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_concurrent_streams": MAX_STREAMS_PER_CONNECTION,
+    "grpc.max_connection_idle_ms": IDLE_MS,
   });
   stack.defer(() => grpc.forceShutdown());
   grpc.addService(

@@ -99,10 +99,10 @@ export interface TestAuthority {
   readonly ca: Holder;
   /** Trust in this domain only. */
   readonly bundles: ReadonlyMap<string, readonly X509Certificate[]>;
-  /** A snapshot as the Workload API would give it; `path` begins with a slash. */
+  /** A snapshot as the Workload API would give it; `path` begins with a slash. `as` is a forged id instead. */
   issue(
     path: string,
-    options?: { readonly generation?: number; readonly lifetimeMs?: number },
+    options?: { readonly generation?: number; readonly lifetimeMs?: number; readonly as?: string },
   ): Promise<X509Snapshot>;
 }
 
@@ -113,8 +113,8 @@ export async function makeAuthority(trustDomain: string): Promise<TestAuthority>
     trustDomain,
     ca,
     bundles,
-    async issue(path, { generation = 1, lifetimeMs = 3_600_000 } = {}) {
-      const id = `spiffe://${trustDomain}${path}`;
+    async issue(path, { generation = 1, lifetimeMs = 3_600_000, as } = {}) {
+      const id = as ?? `spiffe://${trustDomain}${path}`;
       const notAfterMs = Date.now() + lifetimeMs;
       const leaf = await makeCertificate({ issuer: ca, extensions: svidExtensions(id), notAfterMs });
       return { generation, svid: svidOf(id, leaf), bundles };
