@@ -1,5 +1,6 @@
 /** The registrations file, kept up to date: read at start, and again whenever it changes. */
 import { watch } from "node:fs";
+import type { FSWatcher } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import type { Clock } from "../sdk/clock.ts";
@@ -30,7 +31,7 @@ export interface RegistrationsOptions {
  * PERMISSION_DENIED `unsafe-registrations`); later on such a file is logged once and the last good one stays in force.
  */
 export async function openRegistrations(options: RegistrationsOptions): Promise<Registrations> {
-  const { path, log, clock } = options;
+  const { path, log } = options;
   const listeners = new Set<() => void>();
   let text = await readSafely(path);
   let registrations = parse(text, options);
@@ -51,7 +52,7 @@ export async function openRegistrations(options: RegistrationsOptions): Promise<
       log.error({ err, path }, "registrations cannot be used, the last good ones stay in force");
     }
   };
-  const watcher = watchFile(path, clock, refresh);
+  const watcher = watchFile(options, refresh);
   return {
     path,
     current: () => registrations,
@@ -100,7 +101,10 @@ async function readSafely(path: string): Promise<string> {
 }
 
 /** Calls `changed` after anything happened to the file, one call at a time. */
-function watchFile(path: string, clock: Clock, changed: () => Promise<void>): AsyncDisposable {
+function watchFile(
+  { path, log, clock }: RegistrationsOptions,
+  changed: () => Promise<void>,
+): AsyncDisposable {
   let isClosed = false;
   let running: Promise<void> | undefined;
   let isStale = false;
@@ -121,19 +125,28 @@ function watchFile(path: string, clock: Clock, changed: () => Promise<void>): As
     trigger();
     if (!isClosed) timer = clock.timer(POLL_MS, poll);
   };
-  // The directory, because editors and ConfigMaps replace the file instead of writing it.
-  const watcher = watch(dirname(path), { persistent: false }, (_, name) => {
-    if (name === null || name === basename(path) || name === "..data") trigger();
-  });
-  // Polling goes on without notifications.
-  watcher.on("error", () => watcher.close());
+  const watcher = watchDirectory(path, trigger, log);
   timer = clock.timer(POLL_MS, poll);
   return {
     async [Symbol.asyncDispose]() {
       isClosed = true;
-      watcher.close();
+      watcher?.close();
       timer?.[Symbol.dispose]();
       await running;
     },
   };
+}
+
+/** The directory, because editors and ConfigMaps replace the file instead of writing it. Without it, polling does. */
+function watchDirectory(path: string, changed: () => void, log: Logger): FSWatcher | undefined {
+  try {
+    const watcher = watch(dirname(path), { persistent: false }, (_, name) => {
+      if (name === null || name === basename(path) || name === "..data") changed();
+    });
+    watcher.on("error", (err) => log.warn({ err, path }, "registrations are polled only"));
+    return watcher;
+  } catch (err) {
+    log.warn({ err, path }, "registrations are polled only");
+    return undefined;
+  }
 }

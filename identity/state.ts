@@ -2,8 +2,9 @@
  * The authority's keys on disk: one file, 0600 in a directory 0700, replaced as a whole. Whoever reads it can be anybody in the
  * trust domain; whoever loses it must start every workload again.
  */
-import { lstat, mkdir, open, readFile, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { randomUUID } from "node:crypto";
+import { link, lstat, mkdir, open, readFile, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { NsmError, errnoOf, messageOf } from "../sdk/errors.ts";
 
@@ -34,12 +35,12 @@ export async function loadState(
 ): Promise<State> {
   await prepareDirectory(directory);
   const path = join(directory, FILE);
-  const saved = await readState(path);
+  let saved = await readState(path);
   if (saved === undefined) {
-    const state = await create();
-    await writeState(path, state);
-    return state;
+    await writeState(path, await create());
+    saved = await readState(path);
   }
+  if (saved === undefined) throw badState(`${path} has disappeared`);
   if (saved.trustDomain !== trustDomain)
     throw new NsmError(
       "FAILED_PRECONDITION",
@@ -51,6 +52,7 @@ export async function loadState(
 
 async function prepareDirectory(directory: string): Promise<void> {
   try {
+    await mkdir(dirname(directory), { recursive: true, mode: 0o755 });
     await mkdir(directory, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw badState(`${directory} cannot be made: ${messageOf(error)}; set NSM_IDENTITY_STATE_DIR`, error);
@@ -83,17 +85,22 @@ async function readState(path: string): Promise<State | undefined> {
   }
 }
 
-/** Never a half-written file, also after a power failure. */
+/** Never a half-written file, also after a power failure; the first one stays when two processes begin at once. */
 async function writeState(path: string, state: State): Promise<void> {
-  const draft = `${path}.new`;
-  await rm(draft, { force: true });
-  {
-    await using file = await open(draft, "wx", 0o600);
-    await file.writeFile(JSON.stringify(state, undefined, 2));
-    await file.sync();
+  const draft = `${path}.${randomUUID()}`;
+  try {
+    {
+      await using file = await open(draft, "wx", 0o600);
+      await file.writeFile(JSON.stringify(state, undefined, 2));
+      await file.sync();
+    }
+    await link(draft, path);
+  } catch (error) {
+    if (errnoOf(error) !== "EEXIST") throw badState(`${path} cannot be written: ${messageOf(error)}`, error);
+  } finally {
+    await rm(draft, { force: true });
   }
-  await rename(draft, path);
-  await using directory = await open(join(path, ".."), "r");
+  await using directory = await open(dirname(path), "r");
   await directory.sync();
 }
 

@@ -18,14 +18,17 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { PlainCall } from "../sdk/grpc/plain.ts";
 import type { Calls } from "../sdk/grpc/service.ts";
 import type { Logger } from "../sdk/log.ts";
+import { LruMap } from "../sdk/lru.ts";
 import { trustDomainId } from "../sdk/spiffe/id.ts";
 import { verifyJwtSvid } from "../sdk/spiffe/jwt.ts";
 import { findRegistration, readCaller } from "./attest.ts";
+import type { Caller } from "./attest.ts";
 import type { Authority } from "./authority.ts";
 import type { Registrations } from "./registrations-file.ts";
 import type { Svids } from "./svids.ts";
 
 const LEAST_PAUSE_MS = 10;
+const MAX_KINDS_OF_CALLERS = 1024;
 
 export interface WorkloadApiParts {
   readonly authority: Authority;
@@ -37,6 +40,7 @@ export interface WorkloadApiParts {
 
 export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeWorkloadAPI, PlainCall> {
   const { authority, registrations, svids, clock, log } = parts;
+  const refusals = createRefusalLog(log);
   const domain = trustDomainId(authority.trustDomain);
   const jwtBundle = Buffer.from(
     JSON.stringify({ keys: authority.jwtKeys.map((key) => ({ ...key, use: "jwt-svid" })) }),
@@ -45,9 +49,13 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
 
   const identify = (call: PlainCall): string => {
     checkMetadata(call);
-    const { id } = findRegistration(readCaller(call.caller), registrations.current(), registrations.path);
-    log.debug({ peer: id, pid: call.caller.pid }, "caller attested");
-    return id;
+    const caller = readCaller(call.caller);
+    try {
+      return findRegistration(caller, registrations.current(), registrations.path).id;
+    } catch (err) {
+      refusals.log(caller, err);
+      throw err;
+    }
   };
   /** Yields `answer` of the caller's identity again after each change that may concern it, unless it is the same. */
   async function* follow<T extends { readonly key: unknown; readonly untilMs: number }>(
@@ -131,6 +139,18 @@ function checkMetadata({ metadata }: PlainCall): void {
       "no-security-header",
       "metadata workload.spiffe.io: true is required",
     );
+}
+
+/** Each kind of caller is logged once, however often it asks: what a refused process does must not fill the log. */
+function createRefusalLog(log: Logger) {
+  const logged = new LruMap<string, true>(MAX_KINDS_OF_CALLERS);
+  return {
+    log({ uid, gid, netns, cgroup }: Caller, err: unknown): void {
+      const kind = [uid, gid, netns?.ino, cgroup].join();
+      if (logged.get(kind) === undefined) log.warn({ err }, "caller refused");
+      logged.set(kind, true);
+    },
+  };
 }
 
 interface Change extends Disposable {

@@ -59,9 +59,10 @@ export async function openLive<M, T>(options: LiveOptions<M, T>): Promise<Live<T
   const listeners = new Set<(value: T) => void>();
   const started = Promise.withResolvers<void>();
   let state: State<T> = { kind: "waiting", fault: undefined };
+  // Outlives a withdrawal, so that the next value can be counted on from it.
+  let previous: T | undefined;
 
   const take = (message: M) => {
-    const previous = state.kind === "ready" ? state.value : undefined;
     let value: T;
     try {
       value = options.read(message, previous);
@@ -70,9 +71,11 @@ export async function openLive<M, T>(options: LiveOptions<M, T>): Promise<Live<T
       log.error({ err, socket }, `bad ${what} message from the Workload API, it is discarded`);
       return;
     }
+    const isChange = state.kind !== "ready" || value !== previous;
     state = { kind: "ready", value };
+    previous = value;
     started.resolve();
-    if (value !== previous) for (const listener of listeners) notify(listener, value, log);
+    if (isChange) for (const listener of listeners) notify(listener, value, log);
   };
 
   const fail = (fault: NsmError) => {

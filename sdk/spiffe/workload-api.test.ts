@@ -264,7 +264,7 @@ describe("streams", () => {
       ),
     );
     grant.resolve();
-    await vi.waitFor(() => expect(source.current().svid.id).toBe("spiffe://a.test/x"), { timeout: 5000 });
+    await generation(source, 2);
   });
 
   test("that never begin are given up after 10 s and opened again", async () => {
