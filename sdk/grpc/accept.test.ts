@@ -85,28 +85,32 @@ test("plaintext, no certificate, no ALPN and old TLS get no session; tickets are
     expect(await resumed(bed, own, maxVersion)).toBe(false);
 });
 
-test("a flood of silent connections is bounded and locks nobody out", async () => {
-  await using bed = await openBed();
-  await bed.serve({ limits: { maxHalfOpen: 8, handshakeMs: 500 } });
-  const open = new Set<Socket>();
-  const flood = () => {
-    const socket = connectSocket(pathOf(bed.url()));
-    open.add(socket);
-    socket.once("close", () => open.delete(socket)).on("error", () => undefined);
-    socket.resume();
-  };
-  for (let i = 0; i < 40; i++) flood();
-  await until("the excess closed", () => open.size <= 8);
-  // Those that are silent for a while make room.
-  const source = await bed.source("/client");
-  await until("a session in the flood", async () => {
-    flood();
-    const answer = await ask(bed, bed.pool(source)).catch(() => undefined);
-    return answer !== undefined;
-  });
-  await until("the rest timed out", () => open.size === 0);
-  expect((await ask(bed, bed.pool(source))).response.id).toBe("spiffe://example.org/client");
-});
+test.each([0, 1])(
+  "a flood of connections that send %d bytes is bounded and locks nobody out",
+  async (bytes) => {
+    await using bed = await openBed();
+    await bed.serve({ limits: { maxHalfOpen: 8, handshakeMs: 1000 } });
+    const open = new Set<Socket>();
+    const flood = () => {
+      const socket = connectSocket(pathOf(bed.url()));
+      open.add(socket);
+      socket.once("close", () => open.delete(socket)).on("error", () => undefined);
+      socket.resume();
+      socket.write(Buffer.alloc(bytes, 0x16));
+    };
+    for (let i = 0; i < 40; i++) flood();
+    await until("the excess closed", () => open.size <= 8);
+    // Those that are silent for a while make room.
+    const source = await bed.source("/client");
+    await until("a session in the flood", async () => {
+      flood();
+      const answer = await ask(bed, bed.pool(source)).catch(() => undefined);
+      return answer !== undefined;
+    });
+    await until("the rest timed out", () => open.size === 0);
+    expect((await ask(bed, bed.pool(source))).response.id).toBe("spiffe://example.org/client");
+  },
+);
 
 /** Whether a handshake with these changes gets as far as the server's HTTP/2 settings. */
 async function http2Reached(bed: Bed, own: X509Snapshot, change: ConnectionOptions): Promise<boolean> {

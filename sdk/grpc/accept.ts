@@ -24,8 +24,9 @@ import { expectAnswers } from "./tcp.ts";
 import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
 import type { Verify } from "./tls.ts";
 
-/** A connection that sent nothing for this long may be dropped for a newer one when too many are half-open. */
+/** When too many are half-open, one of this age is dropped for a new one: first one that has not sent a byte. */
 const SILENT_MS = 100;
+const SLOW_MS = 500;
 
 /** Says whether a verified peer may have a session or call a service; a false one gets PERMISSION_DENIED. */
 export type Authorize = (peer: Peer) => boolean;
@@ -79,23 +80,22 @@ export function createAcceptor(
       });
       server.emit("connection", raw);
     } catch (err) {
-      log.info({ err }, "connection refused");
+      log.debug({ err }, "connection refused");
       raw.destroy();
     }
   }
 
-  /** Silent connections make room for new ones, so that a flood of them locks nobody out. */
+  /** Idlers make room for newcomers, so that a flood of them locks nobody out. */
   function makeRoom(): boolean {
     if (halfOpen.size < limits.maxHalfOpen) return true;
     const now = clock.monotonic();
-    for (const [fd, { raw, sinceMs }] of halfOpen) {
-      if (now - sinceMs < SILENT_MS) return false;
-      if (raw.bytesRead > 0) continue;
-      halfOpen.delete(fd);
-      raw.destroy();
-      return true;
-    }
-    return false;
+    const idler =
+      halfOpen.entries().find(([, { raw, sinceMs }]) => now - sinceMs > SILENT_MS && raw.bytesRead === 0) ??
+      halfOpen.entries().find(([, { sinceMs }]) => now - sinceMs > SLOW_MS);
+    if (idler === undefined) return false;
+    halfOpen.delete(idler[0]);
+    idler[1].raw.destroy();
+    return true;
   }
 
   function tlsServer(): TlsServer {
@@ -107,20 +107,21 @@ export function createAcceptor(
 
   function handshakeDone(own: X509Snapshot, socket: TLSSocket): void {
     socket.on("error", (err) => log.debug({ err }, "connection failed"));
-    const fd = descriptorOf(socket);
-    const half = halfOpen.get(fd);
-    halfOpen.delete(fd);
-    const { process } = half ?? {};
+    let half: HalfOpen | undefined;
     try {
+      const fd = descriptorOf(socket);
+      half = halfOpen.get(fd);
+      halfOpen.delete(fd);
       if (half === undefined || closed) throw new NsmError("UNAVAILABLE", "draining", "the server stops");
       const { id, leaf } = verifyPeer(socket, own, verify, clock.now());
       const session = `conn-${++lastSession}`;
+      const { process } = half;
       const peer: Peer = { session, spiffeId: id, certificate: leaf, own, transport, process };
       if (authorize && !authorize(peer))
         throw new NsmError("PERMISSION_DENIED", "peer-refused", `${id} may not connect here`);
       onSession(peer, socket);
     } catch (err) {
-      log.warn({ err, pid: process?.pid, uid: process?.uid }, "session refused");
+      log.warn({ err, pid: half?.process?.pid, uid: half?.process?.uid }, "session refused");
       socket.destroy();
     }
   }
@@ -151,7 +152,7 @@ function createTlsServer(
   });
   server.on("secureConnection", (socket) => onSecure(own, socket));
   server.on("tlsClientError", (err, socket) => {
-    log.info({ err }, "handshake failed");
+    log.debug({ err }, "handshake failed");
     socket.destroy();
   });
   return server;

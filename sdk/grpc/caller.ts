@@ -13,7 +13,7 @@ export interface Header {
 export interface Caller {
   readonly peer: Peer;
   readonly metadata: Header;
-  /** Aborted with an NsmError when the caller leaves, its deadline passes, or the server stops. */
+  /** Aborted with an NsmError when the caller leaves, its deadline passes, the server stops, and after the end of a stream. */
   readonly signal: AbortSignal;
   /** Wall clock, milliseconds since 1970; undefined when the caller set none. */
   readonly deadlineMs: number | undefined;
@@ -78,9 +78,11 @@ export class CallInProgress implements Caller {
     this.#onLeft(reason);
   }
 
-  /** The handler is done: what happens to the stream from now on is no news to it. */
+  /** The handler is done: what happens from now on is no news to it. What a stream left behind may still want to know. */
   finish(): void {
+    if (this.#isOver) return;
     this.#isOver = true;
+    if (this.isStream) this.#controller?.abort(new NsmError("CANCELLED", "call-ended", "the call has ended"));
   }
 
   #whyCancelled(): NsmError {
