@@ -9,23 +9,17 @@
  * a newer SVID, when its connection breaks, and when the server sends GOAWAY. It never becomes ready again.
  */
 import type { X509Certificate } from "node:crypto";
-import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
-import { Client, Metadata, connectivityState } from "@grpc/grpc-js";
-import type { CallOptions, ClientReadableStream } from "@grpc/grpc-js";
+import { Client, connectivityState } from "@grpc/grpc-js";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import type { X509Snapshot } from "../spiffe/source.ts";
 import { formatAddress, grpcTarget } from "./address.ts";
 import type { Address } from "./address.ts";
-import { headerOf } from "./caller.ts";
-import type { Header } from "./caller.ts";
+import { Calls } from "./calls.ts";
 import { SessionCredentials } from "./connector.ts";
 import type { ServerIdentity } from "./connector.ts";
 import type { ClientLimits } from "./limits.ts";
 import type { PeerProcess } from "./peer.ts";
-import { methodDefinition } from "./service.ts";
-import type { Method } from "./service.ts";
-import { errorOfStatus } from "./status.ts";
 import type { Verify } from "./tls.ts";
 
 /** What a call needs to know of its session before it sends anything. */
@@ -53,28 +47,11 @@ export interface SessionOptions {
   readonly onClose: () => void;
 }
 
-/** How one call is made; all of it is known to be final. */
-export interface CallSettings {
-  readonly metadata: Readonly<Record<string, string>>;
-  /** Wall clock, milliseconds since 1970. */
-  readonly deadlineMs: number | undefined;
-  readonly signal: AbortSignal | undefined;
-  /** For streams: the session leaves; whoever needs the stream opens it again, on the next session. */
-  readonly onReplaced: (() => void) | undefined;
-}
-
 type State =
   | { readonly kind: "connecting" }
   | { readonly kind: "ready"; readonly info: SessionInfo }
   | { readonly kind: "leaving" }
   | { readonly kind: "closed" };
-
-/** A call in progress, as the session sees it. */
-interface OpenCall {
-  readonly onReplaced: (() => void) | undefined;
-  /** Ends it with that error. */
-  end(error: NsmError): void;
-}
 
 export class Session {
   readonly own: X509Snapshot;
@@ -84,7 +61,7 @@ export class Session {
   readonly #url: string;
   readonly #credentials: SessionCredentials;
   readonly #client: Client;
-  readonly #calls = new Set<OpenCall>();
+  readonly #calls: Calls;
   #state: State = { kind: "connecting" };
   #timer: Disposable;
   #lastUsedMs: number;
@@ -105,6 +82,7 @@ export class Session {
       url: this.#url,
     });
     this.#client = new Client(grpcTarget(address), this.#credentials, channelOptions(limits));
+    this.#calls = new Calls(this.#client, this.#url, () => this.#callDone());
     this.ready = new Promise((resolve, reject) => {
       this.#settleReady = (outcome) => (outcome instanceof NsmError ? reject(outcome) : resolve(outcome));
     });
@@ -127,72 +105,9 @@ export class Session {
     return this.#state.kind === "connecting" || this.#state.kind === "ready";
   }
 
-  /** Calls are in progress. */
-  get isBusy(): boolean {
-    return this.#calls.size > 0;
-  }
-
-  /** The session must be ready. Throws the peer's error, or UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED. */
-  unary<I extends DescMessage, O extends DescMessage>(
-    method: Method<I, O>,
-    request: MessageShape<I>,
-    settings: CallSettings,
-  ): Promise<{ readonly response: MessageShape<O>; readonly header: Header }> {
-    const { path, requestSerialize, responseDeserialize } = methodDefinition(method);
-    const metadata = metadataOf(settings.metadata);
-    return new Promise((resolve, reject) => {
-      let header: Header | undefined;
-      const call = this.#client.makeUnaryRequest(
-        path,
-        requestSerialize,
-        responseDeserialize,
-        request,
-        metadata,
-        optionsOf(settings),
-        (error, response) => {
-          const failure = done();
-          if (response === undefined) reject(failure ?? errorOfStatus(error, this.#url));
-          else resolve({ response, header: header ?? headerOf(new Metadata()) });
-        },
-      );
-      call.once("metadata", (received: Metadata) => (header = headerOf(received)));
-      const done = this.#enter(call, settings);
-    });
-  }
-
-  /** The session must be ready, the result must be read. Throws as `unary`; leaving the loop ends the call. */
-  stream<I extends DescMessage, O extends DescMessage>(
-    method: Method<I, O>,
-    request: MessageShape<I>,
-    settings: CallSettings,
-  ): AsyncGenerator<MessageShape<O>, void, undefined> {
-    const { path, requestSerialize, responseDeserialize } = methodDefinition(method);
-    const call = this.#client.makeServerStreamRequest(
-      path,
-      requestSerialize,
-      responseDeserialize,
-      request,
-      metadataOf(settings.metadata),
-      optionsOf(settings),
-    );
-    // `#read` sees errors; this is for one that comes after the reader has left.
-    call.on("error", () => undefined);
-    return this.#read(call, this.#enter(call, settings));
-  }
-
-  async *#read<T>(
-    call: ClientReadableStream<T>,
-    done: () => NsmError | undefined,
-  ): AsyncGenerator<T, void, undefined> {
-    try {
-      const messages: AsyncIterable<T> = call;
-      yield* messages;
-    } catch (error) {
-      throw done() ?? errorOfStatus(error, this.#url);
-    } finally {
-      done();
-      call.cancel();
-    }
+  /** To be used only while `info` is defined. */
+  get calls(): Calls {
+    return this.#calls;
   }
 
   /** No new calls; those in progress have `drainMs` to end, streams are told to move. */
@@ -207,7 +122,7 @@ export class Session {
     this.#timer[Symbol.dispose]();
     this.#timer = clock.timer(limits.drainMs, () => this.close());
     onLeave();
-    for (const call of this.#calls) call.onReplaced?.();
+    this.#calls.announceReplacement();
     if (this.#calls.size === 0) this.close();
   }
 
@@ -220,7 +135,7 @@ export class Session {
     const error = new NsmError("UNAVAILABLE", "session-closed", `${this.#url}: the session was closed`);
     this.#settleReady(error);
     if (wasOpen) this.#options.onLeave();
-    for (const call of this.#calls) call.end(error);
+    this.#calls.endAll(error);
     this.#client.close();
     this.#credentials.destroy();
     this.#options.onClose();
@@ -250,13 +165,21 @@ export class Session {
   }
 
   #becomeReady(server: ServerIdentity | undefined): void {
-    if (server === undefined) throw new NsmError("INTERNAL", "no-peer", `${this.#url}: ready without a peer`);
+    if (server === undefined) {
+      this.#fail(new NsmError("INTERNAL", "no-peer", `${this.#url}: ready without a handshake`));
+      return;
+    }
     const { id: peerId, certificate: peerCertificate, process } = server;
     const info = { peerId, peerCertificate, own: this.own, process };
     this.#state = { kind: "ready", info };
     this.#timer[Symbol.dispose]();
     this.#watchIdle(this.#options.limits.idleMs);
     this.#settleReady(info);
+  }
+
+  #callDone(): void {
+    this.#lastUsedMs = this.#options.clock.monotonic();
+    if (this.#calls.size === 0 && this.#state.kind === "leaving") this.close();
   }
 
   #watchIdle(afterMs: number): void {
@@ -299,35 +222,6 @@ export class Session {
     this.#settleReady(error);
     this.close();
   }
-
-  /** Registers a call; the result takes it out again and tells with what it was ended here, if it was. */
-  #enter(call: { cancel(): void }, settings: CallSettings): () => NsmError | undefined {
-    const { signal, onReplaced } = settings;
-    let failure: NsmError | undefined;
-    const end = (error: NsmError) => {
-      failure ??= error;
-      call.cancel();
-    };
-    const onAbort = () => end(cancelled(signal));
-    const entry: OpenCall = { onReplaced, end };
-    this.#calls.add(entry);
-    signal?.addEventListener("abort", onAbort, { once: true });
-    if (signal?.aborted) onAbort();
-    return () => {
-      signal?.removeEventListener("abort", onAbort);
-      this.#calls.delete(entry);
-      this.#lastUsedMs = this.#options.clock.monotonic();
-      if (this.#calls.size === 0 && this.#state.kind === "leaving") this.close();
-      return failure;
-    };
-  }
-}
-
-/** The error of a call whose signal was aborted: the signal's own reason where it is an NsmError. */
-export function cancelled(signal: AbortSignal | undefined): NsmError {
-  const reason: unknown = signal?.reason;
-  if (reason instanceof NsmError) return reason;
-  return new NsmError("CANCELLED", "cancelled", "the call was cancelled", reason);
 }
 
 function channelOptions(limits: ClientLimits) {
@@ -340,14 +234,4 @@ function channelOptions(limits: ClientLimits) {
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,
   };
-}
-
-function metadataOf(values: Readonly<Record<string, string>>): Metadata {
-  const metadata = new Metadata();
-  for (const [key, value] of Object.entries(values)) metadata.set(key, value);
-  return metadata;
-}
-
-function optionsOf({ deadlineMs }: CallSettings): CallOptions {
-  return deadlineMs === undefined ? {} : { deadline: deadlineMs };
 }

@@ -15,8 +15,10 @@ import { refused } from "./connector.ts";
 import { CLIENT_LIMITS } from "./limits.ts";
 import type { ClientLimits } from "./limits.ts";
 import type { Method } from "./service.ts";
-import { Session, cancelled } from "./session.ts";
-import type { CallSettings, SessionInfo } from "./session.ts";
+import { cancelled } from "./calls.ts";
+import type { CallSettings } from "./calls.ts";
+import { Session } from "./session.ts";
+import type { SessionInfo } from "./session.ts";
 import type { Verify } from "./tls.ts";
 
 /** Whom to call. */
@@ -117,7 +119,7 @@ class Pool implements SessionPool {
   ) {
     const deadlineMs = this.#deadlineOf(context) ?? this.#options.clock.now() + this.#limits.defaultTimeoutMs;
     return this.#onSession(target, context, deadlineMs, (session, settings) =>
-      session.unary(method, request, settings),
+      session.calls.unary(method, request, settings),
     );
   }
 
@@ -130,7 +132,7 @@ class Pool implements SessionPool {
     const deadlineMs = this.#deadlineOf(context);
     const { onReplaced } = context;
     yield* await this.#onSession(target, context, deadlineMs, (session, settings) =>
-      session.stream(method, request, { ...settings, onReplaced }),
+      session.calls.stream(method, request, { ...settings, onReplaced }),
     );
   }
 
@@ -233,7 +235,7 @@ class Pool implements SessionPool {
   }
 
   #replaceAll(): void {
-    for (const [key, slot] of this.#slots) if (slot.current.isBusy) this.#replace(slot, key);
+    for (const [key, slot] of this.#slots) if (slot.current.calls.size > 0) this.#replace(slot, key);
   }
 
   #left(session: Session, key: string): void {
