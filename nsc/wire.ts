@@ -77,6 +77,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
       const timer = clock.timer(delayMs, () => done(undefined));
       signal.addEventListener("abort", onAbort, { once: true });
       wake = done;
+      if (signal.aborted) done(undefined);
     });
   };
 

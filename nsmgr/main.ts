@@ -6,6 +6,7 @@ import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/g
 import { publicUrl } from "../sdk/address.ts";
 import { clientInfoOf } from "../sdk/client-info.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
+import { Defaults } from "../sdk/defaults.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { openServer } from "../sdk/grpc/server.ts";
@@ -56,8 +57,9 @@ export const daemon = defineDaemon({
       ownersOfService: () => undefined, // the registry knows
       ownersOfEndpoint: (name: string) => local.get(name)?.entry.pathIds,
     };
+    const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(
-      await openServer({ ...mesh, log, listen: config.listenOn }, (add) => {
+      await openServer({ ...mesh, log, listen: config.listenOn, limits }, (add) => {
         add(NetworkService, networkServiceHandlers(chain));
         add(MonitorConnection, monitorHandlers(store));
         add(NetworkServiceRegistry, serviceRegistryHandlers(registries, { ...mesh, ...owners }));

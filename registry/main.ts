@@ -1,6 +1,7 @@
 /** The registry daemon, in memory: a restart starts empty, and everybody registers again within a second. */
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
+import { Defaults } from "../sdk/defaults.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
@@ -18,8 +19,9 @@ export const daemon = defineDaemon({
     const mesh = stack.use(await openMesh(config, runtime));
     const registries = stack.use(createMemoryRegistries(mesh.clock));
     const options = { ...mesh, ...registries };
+    const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(
-      await openServer({ ...mesh, log: runtime.log, listen: config.listenOn }, (add) => {
+      await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {
         add(NetworkServiceRegistry, serviceRegistryHandlers(registries, options));
         add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(registries, options));
       }),

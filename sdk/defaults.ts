@@ -14,6 +14,8 @@ export const Defaults = {
   forwarderSocket: "unix:///run/nsm/forwarder.sock",
   identitySocket: "unix:///run/nsm/identity.sock",
   forwarderService: "forwarder",
+  /** Streams that one session may have open at a manager or registry: each endpoint of a node watches its own records there. */
+  watchStreams: 1000,
   vxlanPort: 4789,
   wireguardPorts: "51820-52843",
   /** Path segment names must differ along a path, so they carry the host's. */

@@ -2,14 +2,15 @@ import { describe, expect, test } from "vitest";
 import { State } from "../../api/gen/connection_pb.js";
 import { callBy, connectionOn, createGate, createRecorder, requestOn } from "../../test/support/chain.ts";
 import type { Recorder } from "../../test/support/chain.ts";
+import { makePeer } from "../../test/support/peer.ts";
 import type { CallContext } from "../chain.ts";
-import { NsmError } from "../errors.ts";
+import { NsmError, asNsmError } from "../errors.ts";
 import { silentLogger } from "../log.ts";
 import { begin } from "./begin.ts";
 import type { WithEvents } from "./begin.ts";
 
-const ALICE = callBy("spiffe://example.org/alice");
-const MALLORY = callBy("spiffe://example.org/mallory");
+const ALICE = callBy(await makePeer("/alice"));
+const MALLORY = callBy(await makePeer("/mallory"));
 
 type Context = CallContext & WithEvents;
 
@@ -130,9 +131,10 @@ describe("close", () => {
     recorder.answer = (call, ctx) => {
       if (call.kind === "close") return Promise.resolve(call.connection);
       void hanging.wait();
-      return new Promise((_, reject) =>
-        ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason), { once: true }),
-      );
+      return new Promise((_, reject) => {
+        const onAbort = () => reject(asNsmError(ctx.signal.reason, "INTERNAL", "test", "aborted"));
+        ctx.signal.addEventListener("abort", onAbort, { once: true });
+      });
     };
     const first = service.request(request(), ALICE);
     const queued = service.request(request(), ALICE);
@@ -245,17 +247,43 @@ describe("states", () => {
     expect(kinds(recorder)).toEqual(["request", "request", "close"]);
   });
 
+  test("what was made for a caller that left meanwhile is undone", async () => {
+    const { recorder, service } = build();
+    const leaving = new AbortController();
+    recorder.answer = (call) => {
+      if (call.kind === "request") leaving.abort(new NsmError("CANCELLED", "caller-left", "left"));
+      return Promise.resolve(call.connection);
+    };
+    await expect(service.request(request(), { ...ALICE, signal: leaving.signal })).rejects.toThrow("left");
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "close"]);
+  });
+
+  test("a refresh whose caller left keeps the connection", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    const leaving = new AbortController();
+    recorder.answer = (call) => {
+      leaving.abort();
+      return Promise.resolve(call.connection);
+    };
+    await service.request(request(), { ...ALICE, signal: leaving.signal });
+    expect(kinds(recorder)).toEqual(["request", "request"]);
+  });
+
   test("an element can close the connection by itself", async () => {
     const { recorder, service } = build();
     let close: ((why: string) => Promise<void>) | undefined;
+    const peers: unknown[] = [];
     recorder.answer = (call, ctx) => {
+      peers.push(ctx.peer?.spiffeId);
       if (call.kind === "request") close = (why) => ctx.events.close(why);
-      else expect(ctx.peer).toBeUndefined();
       return Promise.resolve(call.connection);
     };
     await service.request(request(), ALICE);
     await close?.("its lease ran out");
     await service.close(connection(), ALICE);
     expect(kinds(recorder)).toEqual(["request", "close"]);
+    expect(peers).toEqual(["spiffe://example.org/alice", undefined]);
   });
 });

@@ -116,6 +116,11 @@ async function runRequest(
     const signal = AbortSignal.any([ctx.signal, running.signal]);
     const connection = await next.request(request, { ...ctx, signal, events, established, replacing: false });
     connection.state = State.UP;
+    if (!established && ctx.signal.aborted) {
+      // Nobody will hear of it, so nobody would close it: what was made for a caller that left is undone here.
+      await next.close(connection, { ...detached(ctx), events, established, replacing: false });
+      throw ctx.signal.reason;
+    }
     actor.connection = clone(ConnectionSchema, connection);
     return connection;
   } catch (error) {

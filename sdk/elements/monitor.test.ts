@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { ConnectionEventType, MonitorScopeSelectorSchema, State } from "../../api/gen/connection_pb.js";
 import type { ConnectionEvent } from "../../api/gen/connection_pb.js";
 import { callBy, connectionOn, createRecorder, eventsOf, requestOn } from "../../test/support/chain.ts";
+import { makePeer } from "../../test/support/peer.ts";
 import type { CallContext } from "../chain.ts";
 import type { WithEvents } from "./begin.ts";
 import { createMonitorStore, monitor } from "./monitor.ts";
@@ -10,6 +11,7 @@ import type { MonitorStore } from "./monitor.ts";
 
 const ALICE = "spiffe://example.org/alice";
 const BOB = "spiffe://example.org/bob";
+const PEER = await makePeer("/alice");
 const EVERYTHING = create(MonitorScopeSelectorSchema);
 
 function subscribe(store: MonitorStore, viewer: string, selector = EVERYTHING) {
@@ -151,10 +153,10 @@ describe("the element", () => {
 
   test("publishes successes for their caller, and deletes on close even when closing further on fails", async () => {
     const { store, recorder, service } = build();
-    await service.request(requestOn(["client", "me"]), eventsOf(callBy(ALICE)));
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
     expect([...store.ids()]).toEqual(["me"]);
     recorder.answer = () => Promise.reject(new Error("the next hop is gone"));
-    await expect(service.close(connectionOn(["client", "me"]), eventsOf(callBy(ALICE)))).rejects.toThrow(
+    await expect(service.close(connectionOn(["client", "me"]), eventsOf(callBy(PEER)))).rejects.toThrow(
       "gone",
     );
     expect([...store.ids()]).toEqual([]);
@@ -162,8 +164,8 @@ describe("the element", () => {
 
   test("a close that makes way for a new request is no deletion", async () => {
     const { store, service } = build();
-    await service.request(requestOn(["client", "me"]), eventsOf(callBy(ALICE)));
-    await service.close(connectionOn(["client", "me"]), eventsOf(callBy(ALICE), { replacing: true }));
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
+    await service.close(connectionOn(["client", "me"]), eventsOf(callBy(PEER), { replacing: true }));
     expect([...store.ids()]).toEqual(["me"]);
   });
 });

@@ -2,9 +2,12 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { callBy, connectionOn, createRecorder, eventsOf, requestOn } from "../../test/support/chain.ts";
 import { createFakeClock } from "../../test/support/fake-clock.ts";
+import { makePeer } from "../../test/support/peer.ts";
 import type { CallContext } from "../chain.ts";
 import type { WithEvents } from "./begin.ts";
 import { timeout } from "./timeout.ts";
+
+const PEER = await makePeer("/a");
 
 function build() {
   const clock = createFakeClock();
@@ -19,10 +22,7 @@ function build() {
     const caller = request.connection?.path?.pathSegments[0];
     if (caller !== undefined && lifeMs !== undefined) caller.expires = timestampFromMs(clock.now() + lifeMs);
     const deadlineMs = budgetMs === undefined ? undefined : clock.now() + budgetMs;
-    return service.request(
-      request,
-      eventsOf(callBy("spiffe://example.org/a", { deadlineMs }), { events: { close } }),
-    );
+    return service.request(request, eventsOf(callBy(PEER, { deadlineMs }), { events: { close } }));
   };
   const service = timeout(clock)(recorder);
   return { clock, closed, ask, service };
@@ -57,7 +57,7 @@ test("a refresh moves the end", async () => {
 test("close leaves no timer", async () => {
   const { clock, ask, service } = build();
   await ask(60_000);
-  await service.close(connectionOn(["client", "me"]), eventsOf(callBy("spiffe://example.org/a")));
+  await service.close(connectionOn(["client", "me"]), eventsOf(callBy(PEER)));
   expect(clock.armed).toBe(0);
 });
 

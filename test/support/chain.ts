@@ -24,13 +24,12 @@ export function connectionOn(names: readonly string[], ids?: readonly string[]):
   return requestOn(names, ids).connection ?? create(ConnectionSchema);
 }
 
-/** A call without limits by a peer of that id; the peer's other members are not there and must not be used. */
-export function callBy(spiffeId: string, overrides: Partial<CallContext> = {}): CallContext {
-  const peer = { session: "test", spiffeId, transport: "unix", process: undefined };
+/** A call without limits. */
+export function callBy(peer: Peer, overrides: Partial<CallContext> = {}): CallContext {
   return {
     signal: new AbortController().signal,
     deadlineMs: undefined,
-    peer: peer as Peer,
+    peer,
     callerToken: undefined,
     ...overrides,
   };

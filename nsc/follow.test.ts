@@ -1,0 +1,117 @@
+import { create } from "@bufbuild/protobuf";
+import { expect, test, vi } from "vitest";
+import {
+  ConnectionEventSchema,
+  ConnectionEventType,
+  ConnectionSchema,
+  State,
+} from "../api/gen/connection_pb.js";
+import type { Connection, ConnectionEvent } from "../api/gen/connection_pb.js";
+import { createEventQueue } from "../sdk/event-queue.ts";
+import { silentLogger } from "../sdk/log.ts";
+import { followManager } from "./follow.ts";
+import type { News } from "./wire.ts";
+
+function build() {
+  const stop = new AbortController();
+  let queue = createEventQueue<ConnectionEvent>(100, stop.signal);
+  let opened = 0;
+  const follower = followManager(
+    {
+      request: () => Promise.reject(new Error("unused")),
+      close: () => Promise.reject(new Error("unused")),
+      async *monitor() {
+        opened++;
+        yield* queue;
+      },
+    },
+    "client",
+    silentLogger,
+    stop.signal,
+  );
+  const told: [string, News][] = [];
+  const wire = (id: string, connection: Connection | undefined = create(ConnectionSchema)) => ({
+    id,
+    connection,
+    tell: (news: News) => void told.push([id, news]),
+    run: () => Promise.resolve(),
+  });
+  const send = (type: ConnectionEventType, ...connections: Connection[]) =>
+    queue.push(
+      create(ConnectionEventSchema, {
+        type,
+        connections: Object.fromEntries(connections.map((c) => [c.id, c])),
+      }),
+    );
+  const breakStream = () => {
+    const old = queue;
+    queue = createEventQueue<ConnectionEvent>(100, stop.signal);
+    old.end(new Error("the session broke"));
+  };
+  return { follower, wire, told, send, stop, breakStream, opened: () => opened };
+}
+
+/** As the manager shows it: own id and index are the manager's. */
+const shown = (id: string, state = State.UP, name = "client", index = 1) =>
+  create(ConnectionSchema, {
+    id: `m-${id}`,
+    state,
+    path: {
+      index,
+      pathSegments: [
+        { name, id },
+        { name: "manager", id: `m-${id}` },
+      ],
+    },
+  });
+
+const { INITIAL_STATE_TRANSFER, UPDATE, DELETE } = ConnectionEventType;
+
+test("connections of an earlier life are told with our own id and index", async () => {
+  const { follower, send, stop } = build();
+  send(
+    INITIAL_STATE_TRANSFER,
+    shown("client-0"),
+    shown("other-0", State.UP, "other"),
+    shown("client-7", State.UP, "client", 3),
+  );
+  const adopted = await follower.adopted;
+  expect([...adopted.keys()]).toEqual(["client-0"]);
+  expect(adopted.get("client-0")).toMatchObject({ id: "client-0", path: { index: 0 } });
+  stop.abort();
+});
+
+test("DOWN and DELETE are down, a wish to refresh is a refresh, UP is nothing", async () => {
+  const { follower, wire, told, send, stop } = build();
+  follower.follow([wire("client-0"), wire("client-1"), wire("client-2"), wire("client-3")]);
+  send(INITIAL_STATE_TRANSFER, ...["client-0", "client-1", "client-2", "client-3"].map((id) => shown(id)));
+  send(UPDATE, shown("client-0", State.DOWN));
+  send(DELETE, shown("client-1"));
+  send(UPDATE, shown("client-2", State.REFRESH_REQUESTED));
+  send(UPDATE, shown("client-3"), shown("unknown", State.DOWN));
+  await vi.waitFor(() => expect(told).toHaveLength(3));
+  expect(told).toEqual([
+    ["client-0", "down"],
+    ["client-1", "down"],
+    ["client-2", "refresh"],
+  ]);
+  stop.abort();
+});
+
+test("a stream that breaks is opened again, and a manager that forgot us is refreshed, not the wire torn down", async () => {
+  const { follower, wire, told, send, stop, breakStream, opened } = build();
+  follower.follow([wire("client-0"), wire("client-1")]);
+  send(INITIAL_STATE_TRANSFER, shown("client-0"), shown("client-1"));
+  await follower.adopted;
+  breakStream();
+  await vi.waitFor(() => expect(opened()).toBe(2));
+  send(INITIAL_STATE_TRANSFER, shown("client-1"));
+  await vi.waitFor(() => expect(told).toEqual([["client-0", "refresh"]]));
+  stop.abort();
+});
+
+test("a start without a manager is not held up for ever", async () => {
+  const { follower, stop } = build();
+  stop.abort();
+  expect(await follower.adopted).toEqual(new Map());
+});

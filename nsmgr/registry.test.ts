@@ -1,0 +1,171 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
+import { createMemoryRegistries } from "../registry/memory.ts";
+import type { Peer } from "../sdk/grpc/peer.ts";
+import { silentLogger } from "../sdk/log.ts";
+import { EMPTY_PATH } from "../sdk/registry-path.ts";
+import { findAll } from "../sdk/registry/registry.ts";
+import type { RegistryContext } from "../sdk/registry/registry.ts";
+import { createFakeClock } from "../test/support/fake-clock.ts";
+import { makePeer } from "../test/support/peer.ts";
+import { startSleeper } from "../test/support/sleeper.ts";
+import { createLocalEndpoints } from "./local-endpoints.ts";
+import { createManagerRegistries } from "./registry.ts";
+
+const PUBLIC = "tcp://192.0.2.1:5001";
+
+let cleanup = new DisposableStack();
+afterEach(() => {
+  cleanup.dispose();
+  cleanup = new DisposableStack();
+});
+
+function build() {
+  const clock = createFakeClock(Date.now());
+  const upstream = cleanup.use(createMemoryRegistries(clock));
+  const local = createLocalEndpoints(clock);
+  const registries = cleanup.use(
+    createManagerRegistries({
+      upstream,
+      local,
+      publicUrl: PUBLIC,
+      forwarderService: "forwarder",
+      mayForward: (id) => id === forwarder.spiffeId,
+      info: new Map([["nodeName", "node-1"]]),
+      clock,
+      log: silentLogger,
+    }),
+  );
+  const found = (from: typeof upstream.endpoints, name = "") =>
+    findAll(from, create(NetworkServiceEndpointSchema, { name }), AbortSignal.timeout(1000));
+  return {
+    clock,
+    local,
+    registries,
+    upstream,
+    published: () => found(upstream.endpoints),
+    seen: () => found(registries.endpoints),
+  };
+}
+
+const nse = await makePeer("/nse/a", process.pid);
+const remote = await makePeer("/nse/a");
+const forwarder = await makePeer("/forwarder/n", process.pid);
+
+/** A call by an endpoint on this node. */
+const local = () => context(nse);
+
+function context(peer: Peer | undefined): RegistryContext {
+  return {
+    signal: AbortSignal.timeout(5000),
+    deadlineMs: undefined,
+    peer,
+    registration: { path: EMPTY_PATH },
+  };
+}
+
+const record = (name: string, url: string, service = "service") =>
+  create(NetworkServiceEndpointSchema, {
+    name,
+    url,
+    networkServiceNames: [service],
+    networkServiceLabels: { [service]: { labels: { app: "x" } } },
+  });
+
+describe("register", () => {
+  test("publishes the manager's URL, and answers with the caller's", async () => {
+    const { registries, published, clock } = build();
+    const answer = await registries.endpoints.register(record("a", "unix:///run/a.sock"), local());
+    expect(answer.url).toBe("unix:///run/a.sock");
+    const [upstream] = await published();
+    expect(upstream).toMatchObject({ name: "a", url: PUBLIC });
+    expect(upstream?.networkServiceLabels["service"]?.labels).toEqual({ app: "x", nodeName: "node-1" });
+    expect(upstream?.expirationTime && timestampMs(upstream.expirationTime)).toBe(clock.now() + 60_000);
+  });
+
+  test("finds show where a local endpoint is, in the root of its own process", async () => {
+    const { registries, seen } = build();
+    await registries.endpoints.register(record("a", "unix:///run/a.sock"), local());
+    expect((await seen())[0]?.url).toBe(`unix:///proc/${process.pid}/root/run/a.sock`);
+  });
+
+  test.each([
+    ["", "bad-endpoint-url"],
+    ["http://192.0.2.9/", "bad-endpoint-url"],
+    ["unix://relative", "bad-endpoint-url"],
+    ["inode://4/17", "bad-endpoint-url"],
+    ["tcp://host:port", "bad-endpoint-url"],
+  ])("refuses the url %j, naming the endpoint", async (url, reason) => {
+    const { registries, published } = build();
+    await expect(registries.endpoints.register(record("a", url), local())).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+      reason,
+      message: expect.stringContaining("a"),
+    });
+    expect(await published()).toEqual([]);
+  });
+
+  test("a unix socket is believed only from a process on this node", async () => {
+    const { registries } = build();
+    await expect(
+      registries.endpoints.register(record("a", "unix:///run/a.sock"), context(remote)),
+    ).rejects.toMatchObject({
+      code: "PERMISSION_DENIED",
+      reason: "not-local",
+    });
+  });
+
+  test("nobody but a forwarder may serve as one", async () => {
+    const { registries, local: locals } = build();
+    const wish = () => record("f", "unix:///run/f.sock", "forwarder");
+    await expect(registries.endpoints.register(wish(), local())).rejects.toMatchObject({
+      code: "PERMISSION_DENIED",
+      reason: "not-a-forwarder",
+    });
+    await registries.endpoints.register(wish(), context(forwarder));
+    expect(locals.hopTo("f")?.url).toBe("unix:///run/f.sock");
+  });
+});
+
+describe("find", () => {
+  test("hides what stands under our URL and has not registered since we started", async () => {
+    const { upstream, seen } = build();
+    await upstream.endpoints.register(record("stale", PUBLIC), context(undefined));
+    await upstream.endpoints.register(record("far", "tcp://192.0.2.2:5001"), context(undefined));
+    expect((await seen()).map(({ name }) => name)).toEqual(["far"]);
+  });
+});
+
+describe("the end of an endpoint", () => {
+  test("unregister of what we do not hold is a success and asks nobody", async () => {
+    const { upstream, registries, published } = build();
+    await upstream.endpoints.register(record("far", "tcp://192.0.2.2:5001"), context(undefined));
+    await registries.endpoints.unregister(record("far", ""), local());
+    expect(await published()).toHaveLength(1);
+  });
+
+  test("the death of its process takes it out of the registry", async () => {
+    const { clock, registries, published, local: locals } = build();
+    const sleeper = cleanup.use(await startSleeper());
+    await registries.endpoints.register(
+      record("a", "unix:///run/a.sock"),
+      context(await makePeer("/nse/a", sleeper.pid)),
+    );
+    await clock.advance(1000);
+    expect(await published()).toHaveLength(1);
+    await sleeper.kill();
+    await clock.advance(250);
+    await vi.waitFor(async () => expect(await published()).toEqual([]));
+    expect(locals.get("a")).toBeUndefined();
+  });
+
+  test("an endpoint that does not renew leaves by itself", async () => {
+    const { clock, registries, published, local: locals } = build();
+    await registries.endpoints.register(record("a", "unix:///run/a.sock"), local());
+    await clock.advance(61_000);
+    expect(locals.get("a")).toBeUndefined();
+    expect(await published()).toEqual([]);
+  });
+});
