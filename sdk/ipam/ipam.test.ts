@@ -115,6 +115,20 @@ describe("the endpoint's configuration", () => {
   });
 });
 
+describe("strict", () => {
+  it("lets a client bring an address of ours once, and another one when it is given up", () => {
+    const ipam = createIpam([["10.0.0.0/29"]], "strict");
+    const context = connect(ipam, "a", contextOf({ srcIpAddrs: ["10.0.0.6/32"] }));
+    expect(context.srcIpAddrs).toEqual(["10.0.0.6/32", "10.0.0.1/32"]);
+    expect(connect(ipam, "b", contextOf({ srcIpAddrs: ["10.0.0.6/32"] })).srcIpAddrs).toEqual([
+      "10.0.0.3/32",
+    ]);
+    expect(connect(ipam, "a", context).srcIpAddrs).toEqual(["10.0.0.1/32"]);
+    const c = connect(ipam, "c", contextOf({ srcIpAddrs: ["10.0.0.6/32"] }));
+    expect(c.srcIpAddrs).toEqual(["10.0.0.6/32", "10.0.0.5/32"]);
+  });
+});
+
 describe("a pool", () => {
   it("holds exactly the addresses of a set", () => {
     const range = fc

@@ -17,8 +17,8 @@ import { createStrictVl3, createVl3 } from "../../sdk/ipam/vl3.ts";
 import type { Vl3Ipam } from "../../sdk/ipam/vl3.ts";
 import { formatAddress, formatPrefix, hostPrefix, parseIp, parsePrefix, rangeOf } from "../../sdk/prefix.ts";
 import type { Family, IpAddress, IpRange } from "../../sdk/prefix.ts";
-import { excludesAcrossFamilies, passesOver, sharesAddress } from "./ipam-differences.ts";
-import type { RecordedContext, RecordedStep } from "./ipam-differences.ts";
+import { faultIn } from "./ipam-faults.ts";
+import type { Kind, RecordedContext, RecordedStep } from "./ipam-faults.ts";
 import { describeVectors, outcomeOf, same, sameError, vectorKind } from "./support.ts";
 
 type ConnectionStep = RecordedStep & {
@@ -243,21 +243,21 @@ async function checkPrefixPool(vector: {
   }
 }
 
-/** One list of prefixes, and how many addresses a request takes. */
-const simpleKind = (make: (prefixes: readonly string[]) => Ipam, perRequest: 1 | 2) =>
+/** Kinds whose configuration is one list of prefixes. */
+const simpleKind = (kind: Kind, make: (prefixes: readonly string[]) => Ipam) =>
   vectorKind(
     connectionKind((config: readonly string[]) => ({ ipam: make(config) })),
     [
-      { record: "D13", differs: excludesAcrossFamilies },
-      { record: "D14", differs: sharesAddress },
-      { record: "D15", differs: (vector) => passesOver(vector, perRequest) },
+      { record: "D13", differs: (vector) => faultIn(vector, kind) === "mixes-families" },
+      { record: "D14", differs: (vector) => faultIn(vector, kind) === "keeps-failed" },
+      { record: "D15", differs: (vector) => faultIn(vector, kind) === "loses" },
     ],
   );
 
 describeVectors("ipam.json", {
-  point2point: simpleKind(createPointToPoint, 2),
-  singlepoint: simpleKind(createSinglePoint, 1),
-  strict: simpleKind(strictPart, 2),
+  point2point: simpleKind("point2point", createPointToPoint),
+  singlepoint: simpleKind("singlepoint", createSinglePoint),
+  strict: simpleKind("strict", strictPart),
   group: vectorKind(
     connectionKind((config: readonly (readonly string[])[]) => groupOf(config, createPointToPoint)),
   ),

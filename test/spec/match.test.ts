@@ -164,7 +164,7 @@ async function checkTurns(vector: TurnsCase, file: VectorFile): Promise<void> {
 }
 
 const ACTION = /\{\{-?([^]*?)-?\}\}/g;
-const LABEL_ACCESS = /^\s*(\$?(\.[\p{L}_][\p{L}\p{Nd}_]*)+|index\s+\.\s+"[^"]*")\s*$/u;
+const LABEL_ACCESS = /^\s*(\$?(\.[\p{L}_][\p{L}\p{Nd}_]*)+|index\s+[.$]\s+("[^"\\]*"|`[^`]*`))\s*$/u;
 
 /** The recording rendered a template that does more than put labels in. */
 function computes({ template, result }: TemplateCase): boolean {
