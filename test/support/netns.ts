@@ -8,11 +8,10 @@ import { insideNetns } from "../../sdk/native.ts";
 /** False without root; netns tests then skip and say so (CI runs as root, so nothing skips there). */
 export const isRoot = process.getuid?.() === 0;
 
-export interface Namespace extends AsyncDisposable {
-  /** `nsmt-<pid>-<n>-<label>`, also below /run/netns. */
+/** A network namespace with a name, seen from outside. */
+export interface NamedNamespace {
+  /** As below /run/netns. */
   readonly name: string;
-  /** A process that lives in it. */
-  readonly pid: number;
   readonly inode: bigint;
   /** Runs `ip <arguments>` inside; the words are split at blanks. */
   ip(command: string): string;
@@ -20,6 +19,12 @@ export interface Namespace extends AsyncDisposable {
   exec(program: string, ...args: string[]): string;
   /** Synchronous code with this process's thread inside, to open sockets there. */
   inside<T>(body: () => T): T;
+}
+
+/** Its name is `nsmt-<pid>-<n>-<label>`. */
+export interface Namespace extends NamedNamespace, AsyncDisposable {
+  /** A process that lives in it. */
+  readonly pid: number;
   /** Ends the process and removes the name: the kernel then takes the namespace down. */
   kill(): Promise<void>;
 }
@@ -30,15 +35,10 @@ let count = 0;
 export function createNamespace(label: string): Namespace {
   const name = `nsmt-${process.pid}-${++count}-${label}`;
   execFileSync("ip", ["netns", "add", name]);
+  const named = namespaceNamed(name);
   const path = `/run/netns/${name}`;
   const holder = spawn("nsenter", [`--net=${path}`, "sleep", "infinity"], { stdio: "ignore" });
-  const exec = (program: string, ...args: string[]) =>
-    execFileSync("nsenter", [`--net=${path}`, program, ...args], {
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-  const ip = (command: string) => exec("ip", ...command.split(" "));
-  ip("link set lo up");
+  named.ip("link set lo up");
   waitForEntry(holder, path);
   let alive = true;
   const kill = async () => {
@@ -50,11 +50,26 @@ export function createNamespace(label: string): Namespace {
     execFileSync("ip", ["netns", "del", name]);
   };
   return {
-    name,
+    ...named,
     pid: holder.pid ?? 0,
+    kill,
+    [Symbol.asyncDispose]: kill,
+  };
+}
+
+/** One that somebody else made and will remove. */
+export function namespaceNamed(name: string): NamedNamespace {
+  const path = `/run/netns/${name}`;
+  const exec = (program: string, ...args: string[]) =>
+    execFileSync("nsenter", [`--net=${path}`, program, ...args], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+  return {
+    name,
     inode: inodeOf(path),
-    ip,
     exec,
+    ip: (command) => exec("ip", ...command.split(" ")),
     inside(body) {
       const fd = openSync(path, "r");
       try {
@@ -63,8 +78,6 @@ export function createNamespace(label: string): Namespace {
         closeSync(fd);
       }
     },
-    kill,
-    [Symbol.asyncDispose]: kill,
   };
 }
 

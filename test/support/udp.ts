@@ -4,7 +4,9 @@ import type { Socket } from "node:dgram";
 import { once } from "node:events";
 import { isIPv6 } from "node:net";
 import { bindSocket, openSocket, setSocketOption } from "../../sdk/native.ts";
-import type { Namespace } from "./netns.ts";
+import type { NamedNamespace } from "./netns.ts";
+
+type Inside = Pick<NamedNamespace, "inside">;
 
 const SOCK_DGRAM = 2;
 const IPPROTO_IPV6 = 41;
@@ -16,7 +18,7 @@ export interface Echo extends Disposable {
   readonly received: number;
 }
 
-export function startEcho(ns: Namespace, address: string): Echo {
+export function startEcho(ns: Inside, address: string): Echo {
   const socket = bindUdp(ns, address);
   let received = 0;
   socket.on("message", (bytes, from) => {
@@ -34,7 +36,7 @@ export function startEcho(ns: Namespace, address: string): Echo {
 
 /** Round trips of one datagram each; how many of them came back within `timeoutMs`. */
 export async function probe(
-  from: Namespace,
+  from: Inside,
   source: string,
   target: string,
   port: number,
@@ -59,12 +61,7 @@ export async function probe(
 }
 
 /** True once a datagram came back: the first of a tunnel may be lost to its handshake. */
-export async function reaches(
-  from: Namespace,
-  source: string,
-  to: Namespace,
-  target: string,
-): Promise<boolean> {
+export async function reaches(from: Inside, source: string, to: Inside, target: string): Promise<boolean> {
   using echo = startEcho(to, target);
   for (let tries = 0; tries < 10; tries++)
     if ((await probe(from, source, target, echo.port, { count: 1, timeoutMs: 500 })) === 1) return true;
@@ -73,7 +70,7 @@ export async function reaches(
 
 /** Numbered datagrams at a steady pace until stopped; `lost` counts those that never came back. */
 export function startStream(
-  from: Namespace,
+  from: Inside,
   source: string,
   target: string,
   port: number,
@@ -100,7 +97,7 @@ export function startStream(
   };
 }
 
-export function bindUdp(ns: Namespace, address: string, port = 0): Socket {
+export function bindUdp(ns: Inside, address: string, port = 0): Socket {
   const v6 = isIPv6(address);
   const fd = ns.inside(() => {
     const fd = openSocket(v6 ? 10 : 2, SOCK_DGRAM, 0);

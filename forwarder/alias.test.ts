@@ -1,0 +1,40 @@
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import { formatAlias, parseAlias } from "./alias.ts";
+
+test("an alias names wire, side and binding", () => {
+  const mark = { wireId: "5f3c-1", side: "client", binding: "a1" } as const;
+  expect(formatAlias(mark)).toBe("nsm:1:5f3c-1:client:a1");
+  expect(parseAlias("nsm:1:5f3c-1:client:a1")).toEqual(mark);
+});
+
+test("any id survives, or is refused for its length", () => {
+  const text = fc.string({ minLength: 1, maxLength: 20 });
+  fc.assert(
+    fc.property(
+      text,
+      fc.constantFrom("client" as const, "endpoint" as const),
+      text,
+      (wireId, side, binding) => {
+        expect(parseAlias(formatAlias({ wireId, side, binding }))).toEqual({ wireId, side, binding });
+      },
+    ),
+  );
+  for (const wireId of ["", "x".repeat(300), ":".repeat(100)])
+    expect(() => formatAlias({ wireId, side: "client", binding: "" })).toThrow(
+      expect.objectContaining({ reason: "bad-wire-id" }),
+    );
+});
+
+test.each([
+  "",
+  "eth0",
+  "nsm:1:",
+  "nsm:2:a:client:b",
+  "nsm:1:a:other:b",
+  "nsm:1:%zz:client:b",
+  "server-a",
+  "nsm:1:a:client:b:c",
+])("%j is not ours", (alias) => {
+  expect(parseAlias(alias)).toBeUndefined();
+});
