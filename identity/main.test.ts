@@ -62,19 +62,15 @@ function register(...registrations: readonly (readonly [name: string, match: obj
   renameSync(join(directory, "draft"), join(directory, "registrations.yaml"));
 }
 
+const environment = () => ({
+  NSM_IDENTITY_TRUST_DOMAIN: "a.test",
+  NSM_IDENTITY_LISTEN_ON: `unix://${socket}`,
+  NSM_IDENTITY_STATE_DIR: join(directory, "state"),
+  NSM_IDENTITY_REGISTRATIONS: join(directory, "registrations.yaml"),
+});
+
 function start(env: Readonly<Record<string, string>> = {}): Promise<AsyncDisposable> {
-  const config = readConfig(
-    table,
-    {
-      NSM_IDENTITY_TRUST_DOMAIN: "a.test",
-      NSM_IDENTITY_LISTEN_ON: `unix://${socket}`,
-      NSM_IDENTITY_STATE_DIR: join(directory, "state"),
-      NSM_IDENTITY_REGISTRATIONS: join(directory, "registrations.yaml"),
-      ...env,
-    },
-    noWarning,
-  );
-  return openIdentity(config, log);
+  return openIdentity(readConfig(table, { ...environment(), ...env }, noWarning), log);
 }
 
 const client = () => ({
@@ -196,7 +192,9 @@ describe.skipIf(!isRoot)("attestation (needs root)", () => {
     stack.defer(() => holders.forEach((holder) => holder.kill()));
     const host = statSync("/proc/self/ns/net").ino;
     const paths = holders.map(({ pid }) => `/proc/${pid}/ns/net`);
-    await vi.waitFor(() => paths.forEach((path) => expect(statSync(path).ino).not.toBe(host)));
+    await vi.waitFor(() => paths.forEach((path) => expect(statSync(path).ino).not.toBe(host)), {
+      timeout: 5000,
+    });
     const [first = "", second = ""] = paths;
     // A path and a number could be the same namespace, so they exclude each other by their groups.
     register(
@@ -315,6 +313,18 @@ describe("starting", () => {
     expect(statSync(socket).mode & 0o777).toBe(0o666);
     await stack.use(await openX509Source(client()))[Symbol.asyncDispose]();
     await identity[Symbol.asyncDispose]();
+    expect(readdirSync(directory).sort()).toEqual(["registrations.yaml", "state"]);
+  });
+
+  test("as a process serves until SIGTERM, then leaves only its keys", async () => {
+    register(["me", own]);
+    const nsm = join(import.meta.dirname, "../bin/nsm.js");
+    const child = spawn(process.execPath, [nsm, "identity"], { env: { ...process.env, ...environment() } });
+    stack.defer(() => void child.kill("SIGKILL"));
+    const exit = once(child, "exit");
+    await stack.use(await openX509Source({ ...client(), waitMs: 15_000 }))[Symbol.asyncDispose]();
+    child.kill("SIGTERM");
+    expect(await exit).toEqual([0, null]);
     expect(readdirSync(directory).sort()).toEqual(["registrations.yaml", "state"]);
   });
 

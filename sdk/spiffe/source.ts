@@ -27,7 +27,7 @@ export interface X509Snapshot {
 
 /** A live view of this process's identity. */
 export interface X509Source extends AsyncDisposable {
-  /** The newest snapshot. Throws UNAVAILABLE `identity-withdrawn` after the API took the identity back. */
+  /** The newest snapshot. Throws UNAVAILABLE: `identity-withdrawn` after the API took it back, `identity-expired` after its end. */
   current(): X509Snapshot;
   /** Calls `listener` after each change, until disposed. */
   onChange(listener: (snapshot: X509Snapshot) => void): Disposable;

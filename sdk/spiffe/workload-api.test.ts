@@ -155,6 +155,19 @@ test("the same message again is no change", async () => {
   expect(svid.chain[0]?.raw.equals(next.svids[0]?.x509Svid ?? Buffer.alloc(0))).toBe(true);
 });
 
+test("an identity that was not renewed is not used beyond its end", async () => {
+  const message = await newMessage();
+  stack.use(await serve((_, call) => stay(call, message)));
+  let ahead = 0;
+  const clock: Clock = { ...systemClock, now: () => Date.now() + ahead };
+  const source = stack.use(await open({ clock }));
+  expect(source.current().generation).toBe(1);
+  ahead = 2 * 3_600_000;
+  expect(() => source.current()).toThrow(
+    expect.objectContaining({ code: "UNAVAILABLE", reason: "identity-expired" }),
+  );
+});
+
 describe("a bad message is discarded and the last snapshot kept", () => {
   test.each<[name: string, spoil: (message: X509SVIDResponse) => void]>([
     ["no SVID", (message) => void (message.svids = [])],
@@ -258,10 +271,12 @@ describe("streams", () => {
     );
     const source = stack.use(await open());
     refuse.resolve();
-    await vi.waitFor(() =>
-      expect(() => source.current()).toThrow(
-        expect.objectContaining({ code: "UNAVAILABLE", reason: "identity-withdrawn" }),
-      ),
+    await vi.waitFor(
+      () =>
+        expect(() => source.current()).toThrow(
+          expect.objectContaining({ code: "UNAVAILABLE", reason: "identity-withdrawn" }),
+        ),
+      { timeout: 5000 },
     );
     grant.resolve();
     await generation(source, 2);

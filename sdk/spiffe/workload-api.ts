@@ -10,6 +10,7 @@ import {
   SpiffeWorkloadAPI,
   X509SVIDRequestSchema,
 } from "../../api/gen/workload_pb.js";
+import type { X509SVIDResponse } from "../../api/gen/workload_pb.js";
 import { systemClock } from "../clock.ts";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
@@ -22,7 +23,7 @@ import { readJwtBundles } from "./jwt.ts";
 import type { JwtBundles } from "./jwt.ts";
 import { openLive } from "./live.ts";
 import type { Live } from "./live.ts";
-import type { X509Source } from "./source.ts";
+import type { X509Snapshot, X509Source } from "./source.ts";
 import { readX509Response } from "./x509-message.ts";
 
 /** Every request carries it, so that a browser or a proxy cannot be made to ask (SPIFFE standard "Workload Endpoint", §5). */
@@ -47,11 +48,21 @@ export interface WorkloadApiOptions {
  * this process), INVALID_ARGUMENT `bad-endpoint-socket`.
  */
 export async function openX509Source(options: WorkloadApiOptions): Promise<X509Source> {
-  const { clock = systemClock } = options;
-  return openStream(options, "X509-SVID", {
+  const { clock = systemClock, socket } = options;
+  const live = await openStream<X509SVIDResponse, X509Snapshot>(options, "X509-SVID", {
     open: (client, call) => client.calls.fetchX509SVID(create(X509SVIDRequestSchema), call),
     read: (message, previous) => readX509Response(message, previous, clock.now()),
   });
+  return {
+    ...live,
+    current() {
+      const snapshot = live.current();
+      if (clock.now() <= snapshot.svid.notAfterMs) return snapshot;
+      // Every peer would refuse it, without telling us why.
+      const text = `${snapshot.svid.id} expired, and the Workload API at ${socket} gave no new certificate`;
+      throw new NsmError("UNAVAILABLE", "identity-expired", text);
+    },
+  };
 }
 
 /** The keys that may sign JWT-SVIDs, by trust domain; otherwise like `openX509Source`. */
