@@ -1,0 +1,72 @@
+/**
+ * `npm run bench [-- --out FILE] [--only setup.local,refresh] [--profile FOLDER]`: figures of the whole mesh on this machine.
+ *
+ * Runs in a sandbox of its own (test/support/sandbox.ts): however it ends, the kernel removes every namespace, device and
+ * process of it. Each section has a mesh of its own; one that fails is reported and stops no other.
+ */
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { messageOf } from "../../sdk/errors.ts";
+import { inSandbox, insideSandbox } from "../support/sandbox.ts";
+import { builtNsm } from "./built.ts";
+import type { Launch } from "./daemons.ts";
+import { printReport } from "./report.ts";
+import { noFigures } from "./sections.ts";
+import type { Section } from "./sections.ts";
+import { setupLocal, setupLocal16, setupVxlan } from "./setup.ts";
+import { yardstick } from "./yardstick.ts";
+
+const SECTIONS: readonly Section[] = [yardstick, setupLocal, setupVxlan, setupLocal16];
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: { out: { type: "string" }, only: { type: "string" }, profile: { type: "string" } },
+  });
+  if (process.getuid?.() !== 0) {
+    console.error("the bench makes network namespaces and needs root: run it with sudo");
+    return 1;
+  }
+  if (!inSandbox()) return await runInSandbox();
+  const launch = launchOf(values.profile);
+  const only = values.only?.split(",");
+  const figures = noFigures();
+  const failures = new Map<string, string>();
+  for (const section of SECTIONS) {
+    if (only?.some((name) => section.name.startsWith(name)) === false) continue;
+    const start = performance.now();
+    const say = (line: string) => console.log(`  ${line}`);
+    console.log(section.name);
+    await section.run(launch, figures, say).catch((error: unknown) => {
+      failures.set(section.name, messageOf(error));
+      say(`FAILED: ${messageOf(error)}`);
+    });
+    say(`took ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  }
+  printReport(figures, failures);
+  if (values.out !== undefined) writeFileSync(values.out, `${JSON.stringify(figures, undefined, 2)}\n`);
+  return failures.size === 0 ? 0 : 1;
+}
+
+function launchOf(profile: string | undefined): Launch {
+  const folder = mkdtempSync(join(tmpdir(), "nsm-bench-"));
+  const cache = join(folder, "cache");
+  if (profile === undefined) return { folder, cache, nsm: [process.execPath, ...builtNsm()] };
+  const target = resolve(profile);
+  mkdirSync(target, { recursive: true });
+  return { folder, cache, nsm: [process.execPath, "--cpu-prof", `--cpu-prof-dir=${target}`, ...builtNsm()] };
+}
+
+/** The sandbox ends with this process, whatever ends it. */
+function runInSandbox(): Promise<number> {
+  builtNsm();
+  const command = insideSandbox([process.execPath, ...process.argv.slice(1)]);
+  const child = spawn("setpriv", ["--pdeathsig", "KILL", "--", ...command], { stdio: "inherit" });
+  const kill = () => child.kill("SIGKILL");
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, kill);
+  return new Promise((done) => child.once("exit", (code) => done(code ?? 130)));
+}
+
+process.exit(await main());

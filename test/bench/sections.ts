@@ -1,0 +1,55 @@
+/** The sections of the bench and what each of them measures, as it stands in the JSON. */
+import type { Launch } from "./daemons.ts";
+
+export interface Latency {
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+export interface Throughput {
+  /** Gbit/s. */
+  readonly wire: number;
+  readonly bare: number;
+  /** Medians of the pairs' ratios: wire to bare, and second bare to bare. */
+  readonly ratio: number;
+  readonly null: number;
+}
+
+/** Figures of one run; null where a section failed or was left out. */
+export interface Figures {
+  yardstick: { freshMs: number; warmMs: number } | null;
+  setup: {
+    local: Latency | null;
+    vxlan: Latency | null;
+    local16: (Latency & { pairsPerSecond: number; failed: number }) | null;
+  };
+  refresh: {
+    localCpuMs: number | null;
+    remoteCpuMs: number | null;
+    localNetlink: number | null;
+    remoteNetlink: number | null;
+  };
+  wires500: { nsmgrRssMiB: number; descriptors: number } | null;
+  registry10k: { registersPerSecond: number; findP99Ms: number } | null;
+  throughput: { veth: Throughput | null; vxlan: Throughput | null; wireguard: Throughput | null };
+  rssMiB: Readonly<Record<string, number>> | null;
+}
+
+export interface Section {
+  /** As `--only` names it. */
+  readonly name: string;
+  /** Measures and writes its figures. */
+  run(launch: Launch, figures: Figures, say: (line: string) => void): Promise<void>;
+}
+
+export function noFigures(): Figures {
+  return {
+    yardstick: null,
+    setup: { local: null, vxlan: null, local16: null },
+    refresh: { localCpuMs: null, remoteCpuMs: null, localNetlink: null, remoteNetlink: null },
+    wires500: null,
+    registry10k: null,
+    throughput: { veth: null, vxlan: null, wireguard: null },
+    rssMiB: null,
+  };
+}
