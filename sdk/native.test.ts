@@ -10,6 +10,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { Session } from "node:inspector/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -91,4 +92,22 @@ test("a path is opened below its root only, without symbolic links", () => {
   ] as const)
     expect(() => openInRoot(root, path, 0)).toThrow(expect.objectContaining({ reason }));
   closeSync(root);
+});
+
+test("a process is not taken for dead when a signal interrupts the question", async () => {
+  const pidfd = openPidfd(process.pid);
+  if (pidfd === undefined) throw new Error("this process has no pidfd");
+  const session = new Session();
+  session.connect();
+  await session.post("Profiler.enable");
+  await session.post("Profiler.setSamplingInterval", { interval: 50 });
+  await session.post("Profiler.start"); // a SIGPROF at each tick
+  try {
+    for (const end = performance.now() + 500; performance.now() < end;)
+      expect(isPidfdAlive(pidfd)).toBe(true);
+  } finally {
+    await session.post("Profiler.stop");
+    session.disconnect();
+    closeFd(pidfd);
+  }
 });

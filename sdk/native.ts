@@ -113,7 +113,12 @@ export function isPidfdAlive(pidfd: number): boolean {
   const pollfd = Buffer.alloc(8);
   pollfd.writeInt32LE(pidfd, 0);
   pollfd.writeInt16LE(POLLIN, 4);
-  return checked("poll", Number(c.poll(pollfd, 1, 0))) === 0;
+  for (;;) {
+    const ready = Number(c.poll(pollfd, 1, 0));
+    // A signal at this very moment (the end of a child, a profiler's tick) interrupts even a poll that does not wait.
+    if (ready < 0 && errnoName(koffi.errno()) === "EINTR") continue;
+    return checked("poll", ready) === 0;
+  }
 }
 
 /**
