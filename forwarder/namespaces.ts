@@ -1,10 +1,8 @@
 /** Whose network namespace a mechanism means (docs/protocol.md, "Namespaces"). */
 import { statSync } from "node:fs";
 import { NsmError, errnoOf } from "../sdk/errors.ts";
+import { PEER_PID } from "../sdk/mechanisms/kernel.ts";
 import type { NetnsRef } from "./dataplane.ts";
-
-/** The manager's word for the process behind the client's socket; whatever a client writes there is overwritten. */
-export const PEER_PID = "peerPID";
 
 type Parameters = { readonly [key: string]: string };
 

@@ -16,7 +16,7 @@ export function assignAddresses(ipam: Ipam): Element<WithEvents, WithEvents> {
       const lease = ipam.request(connection.id, connection.context.ipContext);
       try {
         const response = await next.request(request, ctx);
-        lease.commit();
+        lease.commit(response.context?.ipContext);
         return response;
       } catch (error) {
         lease.rollback();

@@ -1,0 +1,163 @@
+import { create } from "@bufbuild/protobuf";
+import { describe, expect, test } from "vitest";
+import { State } from "../api/gen/connection_pb.js";
+import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
+import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import type { CallContext } from "../sdk/chain.ts";
+import type { WithNextHop } from "../sdk/elements/target.ts";
+import { NsmError } from "../sdk/errors.ts";
+import { silentLogger } from "../sdk/log.ts";
+import { callBy, connectionOn, createRecorder, requestOn } from "../test/support/chain.ts";
+import { createFakeClock } from "../test/support/fake-clock.ts";
+import { makePeer } from "../test/support/peer.ts";
+import { selectEndpoint } from "./select.ts";
+
+const MANAGER = callBy(await makePeer("/nsmgr/node1"));
+
+const endpoint = (name: string, url = `unix:///proc/1/root/${name}`) =>
+  create(NetworkServiceEndpointSchema, {
+    name,
+    url,
+    networkServiceNames: ["service"],
+    pathIds: [`spiffe://example.org/nse/${name}`],
+  });
+
+function build(endpoints: NetworkServiceEndpoint[]) {
+  const asked: string[] = [];
+  const view = {
+    service(name: string) {
+      asked.push(`service ${name}`);
+      return Promise.resolve(create(NetworkServiceSchema, { name, payload: "IP" }));
+    },
+    endpointsOf: () => Promise.resolve(endpoints),
+    endpoint(name: string) {
+      asked.push(`endpoint ${name}`);
+      return Promise.resolve(endpoints.find((each) => each.name === name));
+    },
+    [Symbol.dispose]: () => undefined,
+  };
+  const recorder = createRecorder<CallContext & WithNextHop>();
+  const hops: string[] = [];
+  const original = recorder.answer;
+  recorder.answer = (call, ctx) => {
+    hops.push(ctx.nextHop.url);
+    return original(call, ctx);
+  };
+  const isManager = (id: string) => id.startsWith("spiffe://example.org/nsmgr/");
+  const service = selectEndpoint({ view, clock: createFakeClock(), log: silentLogger, isManager })(recorder);
+  const failing = (...names: string[]) => {
+    recorder.answer = (call, ctx) => {
+      hops.push(ctx.nextHop.url);
+      const name = call.connection.networkServiceEndpointName;
+      return names.includes(name)
+        ? Promise.reject(new NsmError("UNAVAILABLE", "unreachable", `${name} is away`))
+        : original(call, ctx);
+    };
+  };
+  return { asked, hops, recorder, service, failing };
+}
+
+const request = () => requestOn(["manager", "forwarder"]);
+
+describe("a first request", () => {
+  test("names the endpoint and the payload of the service", async () => {
+    const { service } = build([endpoint("a")]);
+    expect(await service.request(request(), MANAGER)).toMatchObject({
+      networkServiceEndpointName: "a",
+      payload: "IP",
+    });
+  });
+
+  test("takes turns", async () => {
+    const { service, hops } = build([endpoint("a"), endpoint("b")]);
+    await service.request(requestOn(["m", "f"], ["1", "1"]), MANAGER);
+    await service.request(requestOn(["m", "f"], ["2", "2"]), MANAGER);
+    expect(hops.map((url) => url.at(-1))).toEqual(["a", "b"]);
+  });
+
+  test("tries the next endpoint when one fails", async () => {
+    const { service, failing, recorder } = build([endpoint("a"), endpoint("b")]);
+    failing("a");
+    expect((await service.request(request(), MANAGER)).networkServiceEndpointName).toBe("b");
+    expect(recorder.calls).toHaveLength(2);
+  });
+
+  test("says of each endpoint why it failed when all do", async () => {
+    const { service, failing } = build([endpoint("a"), endpoint("b")]);
+    failing("a", "b");
+    await expect(service.request(request(), MANAGER)).rejects.toMatchObject({
+      code: "UNAVAILABLE",
+      message: expect.stringMatching(/a is away.*b is away/),
+    });
+  });
+
+  test("does not bother others with what they could not mend", async () => {
+    const { service, recorder } = build([endpoint("a"), endpoint("b")]);
+    recorder.answer = () =>
+      Promise.reject(new NsmError("ALREADY_EXISTS", "interface-name-taken", "nsm-1 is taken"));
+    await expect(service.request(request(), MANAGER)).rejects.toMatchObject({ code: "ALREADY_EXISTS" });
+    expect(recorder.calls).toHaveLength(1);
+  });
+});
+
+describe("later", () => {
+  test("a refresh goes to the same endpoint and asks nobody", async () => {
+    const { service, asked, hops } = build([endpoint("a"), endpoint("b")]);
+    await service.request(request(), MANAGER);
+    const before = asked.length;
+    await service.request(request(), MANAGER);
+    expect(new Set(hops).size).toBe(1);
+    expect(asked).toHaveLength(before);
+  });
+
+  test("a refresh of the only endpoint that fails is not sent elsewhere", async () => {
+    const { service, failing, recorder } = build([endpoint("a"), endpoint("b")]);
+    await service.request(request(), MANAGER);
+    failing("a");
+    await expect(service.request(request(), MANAGER)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    expect(recorder.calls).toHaveLength(2);
+  });
+
+  test("a reselect chooses anew", async () => {
+    const { service, hops } = build([endpoint("a"), endpoint("b")]);
+    await service.request(request(), MANAGER);
+    const again = request();
+    if (again.connection !== undefined) again.connection.state = State.RESELECT_REQUESTED;
+    await service.request(again, MANAGER);
+    expect(hops.map((url) => url.at(-1))).toEqual(["a", "b"]);
+  });
+
+  test("a named endpoint is looked up by name", async () => {
+    const { service, asked } = build([endpoint("a"), endpoint("b")]);
+    const named = request();
+    if (named.connection !== undefined) named.connection.networkServiceEndpointName = "b";
+    expect((await service.request(named, MANAGER)).networkServiceEndpointName).toBe("b");
+    expect(asked).toEqual(["endpoint b"]);
+  });
+
+  test("close goes where the request went, and after a restart to the endpoint by its name", async () => {
+    const { service, hops } = build([endpoint("a"), endpoint("b")]);
+    await service.request(request(), MANAGER);
+    await service.close(connectionOn(["manager", "forwarder"]), MANAGER);
+    const unknown = connectionOn(["manager", "forwarder"], ["x", "y"]);
+    unknown.networkServiceEndpointName = "b";
+    await service.close(unknown, MANAGER);
+    expect(hops.map((url) => url.at(-1))).toEqual(["a", "a", "b"]);
+  });
+});
+
+test("an endpoint of this node must be who registered it, one elsewhere is reached by a manager", async () => {
+  const { service, recorder } = build([endpoint("a"), endpoint("far", "tcp://192.0.2.2:5001")]);
+  const pins: boolean[][] = [];
+  recorder.answer = (call, ctx) => {
+    const ids = ["nse/a", "nse/far", "nsmgr/node2", "nsc/x"].map((id) => `spiffe://example.org/${id}`);
+    pins.push(ids.map((id) => ctx.nextHop.expect?.(id) ?? true));
+    return Promise.resolve(call.connection);
+  };
+  await service.request(requestOn(["m", "f"], ["1", "1"]), MANAGER);
+  await service.request(requestOn(["m", "f"], ["2", "2"]), MANAGER);
+  expect(pins).toEqual([
+    [true, false, false, false],
+    [false, true, true, false],
+  ]);
+});
