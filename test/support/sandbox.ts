@@ -9,6 +9,7 @@
 const INIT = `
 mount -t tmpfs -o mode=0755 tmpfs /run &&
 mkdir -m 1777 /run/tmp /run/lock &&
+mkdir /run/mount && # before mount(8) makes it
 ip link set lo up &&
 TMPDIR=/run/tmp _NSM_SANDBOX=1 "$@"
 exit $?
