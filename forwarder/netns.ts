@@ -45,7 +45,7 @@ export function openNetns(ref: NetnsRef): Netns {
 
 /** Opens a namespace wherever it is still alive, its first process gone or not; undefined when it is no more. */
 export function findNetns(ref: NetnsRef): Netns | undefined {
-  for (const path of [`/proc/${ref.pid}/ns/net`, ...namespacePaths(ref.inode)]) {
+  for (const path of namespacePaths(ref)) {
     const netns = tryOpen(path);
     if (netns?.inode === ref.inode) return netns;
     netns?.[Symbol.dispose]();
@@ -100,8 +100,11 @@ function netnsGone(ref: NetnsRef): NsmError {
   );
 }
 
-function* namespacePaths(inode: bigint): Generator<string> {
-  for (const pid of processIds()) if (inodeAt(`/proc/${pid}/ns/net`) === inode) yield `/proc/${pid}/ns/net`;
+/** Nearly always the first is the one; the others are a search through all processes of the machine. */
+function* namespacePaths({ pid, inode }: NetnsRef): Generator<string> {
+  yield `/proc/${pid}/ns/net`;
+  for (const other of processIds())
+    if (inodeAt(`/proc/${other}/ns/net`) === inode) yield `/proc/${other}/ns/net`;
   for (const mount of mountedNamespaces()) if (mount.inode === inode) yield mount.path;
 }
 
