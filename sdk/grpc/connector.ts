@@ -96,6 +96,8 @@ export class SessionCredentials extends ChannelCredentials {
   async #connect(raw: Socket): Promise<TLSSocket> {
     this.#sockets.add(raw);
     raw.once("close", () => this.#sockets.delete(raw));
+    // The TLS socket on top reports what matters; without a listener an error down here would end the process.
+    raw.on("error", () => undefined);
     try {
       if (this.#closed) throw new NsmError("UNAVAILABLE", "session-closed", "the session is closed");
       const process = this.#options.isUnix ? readPeerProcess(raw) : undefined;

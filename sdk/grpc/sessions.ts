@@ -19,7 +19,11 @@ import { cancelled } from "./calls.ts";
 import type { CallSettings } from "./calls.ts";
 import { Session } from "./session.ts";
 import type { SessionInfo } from "./session.ts";
+import { REFUSED } from "./status.ts";
 import type { Verify } from "./tls.ts";
+
+/** How often a call is made that servers refused before they did anything. */
+const MAX_ATTEMPTS = 3;
 
 /** Whom to call. */
 export interface Target {
@@ -118,9 +122,16 @@ class Pool implements SessionPool {
     context: CallContext = {},
   ) {
     const deadlineMs = this.#deadlineOf(context) ?? this.#options.clock.now() + this.#limits.defaultTimeoutMs;
-    return this.#onSession(target, context, deadlineMs, (session, settings) =>
-      session.calls.unary(method, request, settings),
-    );
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#onSession(target, context, deadlineMs, (session, settings) =>
+          session.calls.unary(method, request, settings),
+        );
+      } catch (error) {
+        // The server was about to end the session and did nothing: the next session is as good.
+        if (!(error instanceof NsmError && error.reason === REFUSED) || attempt === MAX_ATTEMPTS) throw error;
+      }
+    }
   }
 
   async *stream<I extends DescMessage, O extends DescMessage>(

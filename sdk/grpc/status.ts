@@ -13,6 +13,10 @@ const MAX_REASON_LENGTH = 64;
 /** Longer messages are cut: trailers must fit the peer's header limits. */
 const MAX_DETAILS_LENGTH = 2048;
 
+/** What grpc-js says of a stream reset with REFUSED_STREAM, which promises that nothing was done (RFC 9113, §8.7). */
+const REFUSED_DETAILS = "Stream refused by server";
+export const REFUSED = "stream-refused";
+
 /** What grpc-js sends to end a call. */
 export interface Status {
   readonly code: number;
@@ -48,6 +52,8 @@ export function errorOfStatus(status: unknown, target: string): NsmError {
   const [reason] = status.metadata?.get(REASON_KEY) ?? [];
   if (typeof reason === "string" && reason.length <= MAX_REASON_LENGTH && REASON.test(reason))
     return new NsmError(code, reason, status.details);
+  if (code === "UNAVAILABLE" && status.details === REFUSED_DETAILS)
+    return new NsmError(code, REFUSED, `${target}: ${status.details}`);
   return new NsmError(code, code.toLowerCase().replaceAll("_", "-"), `${target}: ${status.details}`);
 }
 
