@@ -11,9 +11,7 @@ const gen = join(api, "gen");
 function generate(out: string): void {
   const template = {
     version: "v2",
-    plugins: [
-      { local: join(bin, "protoc-gen-es"), out, opt: ["target=js+dts", "import_extension=js"] },
-    ],
+    plugins: [{ local: join(bin, "protoc-gen-es"), out, opt: ["target=js+dts", "import_extension=js"] }],
   };
   execFileSync(join(bin, "buf"), ["generate", "--template", JSON.stringify(template)], {
     cwd: api,
