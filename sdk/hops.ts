@@ -41,8 +41,23 @@ export function tokenMetadata(
 export function createHops(options: HopsOptions): Hops & AsyncDisposable {
   const { pool, targetOf = (hop: NextHop): Target => hop } = options;
   const metadata = tokenMetadata(options.minter);
-  const followers = createFollowers(options, targetOf, metadata);
+  const followers = createFollowers({ ...options, open });
   const context = ({ signal, deadlineMs }: ChainContext) => ({ signal, deadlineMs, metadata });
+  async function* open(hop: NextHop, signal: AbortSignal): AsyncGenerator<ConnectionEvent> {
+    const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name: options.name }] });
+    const replaced = new AbortController();
+    const context = {
+      signal: AbortSignal.any([signal, replaced.signal]),
+      metadata,
+      onReplaced: () => replaced.abort(),
+    };
+    try {
+      yield* pool.stream(await targetOf(hop), MonitorConnection.method.monitorConnections, selector, context);
+    } catch (error) {
+      // Our own certificate was renewed: the stream moves to the new session, nothing has happened to the hop.
+      if (!replaced.signal.aborted || signal.aborted) throw error;
+    }
+  }
   return {
     async request(hop, request, ctx) {
       const { response } = await pool.unary(
@@ -61,7 +76,12 @@ export function createHops(options: HopsOptions): Hops & AsyncDisposable {
   };
 }
 
-interface Followers extends AsyncDisposable {
+export interface FollowersOptions extends Pick<HopsOptions, "name" | "log" | "isAlive"> {
+  /** Opens the monitor stream of a hop for connections with our segment. */
+  readonly open: (hop: NextHop, signal: AbortSignal) => AsyncIterable<ConnectionEvent>;
+}
+
+export interface Followers extends AsyncDisposable {
   follow: Hops["follow"];
 }
 
@@ -73,11 +93,7 @@ interface Following {
 }
 
 /** One monitor stream a hop, open while anybody follows it. */
-function createFollowers(
-  options: HopsOptions,
-  targetOf: (hop: NextHop) => Target | Promise<Target>,
-  metadata: ReturnType<typeof tokenMetadata>,
-): Followers {
+export function createFollowers({ name, log, isAlive, open }: FollowersOptions): Followers {
   const hops = new Map<string, Following>();
 
   const start = (hop: NextHop): Following => {
@@ -93,44 +109,23 @@ function createFollowers(
     let isFirst = true;
     while (!signal.aborted) {
       try {
-        for await (const event of streamOf(hop, signal)) {
+        for await (const event of open(hop, signal)) {
           backoff.reset();
-          tell(options.name, event, byId, isFirst);
+          tell(name, event, byId, isFirst);
           isFirst = false;
         }
       } catch (err) {
-        if (!signal.aborted) options.log.info({ peer: hop.url, err }, "monitor stream of the next hop broke");
+        if (!signal.aborted) log.info({ peer: hop.url, err }, "monitor stream of the next hop broke");
       }
       if (signal.aborted) return;
-      if (options.isAlive?.(hop) === false) {
-        for (const onEvent of byId.values()) onEvent({ kind: "down" });
+      if (isAlive?.(hop) === false) {
         hops.delete(hop.url);
+        for (const onEvent of byId.values()) onEvent({ kind: "down" });
         return;
       }
       await delay(backoff.next(), signal).catch(() => undefined);
     }
   };
-
-  async function* streamOf(hop: NextHop, signal: AbortSignal): AsyncGenerator<ConnectionEvent> {
-    const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name: options.name }] });
-    const replaced = new AbortController();
-    const context = {
-      signal: AbortSignal.any([signal, replaced.signal]),
-      metadata,
-      onReplaced: () => replaced.abort(),
-    };
-    try {
-      yield* options.pool.stream(
-        await targetOf(hop),
-        MonitorConnection.method.monitorConnections,
-        selector,
-        context,
-      );
-    } catch (error) {
-      // Our own certificate was renewed: the stream moves to the new session, nothing has happened to the hop.
-      if (!replaced.signal.aborted || signal.aborted) throw error;
-    }
-  }
 
   return {
     follow(hop, id, onEvent) {
