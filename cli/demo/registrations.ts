@@ -4,12 +4,17 @@ import { namespaceFile } from "./namespaces.ts";
 import { TRUST_DOMAIN, namespaceOf } from "./topology.ts";
 import type { Topology } from "./topology.ts";
 
+export interface Registration {
+  readonly id: string;
+  readonly match: { readonly uid: number; readonly gid: number; readonly netns?: number };
+}
+
 /** The file that NSM_IDENTITY_REGISTRATIONS names. The namespaces must exist. */
-export function registrationsOf(topology: Topology): string {
-  const registrations = topology.parts.flatMap((part) => {
+export function registrationsOf(topology: Topology, more: readonly Registration[] = []): string {
+  const registrations = topology.parts.flatMap((part): Registration[] => {
     if (part.spiffePath === undefined) return [];
     const netns = statSync(namespaceFile(namespaceOf(topology.run, part.place))).ino;
     return [{ id: `spiffe://${TRUST_DOMAIN}/${part.spiffePath}`, match: { uid: 0, gid: part.gid, netns } }];
   });
-  return `${JSON.stringify({ registrations }, undefined, 2)}\n`; // JSON is YAML
+  return `${JSON.stringify({ registrations: [...registrations, ...more] }, undefined, 2)}\n`; // JSON is YAML
 }

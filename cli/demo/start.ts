@@ -17,7 +17,7 @@ import type { Part, Topology } from "./topology.ts";
  * The authority looks at the namespaces of processes that may do more than itself, the forwarder enters those of pods and
  * changes them, the client probes its wires.
  */
-const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
+export const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
   identity: ["dac_read_search", "sys_ptrace"],
   registry: ["dac_read_search"],
   nsmgr: ["dac_read_search"],

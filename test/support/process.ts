@@ -23,6 +23,8 @@ export interface DaemonOptions {
   /** A path that nsenter(1) takes, such as /run/netns/name; the test's own namespace when undefined. */
   readonly netns?: string;
   readonly gid?: number;
+  /** Those that it may have, as setpriv(1) names them; all when undefined. */
+  readonly capabilities?: readonly string[];
 }
 
 export interface DaemonProcess extends AsyncDisposable {
@@ -44,10 +46,15 @@ export interface DaemonProcess extends AsyncDisposable {
 
 /** Starts without waiting for anything. Disposing stops it, by force after 6 s, which fails the test. */
 export function startDaemon(options: DaemonOptions): DaemonProcess {
-  const { role, name = role, env, netns, gid } = options;
+  const { role, name = role, env, netns, gid, capabilities } = options;
+  const bounds = capabilities?.map((each) => `+${each}`);
+  const privileges = [
+    ...(gid === undefined ? [] : [`--regid=${gid}`, "--clear-groups"]),
+    ...(bounds === undefined ? [] : [`--bounding-set=${["-all", ...bounds].join(",")}`]),
+  ];
   const command = [
     ...(netns === undefined ? [] : ["nsenter", `--net=${netns}`, "--"]),
-    ...(gid === undefined ? [] : ["setpriv", `--regid=${gid}`, "--clear-groups", "--"]),
+    ...(privileges.length === 0 ? [] : ["setpriv", ...privileges, "--"]),
     process.execPath,
     NSM,
     role,

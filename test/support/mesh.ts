@@ -1,0 +1,209 @@
+/**
+ * A mesh of real daemons in namespaces of its own, for tests: started, killed and restarted part by part, removed as a whole.
+ *
+ * Made of the demo's own building blocks (cli/demo): namespaces joined by an underlay, one group and no more capabilities for
+ * each role, an identity authority that tells them apart.
+ */
+import { randomInt } from "node:crypto";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { WIREGUARD_FOLDER, markedEnvironment, removeRun } from "../../cli/demo/down.ts";
+import { makeNamespaces, namespaceFile } from "../../cli/demo/namespaces.ts";
+import { processId } from "../../cli/demo/processes.ts";
+import { registrationsOf } from "../../cli/demo/registrations.ts";
+import { CAPABILITIES } from "../../cli/demo/start.ts";
+import { FOLDERS, TRUST_DOMAIN, namespaceOf } from "../../cli/demo/topology.ts";
+import type { NodeName, Part, Topology } from "../../cli/demo/topology.ts";
+import { warmUp } from "../../cli/demo/warm-up.ts";
+import { parseEstablished } from "../../cli/demo/wires.ts";
+import type { Established } from "../../cli/demo/wires.ts";
+import { gidOfWorkload, meshTopology } from "./mesh-topology.ts";
+import type { MeshOptions } from "./mesh-topology.ts";
+import { namespaceNamed } from "./netns.ts";
+import type { NamedNamespace } from "./netns.ts";
+import { startDaemon } from "./process.ts";
+import type { DaemonProcess, LogLine } from "./process.ts";
+import { startWorkload } from "./workload.ts";
+import type { Workload } from "./workload.ts";
+
+export interface Mesh extends AsyncDisposable {
+  /** Holds sockets, state and registrations. */
+  readonly folder: string;
+  /** The running process of a part, or the last one. Parts: `identity`, `registry`, `nsmgr-node1`, `forwarder-node1`, and the names of endpoints and clients. */
+  daemon(name: string): DaemonProcess;
+  /** Starts a part that does not run, with these variables in place of its own. */
+  start(name: string, env?: Readonly<Record<string, string>>): DaemonProcess;
+  /** SIGKILL and a new process; resolves as soon as that is started. */
+  restart(...names: readonly string[]): Promise<void>;
+  /** `node1`, `pod-<name>`, … */
+  namespace(place: string): NamedNamespace;
+  /** Socket of a node's manager. */
+  managerUrl(node?: NodeName): string;
+  /** What the running process of a client said of an interface, or says within 20 s. */
+  established(client: string, interfaceName: string): Promise<Established>;
+  /** A hand-made workload in a namespace of the mesh or another one; ended with the mesh at the latest. */
+  workload(name: string, where: string | NamedNamespace): Promise<Workload>;
+}
+
+const READY_WITHIN_MS = 30_000;
+
+/** Resolves when managers serve, and forwarders, endpoints and wires of clients are there. */
+export async function startMesh(options: MeshOptions): Promise<Mesh> {
+  const run = `t${randomInt(36 ** 6).toString(36)}`;
+  const topology = meshTopology(run, options);
+  const running = new Map<string, DaemonProcess>();
+  const workloads = new AsyncDisposableStack();
+  const ownsWireGuardFolder = !existsSync(WIREGUARD_FOLDER);
+  await using cleanUp = new AsyncDisposableStack();
+  cleanUp.defer(() => removeMesh(topology, running, ownsWireGuardFolder));
+  cleanUp.use(workloads);
+
+  for (const folder of FOLDERS) mkdirSync(join(topology.folder, folder), { recursive: true, mode: 0o700 });
+  mkdirSync(WIREGUARD_FOLDER, { recursive: true }); // the first wireguard-go would make it, and nobody remove it
+  await Promise.all([makeNamespaces(topology, markedEnvironment(run)), warmUp()]);
+  writeFileSync(join(topology.folder, "registrations.yaml"), registrationsFor(topology, options));
+
+  const fullName = (place: string) => namespaceOf(run, place);
+  const start = (part: Part, env: Readonly<Record<string, string>> = {}) => {
+    const process = startDaemon({
+      role: part.role,
+      name: part.name,
+      netns: namespaceFile(fullName(part.place)),
+      gid: part.gid,
+      capabilities: CAPABILITIES[part.role],
+      env: { ...definedOf(markedEnvironment(run)), ...part.env, ...env },
+    });
+    running.set(part.name, process);
+    return process;
+  };
+  const daemon = (name: string) => {
+    const found = running.get(name);
+    if (found === undefined) throw new Error(`${name} was not started`);
+    return found;
+  };
+  const later = new Set(
+    [...(options.endpoints ?? []), ...(options.clients ?? [])].flatMap(({ name, started = true }) =>
+      started ? [] : [name],
+    ),
+  );
+  for (const part of topology.parts) if (!later.has(part.name)) start(part);
+  await Promise.all([...running.values()].map((each) => isReady(each, topology)));
+
+  const resources = cleanUp.move();
+  return {
+    folder: topology.folder,
+    daemon,
+    start: (name, env) => start(partOf(topology, name), env),
+    async restart(...names) {
+      await Promise.all(names.map((name) => daemon(name).kill()));
+      for (const name of names) start(partOf(topology, name));
+    },
+    namespace: (place) => namespaceNamed(fullName(place)),
+    managerUrl: (node = "node1") => `unix://${topology.folder}/${node}/nsmgr.sock`,
+    established: (client, interfaceName) => established(daemon(client), interfaceName),
+    async workload(name, where) {
+      const workload = await startWorkload({
+        netns: typeof where === "string" ? fullName(where) : where.name,
+        gid: gidOfWorkload(options, name),
+        identityUrl: `unix://${topology.folder}/identity.sock`,
+        managerUrl: `unix://${topology.folder}/node1/nsmgr.sock`,
+        env: markedEnvironment(run),
+      });
+      return workloads.use(workload);
+    },
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  };
+}
+
+/** Lines of a process that are not there yet when this is called: `await fresh(daemon)("wire established")`. */
+export function fresh(daemon: DaemonProcess) {
+  const old = new Set(daemon.log);
+  return (matches: string | ((line: LogLine) => boolean), withinMs = 20_000): Promise<LogLine> => {
+    const test = typeof matches === "string" ? (line: LogLine) => line.msg.includes(matches) : matches;
+    return daemon.waitFor((line) => !old.has(line) && test(line), withinMs);
+  };
+}
+
+async function isReady(process: DaemonProcess, topology: Topology): Promise<void> {
+  const { role, name, env } = partOf(topology, process.name);
+  switch (role) {
+    case "nsmgr":
+      await process.waitFor("manager serves", READY_WITHIN_MS);
+      return;
+    case "forwarder":
+      await process.waitFor(`forwarder ${name} registered`, READY_WITHIN_MS);
+      return;
+    case "nse":
+      await process.waitFor(`endpoint ${name} registered`, READY_WITHIN_MS);
+      return;
+    case "nsc":
+      for (const index of (env["NSM_NETWORK_SERVICES"] ?? "").split(",").keys())
+        await process.waitFor(
+          ({ msg, connection }) => msg === "wire established" && connection === `${name}-${index}`,
+          READY_WITHIN_MS,
+        );
+      return;
+    case "identity":
+    case "registry":
+  }
+}
+
+async function established(client: DaemonProcess, interfaceName: string): Promise<Established> {
+  const line = await client.waitFor(
+    (each) => each.msg === "wire established" && each["interface"] === interfaceName,
+    20_000,
+  );
+  const wire = parseEstablished(JSON.stringify(line));
+  if (wire === undefined) throw new Error(`${client.name} said what cannot be read: ${JSON.stringify(line)}`);
+  return wire;
+}
+
+function partOf(topology: Topology, name: string): Part {
+  const part = topology.parts.find((each) => each.name === name);
+  if (part === undefined) throw new Error(`the mesh has no part ${name}`);
+  return part;
+}
+
+function registrationsFor(topology: Topology, options: MeshOptions): string {
+  const workloads = (options.workloads ?? []).map((name) => ({
+    id: `spiffe://${TRUST_DOMAIN}/workload/${name}`,
+    match: { uid: 0, gid: gidOfWorkload(options, name) },
+  }));
+  return registrationsOf(topology, workloads);
+}
+
+function definedOf(env: NodeJS.ProcessEnv): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env).flatMap(([key, value]): [string, string][] =>
+      value === undefined ? [] : [[key, value]],
+    ),
+  );
+}
+
+/** Throws when something is left, or when a process that was asked to stop failed. */
+async function removeMesh(
+  topology: Topology,
+  running: ReadonlyMap<string, DaemonProcess>,
+  ownsWireGuardFolder: boolean,
+): Promise<void> {
+  const driver = processId(process.pid);
+  if (driver === undefined) throw new Error("/proc does not show this process");
+  const parts = [...running].flatMap(([name, daemon]) => {
+    const id = processId(daemon.pid);
+    const { role, place } = partOf(topology, name);
+    return id === undefined ? [] : [{ ...id, name, role, namespace: namespaceOf(topology.run, place) }];
+  });
+  const clean = await removeRun({
+    run: topology.run,
+    driver,
+    startedAt: "",
+    namespaces: topology.places.map((place) => namespaceOf(topology.run, place)),
+    ownsWireGuardFolder,
+    parts,
+  });
+  if (!clean) throw new Error(`something of ${topology.run} is left in ${topology.folder}`);
+  for (const { name } of parts) {
+    const how = await running.get(name)?.ended;
+    if (how !== 0) throw new Error(`${name} ended with ${String(how)} when the mesh was stopped`);
+  }
+}
