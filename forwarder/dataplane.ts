@@ -164,7 +164,7 @@ async function openVxlan(
     if (unfiltered) return { mode: { available: true }, filter: undefined };
     return unavailable(
       `no source filter: ${messageOf(error)}`,
-      "install nftables, or set NSM_VXLAN_UNFILTERED=true to accept VXLAN packets of any source",
+      "load the module (modprobe nf_tables), or set NSM_VXLAN_UNFILTERED=true to accept VXLAN packets of any source",
     );
   }
 }

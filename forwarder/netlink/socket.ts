@@ -5,7 +5,7 @@ import type { Message, Request } from "./message.ts";
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
-const PROTOCOLS = { route: 0, generic: 16 } as const;
+const PROTOCOLS = { route: 0, netfilter: 12, generic: 16 } as const;
 const SOL_NETLINK = 270;
 const NETLINK = { CAP_ACK: 10, EXT_ACK: 11, GET_STRICT_CHK: 12 } as const;
 const SOL_SOCKET = 1;
@@ -23,6 +23,8 @@ export interface NetlinkSocket extends Disposable {
   batch(requests: readonly Request[]): Promise<(KernelError | undefined)[]>;
   /** The same, throwing the first refusal. */
   execute(...requests: readonly Request[]): Promise<void>;
+  /** All or nothing, between the two marks of a transaction; throws the first refusal. */
+  transaction(begin: Request, requests: readonly Request[], end: Request): Promise<void>;
   /** The answer to a question about one object. Throws KernelError (ENODEV, ...). */
   get(request: Request): Promise<Message>;
   /** A consistent list: redone when the kernel says that it changed meanwhile. */
@@ -50,17 +52,27 @@ export function netlinkOn(fd: number): NetlinkSocket {
   let isOpen = true;
 
   /** Sends at most BATCH requests and collects the messages of each until all are answered. */
-  async function exchange(requests: readonly Request[]): Promise<Answer[]> {
+  async function exchange(
+    requests: readonly Request[],
+    marks?: readonly [Request, Request],
+  ): Promise<Answer[]> {
     const first = sequence + 1;
     sequence += requests.length;
     const answers: Answer[] = requests.map(() => ({ messages: [], done: false, error: undefined }));
     const flags = (request: Request) => request.flags | NLM_F.REQUEST | NLM_F.ACK;
     const datagram = requests.map((r, i) => encodeMessage(r.type, flags(r), first + i, r.body));
+    if (marks) {
+      // Not acknowledged; a refusal of the transaction itself comes under the number of its mark.
+      const [begin, end] = marks.map((mark) => encodeMessage(mark.type, NLM_F.REQUEST, first, mark.body));
+      datagram.unshift(begin ?? Buffer.alloc(0));
+      datagram.push(end ?? Buffer.alloc(0));
+    }
     await send(fd, Buffer.concat(datagram));
     // Waits for nothing: the kernel answered within send(), and goes on with a dump within recv().
     while (answers.some((answer) => !answer.done)) {
       const buffer = Buffer.allocUnsafe(DATAGRAM_BYTES);
       const length = receive(fd, buffer);
+      if (length === undefined && answers.some((answer) => answer.error)) break;
       if (length === undefined) throw new Error(`netlink: no answer to ${requests[0]?.doing}`);
       for (const message of decodeMessages(buffer.subarray(0, length))) {
         const index = message.seq - first;
@@ -88,6 +100,11 @@ export function netlinkOn(fd: number): NetlinkSocket {
     async execute(...requests) {
       const refusal = (await self.batch(requests)).find((error) => error !== undefined);
       if (refusal) throw refusal;
+    },
+    async transaction(begin, requests, end) {
+      const answers = await exchange(requests, [begin, end]);
+      const refused = answers.find(({ error }) => error !== undefined);
+      if (refused?.error) throw refused.error;
     },
     async get(request) {
       const { messages } = await one(request);
