@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import { NsmError, messageOf } from "../sdk/errors.ts";
+import { NsmError } from "../sdk/errors.ts";
 
 export interface Tool {
   readonly command: string;
@@ -55,42 +55,55 @@ function isExecutable(path: string): boolean {
   }
 }
 
+/** What decides whether packages can be installed, and does it; tests bring their own. */
+export interface Installer {
+  readonly isRoot: boolean;
+  /** Undefined on a system without apt-get. */
+  readonly aptGet:
+    ((args: readonly string[]) => { readonly status: number | null; readonly text: string }) | undefined;
+  /** Whether package lists were ever fetched. */
+  readonly hasLists: boolean;
+}
+
 /**
  * Installs what is missing with apt-get, as root on a system that has it; `say` gets the one line that tells.
  * Throws FAILED_PRECONDITION `tools-missing` that names the packages where it can't.
  */
-export function provide(tools: readonly Tool[], say: (line: string) => void): void {
+export function provide(
+  tools: readonly Tool[],
+  say: (line: string) => void,
+  installer: Installer = thisSystem(),
+): void {
   const missing = missingOf(tools);
   if (missing.length === 0) return;
   const packages = [...new Set(missing.map((tool) => tool.package))];
   const needed = missing.map((tool) => `${tool.command} (${tool.why})`).join(", ");
-  if (!isRoot() || findProgram("apt-get") === undefined)
-    throw new NsmError(
-      "FAILED_PRECONDITION",
-      "tools-missing",
+  if (!installer.isRoot || installer.aptGet === undefined)
+    throw toolsMissing(
       `missing: ${needed}. Install the packages ${packages.join(" ")} (names of Debian and Ubuntu)`,
     );
   say(`installing ${packages.join(" ")} with apt-get: missing ${needed}`);
-  try {
-    install(packages);
-  } catch (error) {
-    const advice = `Install the packages ${packages.join(" ")} by hand`;
-    throw new NsmError("FAILED_PRECONDITION", "tools-missing", `${messageOf(error)}. ${advice}`, error);
-  }
-}
-
-function install(packages: readonly string[]): void {
   const install = ["install", "--yes", "--no-install-recommends", ...packages];
-  if (hasPackageLists() && aptGet(install).status === 0) return;
+  if (installer.hasLists && installer.aptGet(install).status === 0) return;
   for (const args of [["update"], install]) {
-    const { status, text } = aptGet(args);
-    if (status !== 0) throw new Error(`apt-get ${args.join(" ")} failed: ${lastLines(text, 3)}`);
+    const { status, text } = installer.aptGet(args);
+    if (status === 0) continue;
+    const said = `apt-get ${args.join(" ")} failed: ${lastLines(text, 3)}`;
+    throw toolsMissing(`missing: ${needed}. ${said}. Install the packages ${packages.join(" ")} by hand`);
   }
 }
 
-function hasPackageLists(): boolean {
+function toolsMissing(text: string): NsmError {
+  return new NsmError("FAILED_PRECONDITION", "tools-missing", text);
+}
+
+function thisSystem(): Installer {
   const folder = "/var/lib/apt/lists";
-  return existsSync(folder) && readdirSync(folder).some((name) => name.includes("_Packages"));
+  return {
+    isRoot: isRoot(),
+    aptGet: findProgram("apt-get") === undefined ? undefined : aptGet,
+    hasLists: existsSync(folder) && readdirSync(folder).some((name) => name.includes("_Packages")),
+  };
 }
 
 function aptGet(args: readonly string[]): { status: number | null; text: string } {

@@ -9,6 +9,8 @@ import { ExitCode } from "./exit-code.ts";
 
 /** How long a daemon may take to stop after SIGTERM or SIGINT. */
 const STOP_WITHIN_MS = 5000;
+/** A second signal this soon is the same one: a terminal and npm both pass Ctrl-C on. */
+const SAME_SIGNAL_MS = 500;
 
 /**
  * Starts the daemon and resolves with the exit code once it has ended: 0 after SIGTERM or SIGINT, 1 when it could not
@@ -50,8 +52,13 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
 /** Aborted by the first SIGTERM or SIGINT. A second one, or a daemon that does not stop in time, ends the process. */
 function stopSignal(log: Logger): AbortSignal {
   const controller = new AbortController();
+  let firstMs = 0;
   const onSignal = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(ExitCode.failed);
+    if (controller.signal.aborted) {
+      if (performance.now() - firstMs > SAME_SIGNAL_MS) process.exit(ExitCode.failed);
+      return;
+    }
+    firstMs = performance.now();
     log.info({ signal: name }, "stopping");
     setTimeout(() => {
       log.error({ afterMs: STOP_WITHIN_MS }, "did not stop in time");

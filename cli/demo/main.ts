@@ -1,6 +1,8 @@
 /** `nsm demo` and `nsm demo down`: options in, words and exit codes out. */
+import { join } from "node:path";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { ExitCode } from "../exit-code.ts";
+import { packageRoot } from "../package-root.ts";
 import { isRoot } from "../requirements.ts";
 import { endRun } from "./down.ts";
 import { listRuns, parseRunName, removeUnfinished } from "./record.ts";
@@ -21,11 +23,10 @@ export interface DemoOptions {
 export async function runDemo(options: DemoOptions): Promise<number> {
   const story = createStory(options.json);
   const stop = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
-    process.on(signal, () => {
-      if (!stop.signal.aborted) story.step(`${signal}: removing everything`);
-      stop.abort(new NsmError("CANCELLED", "interrupted", `interrupted by ${signal}`));
-    });
+  onInterruption((why) => {
+    if (!stop.signal.aborted) story.step(`${why}: removing everything`);
+    stop.abort(new NsmError("CANCELLED", "interrupted", why));
+  });
 
   const result = await runOnce({
     ...options,
@@ -41,6 +42,14 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   });
   if (options.keep && report !== undefined) story.print(tour(report.run));
   return verdict(result, options, stop.signal.aborted);
+}
+
+/** Signals, a reader of our output that went away, and errors of our own: whatever it is, the run must not stay behind. */
+function onInterruption(interrupt: (why: string) => void): void {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => interrupt(signal));
+  for (const stream of [process.stdout, process.stderr])
+    stream.on("error", (error) => interrupt(`nobody reads (${error.message})`));
+  process.on("uncaughtException", (error) => interrupt(error.stack ?? error.message));
 }
 
 function verdict(result: RunResult, options: DemoOptions, interrupted: boolean): number {
@@ -148,8 +157,14 @@ function tour(run: string): readonly string[] {
     inside("node1", "nft list ruleset"),
     `  tail -f ${runFolder(run)}/logs/*.log`,
     "End it:",
-    `  nsm demo down --run ${run}`,
+    `  ${ourName()} demo down --run ${run}`,
   ];
+}
+
+/** How this command can be called from any folder. */
+function ourName(): string {
+  const isCheckout = import.meta.filename.endsWith(".ts");
+  return isCheckout ? `node ${join(packageRoot(), "bin/nsm.js")}` : "nsm";
 }
 
 function complain(text: string): void {

@@ -61,6 +61,10 @@ class Demo {
     this.#child.kill(signal);
   }
 
+  stopReading(): void {
+    this.#child.stdout?.destroy();
+  }
+
   async ended(): Promise<number | string | null> {
     if (this.#child.exitCode === null && this.#child.signalCode === null) await once(this.#child, "close");
     return this.#child.exitCode ?? this.#child.signalCode;
@@ -100,7 +104,7 @@ test("a kept demo runs every part as a process of its own place and group, until
   const demo = new Demo(["--keep", "--run", "kept"]);
   expect(await demo.ended(), demo.stderr).toBe(0);
   expect(demo.stdout).toContain("ip netns exec nsm-kept-pod-client ip address");
-  expect(demo.stdout).toContain("nsm demo down --run kept");
+  expect(demo.stdout).toMatch(/bin\/nsm\.js demo down --run kept$/m);
 
   const parts = readdirSync("/proc")
     .filter(
@@ -146,6 +150,14 @@ test("interrupted, it removes everything itself", async () => {
   const demo = new Demo([]);
   await demo.says("started");
   demo.kill("SIGINT");
+  expect(await demo.ended()).toBe(130);
+  await expectNothingLeft(before);
+});
+
+test("when nobody reads its output any more, it removes everything", async () => {
+  const demo = new Demo([]);
+  await demo.says("recorded in");
+  demo.stopReading();
   expect(await demo.ended()).toBe(130);
   await expectNothingLeft(before);
 });
