@@ -50,6 +50,13 @@ describe("endpoints", () => {
     expect(await names()).toEqual([]);
   });
 
+  test("live no longer than the tokens of who registers and who stores", async () => {
+    const { clock, registries } = build();
+    const latestExpiryMs = clock.now() + 12_000;
+    const stored = await registries.endpoints.register(endpoint("a"), { ...CONTEXT, latestExpiryMs });
+    expect(stored.expirationTime && timestampMs(stored.expirationTime)).toBe(latestExpiryMs);
+  });
+
   test("keep the time of their first registration until they leave", async () => {
     const { clock, registries } = build();
     const first = await registries.endpoints.register(endpoint("a"), CONTEXT);

@@ -86,11 +86,15 @@ function endpointRegistry(
   };
 }
 
-/** The registrant's wish, bounded by its certificate and by ours. */
-function leaseEnd(endpoint: NetworkServiceEndpoint, { peer }: RegistryContext, nowMs: number): number {
+/** The registrant's wish, bounded by the tokens and certificates of both sides. */
+function leaseEnd(
+  endpoint: NetworkServiceEndpoint,
+  { peer, latestExpiryMs = Infinity }: RegistryContext,
+  nowMs: number,
+): number {
   const wish = endpoint.expirationTime === undefined ? Infinity : timestampMs(endpoint.expirationTime);
   const certificates = peer && Math.min(peer.certificate.validToDate.getTime(), peer.own.svid.notAfterMs);
-  return Math.min(wish, nowMs + EXPIRY_MS, certificates ?? Infinity);
+  return Math.min(wish, nowMs + EXPIRY_MS, latestExpiryMs, certificates ?? Infinity);
 }
 
 function expire(store: Store<NetworkServiceEndpoint>, nowMs: number): void {

@@ -11,6 +11,8 @@ export interface RegistryContext {
   readonly peer: Peer | undefined;
   /** Tokens of the hops so far; a registry that passes the call on puts the longer path here. */
   readonly registration: { path: RegistrationPath };
+  /** End of the tokens of caller and server, milliseconds since 1970: nothing is registered for longer. Undefined = no bound. */
+  readonly latestExpiryMs?: number;
 }
 
 export interface Query<T> {

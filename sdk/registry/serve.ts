@@ -96,11 +96,12 @@ function createGate<T extends Registered>(
     const { peer } = caller;
     const callerToken = readTokenMetadata(caller.metadata);
     refuseForeignToken(peer, callerToken);
+    const ownToken = minter.mint(peer.own.svid, peer.spiffeId, peer.certificate.validToDate.getTime());
     const hop = enterRegistration({
       path: readRegistrationPath(caller.metadata),
       pathIds: entry.pathIds,
       callerToken: callerToken?.token ?? "",
-      ownToken: minter.mint(peer.own.svid, peer.spiffeId, peer.certificate.validToDate.getTime()).token,
+      ownToken: ownToken.token,
     });
     const { index, tokens } = hop.path;
     authorizeRegistration({
@@ -115,6 +116,7 @@ function createGate<T extends Registered>(
       deadlineMs: caller.deadlineMs,
       peer,
       registration: { path: hop.path },
+      latestExpiryMs: Math.min(ownToken.expiresMs, callerToken?.expiresMs ?? Infinity),
     };
     const leave = () => {
       const answer = leaveRegistration(hop, ctx.registration.path);
