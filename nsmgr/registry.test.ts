@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
+import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../registry/memory.ts";
 import type { Peer } from "../sdk/grpc/peer.ts";
 import { silentLogger } from "../sdk/log.ts";
@@ -83,6 +83,30 @@ describe("register", () => {
     expect(upstream).toMatchObject({ name: "a", url: PUBLIC });
     expect(upstream?.networkServiceLabels["service"]?.labels).toEqual({ app: "x", nodeName: "node-1" });
     expect(upstream?.expirationTime && timestampMs(upstream.expirationTime)).toBe(clock.now() + 60_000);
+  });
+
+  test("lasts no longer than the tokens of who registers and of the manager", async () => {
+    const { registries, published, clock } = build();
+    const latestExpiryMs = clock.now() + 12_000;
+    await registries.endpoints.register(record("a", "unix:///run/a.sock"), { ...local(), latestExpiryMs });
+    const [upstream] = await published();
+    expect(upstream?.expirationTime && timestampMs(upstream.expirationTime)).toBe(latestExpiryMs);
+  });
+
+  test("adds the node's labels to the labels that there are, and makes none", async () => {
+    const { registries, published } = build();
+    const bare = create(NetworkServiceEndpointSchema, { name: "a", url: "unix:///run/a.sock" });
+    bare.networkServiceNames.push("service");
+    await registries.endpoints.register(bare, local());
+    expect((await published())[0]?.networkServiceLabels).toEqual({});
+  });
+
+  test("a network service without a name goes no further", async () => {
+    const { registries } = build();
+    await expect(registries.services.register(create(NetworkServiceSchema), local())).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+      reason: "name-missing",
+    });
   });
 
   test("finds show where a local endpoint is, in the root of its own process", async () => {

@@ -1,8 +1,8 @@
 /** The manager's registries: local endpoints are published under the manager's URL, and found under their own (docs/protocol.md, "Registry"). */
-import { clone, create } from "@bufbuild/protobuf";
+import { clone } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
-import { NetworkServiceEndpointSchema, NetworkServiceLabelsSchema } from "../api/gen/registry_pb.js";
-import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
+import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import { addClientInfo } from "../sdk/client-info.ts";
 import type { ClientInfo } from "../sdk/client-info.ts";
 import type { Clock } from "../sdk/clock.ts";
@@ -38,11 +38,22 @@ export function createManagerRegistries(options: ManagerRegistryOptions): Regist
   };
   tick();
   return {
-    services: options.upstream.services,
+    services: createServiceRegistry(options.upstream),
     endpoints: createEndpointRegistry(options),
     [Symbol.dispose]() {
       stop.abort();
       timer[Symbol.dispose]();
+    },
+  };
+}
+
+/** Services are the registry's; only what it would refuse in any case goes no further. */
+function createServiceRegistry({ services }: Registries): Registry<NetworkService> {
+  return {
+    ...services,
+    async register(service, ctx) {
+      requireName(service.name, "a network service needs a name");
+      return await services.register(service, ctx);
     },
   };
 }
@@ -57,7 +68,7 @@ function createEndpointRegistry(options: ManagerRegistryOptions): Registry<Netwo
       const published = clone(NetworkServiceEndpointSchema, entry);
       published.url = publicUrl;
       addInfo(published, options.info);
-      limitLife(published, options.clock.now() + EXPIRY_MS);
+      limitLife(published, Math.min(options.clock.now() + EXPIRY_MS, ctx.latestExpiryMs ?? Infinity));
       const path = ctx.registration.path;
       const stored = await upstream.endpoints.register(published, ctx).catch((error: unknown) => {
         place.dispose();
@@ -79,6 +90,7 @@ function createEndpointRegistry(options: ManagerRegistryOptions): Registry<Netwo
       const known = local.get(entry.name);
       if (known === undefined) return;
       const published = clone(NetworkServiceEndpointSchema, known.entry);
+      delete published.expirationTime;
       await upstream.endpoints.unregister(published, ctx);
       local.delete(entry.name);
     },
@@ -90,12 +102,7 @@ function checkEndpoint(
   ctx: RegistryContext,
   options: ManagerRegistryOptions,
 ): void {
-  if (entry.name === "")
-    throw new NsmError(
-      "INVALID_ARGUMENT",
-      "name-missing",
-      "an endpoint needs a unique name: set one, for instance the pod's",
-    );
+  requireName(entry.name, "an endpoint needs a unique name: set one, for instance the pod's");
   if (!entry.networkServiceNames.includes(options.forwarderService)) return;
   const id = ctx.peer?.spiffeId ?? "";
   if (options.mayForward(id)) return;
@@ -104,6 +111,10 @@ function checkEndpoint(
     "not-a-forwarder",
     `${id} may not register for service ${options.forwarderService}: add its id to NSM_FORWARDER_IDS of the manager`,
   );
+}
+
+function requireName(name: string, message: string): void {
+  if (name === "") throw new NsmError("INVALID_ARGUMENT", "name-missing", message);
 }
 
 /** Where an endpoint is, as this node sees it. */
@@ -144,16 +155,9 @@ function placeOf(
   };
 }
 
+/** To the labels that the endpoint has: a service without any keeps none. */
 function addInfo(entry: NetworkServiceEndpoint, info: ClientInfo): void {
-  if (info.size === 0) return;
-  for (const service of entry.networkServiceNames) {
-    const present = Object.hasOwn(entry.networkServiceLabels, service)
-      ? entry.networkServiceLabels[service]
-      : undefined;
-    const labels = present ?? create(NetworkServiceLabelsSchema);
-    addClientInfo(labels.labels, info);
-    entry.networkServiceLabels[service] = labels;
-  }
+  for (const { labels } of Object.values(entry.networkServiceLabels)) addClientInfo(labels, info);
 }
 
 function limitLife(entry: NetworkServiceEndpoint, latestMs: number): void {
