@@ -6,6 +6,8 @@ import { makePeer } from "../../test/support/peer.ts";
 import type { CallContext } from "../chain.ts";
 import { NsmError, asNsmError } from "../errors.ts";
 import { silentLogger } from "../log.ts";
+import { createFakeClock } from "../../test/support/fake-clock.ts";
+import { authorize } from "./authorize.ts";
 import { begin } from "./begin.ts";
 import type { WithEvents } from "./begin.ts";
 
@@ -123,6 +125,15 @@ describe("close", () => {
     const { recorder, service } = build({ closeUnknown: true });
     await service.close(connection(), ALICE);
     expect(kinds(recorder)).toEqual(["close"]);
+  });
+
+  test("of an id that nobody knows is a success even where our policies stop it", async () => {
+    const { recorder } = build();
+    const owner = () => "";
+    const checked = authorize(createFakeClock())(recorder);
+    const service = begin({ owner, log: silentLogger, closeUnknown: true })(checked);
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual([]);
   });
 
   test("pre-empts a hanging request, and the requests queued before it", async () => {

@@ -144,7 +144,12 @@ async function serialisedClose(
   if (actor === undefined) {
     if (options.closeUnknown !== true) return;
     const events: Events = { close: () => Promise.resolve() };
-    await next.close(connection, { ...ctx, events, established: false, replacing: false });
+    try {
+      await next.close(connection, { ...ctx, events, established: false, replacing: false });
+    } catch (error) {
+      // Nothing is known of it, and our policies let nothing happen: that is the silent success of any unknown id.
+      if (!isLocalDenial(error)) throw error;
+    }
     return;
   }
   refuseStranger(actor, owner, id);
