@@ -3,7 +3,6 @@ import { create } from "@bufbuild/protobuf";
 import { MonitorConnection } from "../api/gen/connection_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
-import { clientInfoOf } from "../sdk/client-info.ts";
 import type { CallContext } from "../sdk/chain.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
@@ -18,9 +17,9 @@ import { keepRegistered } from "../sdk/registry/registrant.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
 import { createForwarderChain } from "./chain.ts";
 import { table } from "./config.ts";
-import type { ForwarderConfig } from "./config.ts";
 import { openDataplane } from "./dataplane.ts";
 import { createEndpointSockets } from "./endpoint-sockets.ts";
+import { ownRecord } from "./record.ts";
 import { startSweep } from "./sweep.ts";
 import { createTunnels } from "./tunnels.ts";
 import { defaultTunnelIp } from "./tunnel-ip.ts";
@@ -103,13 +102,3 @@ export const daemon = defineDaemon({
     return stack.move();
   },
 });
-
-function ownRecord(config: ForwarderConfig) {
-  const labels = { ...Object.fromEntries(config.labels), ...Object.fromEntries(clientInfoOf(config)) };
-  return create(NetworkServiceEndpointSchema, {
-    name: config.name,
-    networkServiceNames: [config.service],
-    networkServiceLabels: { [config.service]: { labels } },
-    url: config.listenOn,
-  });
-}

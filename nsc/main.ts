@@ -1,24 +1,16 @@
 /** The client daemon: keeps the wires of one workload. */
-import { create } from "@bufbuild/protobuf";
-import { EmptySchema } from "@bufbuild/protobuf/wkt";
-import { MonitorConnection } from "../api/gen/connection_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
-import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { addClientInfo, clientInfoOf } from "../sdk/client-info.ts";
 import { delay } from "../sdk/clock.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
-import type { SessionInfo } from "../sdk/grpc/session.ts";
-import { tokenMetadata } from "../sdk/hops.ts";
 import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
-import type { Mesh } from "../sdk/mesh.ts";
 import { netnsUrl } from "../sdk/netns-url.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
-import { authorizeClientPath } from "../sdk/policies.ts";
 import { table } from "./config.ts";
 import type { ClientConfig } from "./config.ts";
 import { followManager } from "./follow.ts";
-import type { Manager } from "./manager.ts";
+import { createManager } from "./manager.ts";
 import type { Wish } from "./request.ts";
 import { createWire } from "./wire.ts";
 
@@ -35,7 +27,11 @@ export const daemon = defineDaemon({
     const { log } = runtime;
     await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
-    const manager = createManager(config, mesh);
+    const manager = createManager({
+      ...mesh,
+      target: { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) },
+      requestTimeoutMs: config.requestTimeoutMs,
+    });
     const stop = new AbortController();
     const follower = followManager(manager, config.name, log, stop.signal);
     const adopted = await Promise.race([
@@ -76,54 +72,6 @@ function wishesOf(config: ClientConfig): Wish[] {
       netnsUrl: url,
     };
   });
-}
-
-function createManager(config: ClientConfig, mesh: Mesh): Manager {
-  const { pool, minter, clock } = mesh;
-  const target = { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) };
-  const token = tokenMetadata(minter);
-  const close = async (connection: Connection, signal: AbortSignal) => {
-    await pool.unary(target, NetworkService.method.close, connection, {
-      signal,
-      timeoutMs: config.requestTimeoutMs,
-      metadata: token,
-    });
-  };
-  return {
-    async request(request, signal) {
-      let session: SessionInfo | undefined;
-      const metadata = (info: SessionInfo) => {
-        session = info;
-        return token(info);
-      };
-      const { response } = await pool.unary(target, NetworkService.method.request, request, {
-        signal,
-        timeoutMs: config.requestTimeoutMs,
-        metadata,
-      });
-      const tokens = response.path?.pathSegments.map((segment) => segment.token) ?? [];
-      try {
-        authorizeClientPath(tokens, response.path?.index ?? 0, session?.peerCertificate, clock.now());
-      } catch (error) {
-        const isNew = (request.connection?.path?.pathSegments.length ?? 0) <= 1;
-        if (isNew)
-          await close(response, AbortSignal.timeout(config.requestTimeoutMs)).catch(() =>
-            create(EmptySchema),
-          );
-        throw error;
-      }
-      return response;
-    },
-    close,
-    async *monitor(selector, signal) {
-      const replaced = new AbortController();
-      yield* pool.stream(target, MonitorConnection.method.monitorConnections, selector, {
-        signal: AbortSignal.any([signal, replaced.signal]),
-        metadata: token,
-        onReplaced: () => replaced.abort(),
-      });
-    },
-  };
 }
 
 /** One line that tools and people read: which wire is up, and how. */

@@ -1,6 +1,16 @@
 /** The manager of this node as the client calls it. */
+import { create } from "@bufbuild/protobuf";
+import { EmptySchema } from "@bufbuild/protobuf/wkt";
+import { MonitorConnection } from "../api/gen/connection_pb.js";
 import type { Connection, ConnectionEvent, MonitorScopeSelector } from "../api/gen/connection_pb.js";
+import { NetworkService } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
+import type { Clock } from "../sdk/clock.ts";
+import type { SessionInfo } from "../sdk/grpc/session.ts";
+import type { SessionPool, Target } from "../sdk/grpc/sessions.ts";
+import { tokenMetadata } from "../sdk/hops.ts";
+import { authorizeClientPath } from "../sdk/policies.ts";
+import type { TokenMinter } from "../sdk/token.ts";
 
 export interface Manager {
   /** The answer is authorised by the client policies; see `authorizeClientPath`. */
@@ -8,4 +18,58 @@ export interface Manager {
   close(connection: Connection, signal: AbortSignal): Promise<void>;
   /** First the present state, then changes; ends with an error when the session breaks. */
   monitor(selector: MonitorScopeSelector, signal: AbortSignal): AsyncIterable<ConnectionEvent>;
+}
+
+export interface ManagerOptions {
+  readonly pool: SessionPool;
+  readonly target: Target;
+  readonly minter: TokenMinter;
+  readonly clock: Clock;
+  /** For one Request or Close. */
+  readonly requestTimeoutMs: number;
+}
+
+export function createManager(options: ManagerOptions): Manager {
+  const { pool, target, minter, clock, requestTimeoutMs } = options;
+  const token = tokenMetadata(minter);
+  const close = async (connection: Connection, signal: AbortSignal) => {
+    await pool.unary(target, NetworkService.method.close, connection, {
+      signal,
+      timeoutMs: requestTimeoutMs,
+      metadata: token,
+    });
+  };
+  return {
+    async request(request, signal) {
+      let session: SessionInfo | undefined;
+      const metadata = (info: SessionInfo) => {
+        session = info;
+        return token(info);
+      };
+      const { response } = await pool.unary(target, NetworkService.method.request, request, {
+        signal,
+        timeoutMs: requestTimeoutMs,
+        metadata,
+      });
+      const tokens = response.path?.pathSegments.map((segment) => segment.token) ?? [];
+      try {
+        authorizeClientPath(tokens, response.path?.index ?? 0, session?.peerCertificate, clock.now());
+      } catch (error) {
+        const isNew = (request.connection?.path?.pathSegments.length ?? 0) <= 1;
+        if (isNew)
+          await close(response, AbortSignal.timeout(requestTimeoutMs)).catch(() => create(EmptySchema));
+        throw error;
+      }
+      return response;
+    },
+    close,
+    async *monitor(selector, signal) {
+      const replaced = new AbortController();
+      yield* pool.stream(target, MonitorConnection.method.monitorConnections, selector, {
+        signal: AbortSignal.any([signal, replaced.signal]),
+        metadata: token,
+        onReplaced: () => replaced.abort(),
+      });
+    },
+  };
 }
