@@ -1,4 +1,5 @@
 /** The only code that changes the kernel for a wire: make it as planned, safe to repeat, leave nothing of a failed attempt. */
+import { delay, systemClock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { parseAlias } from "./alias.ts";
 import { diffEnd, freshEnd } from "./diff.ts";
@@ -59,6 +60,8 @@ interface Pod {
 }
 
 const CREATE_TRIES = 4;
+/** Usually it takes less than a millisecond. */
+const RUNNING_MS = 1000;
 
 /**
  * Makes the kernel as wanted and returns the wire's devices. `known` are those that it may have already: they are kept, with
@@ -172,7 +175,8 @@ async function createWire(
     for (const { wanted: end, netns } of pods) prepareSysctls(netns.fd, end.name, wantsIpv6(end));
     await admitPeer(options.drivers, wanted);
     await Promise.all(pods.map((pod, i) => change(pod, freshEnd(at(indexes, i), pod.wanted))));
-    await readyTunnel(options.drivers, wanted, signal);
+    if (wanted.link.kind === "veth") await waitUntilRunning(pods, indexes);
+    else await readyTunnel(options.drivers, wanted, signal);
     for (const { wanted: end } of pods) requireAlive(end.netns);
     signal.throwIfAborted();
     return devices;
@@ -181,6 +185,16 @@ async function createWire(
     await forgetTunnel(options.drivers, wanted.wireId);
     throw error;
   }
+}
+
+/** The end that was up first gets its queue a moment after the second is up; what it sends before that is lost. */
+async function waitUntilRunning(pods: readonly Pod[], indexes: readonly number[]): Promise<void> {
+  const endMs = systemClock.monotonic() + RUNNING_MS;
+  for (const [i, { socket }] of pods.entries())
+    while ((await readLink(socket, { ifindex: at(indexes, i) }))?.running === false) {
+      if (systemClock.monotonic() > endMs) return;
+      await delay(1);
+    }
 }
 
 /** One message makes both ends or none. Interface indexes are ours to choose, so nothing needs to be asked afterwards. */

@@ -25,6 +25,7 @@ export function freshEnd(ifindex: number, wanted: WantedEnd): FoundEnd {
     ifindex,
     name: wanted.name,
     up: false,
+    running: false,
     mtu: wanted.mtu,
     mac: wanted.mac,
     group: 0,

@@ -208,8 +208,29 @@ export function sendSync(fd: number, bytes: Uint8Array): void {
   checked("send", Number(c.send(fd, bytes, bytes.length, 0)));
 }
 
-/** The same on a thread of libuv's pool: for requests that keep the kernel busy (deleting a device: 16 ms). */
-export function send(fd: number, bytes: Uint8Array): Promise<void> {
+/** Sends at once on threads of libuv's pool, which files and name resolution need as well; koffi itself allows 64 calls. */
+const CONCURRENT_SENDS = 12;
+let sending = 0;
+const waiting: (() => void)[] = [];
+
+/**
+ * send(2) on a thread of libuv's pool: for requests that keep the kernel busy (deleting a device: 16 ms). In turn when many
+ * come at once.
+ */
+export async function send(fd: number, bytes: Uint8Array): Promise<void> {
+  if (sending === CONCURRENT_SENDS) await new Promise<void>((resolve) => waiting.push(resolve));
+  else sending++;
+  try {
+    await sendInPool(fd, bytes);
+  } finally {
+    // A turn is handed on, not given back, so that nobody jumps the queue.
+    const next = waiting.shift();
+    if (next) next();
+    else sending--;
+  }
+}
+
+function sendInPool(fd: number, bytes: Uint8Array): Promise<void> {
   return new Promise((resolve, reject) => {
     c.send.async(fd, bytes, bytes.length, 0, (error: Error | null, sent: number) => {
       if (error) reject(error);

@@ -103,6 +103,7 @@ test("a link is read back as it was asked for", () => {
     ifindex: 7,
     name: "a",
     up: false,
+    running: false,
     mtu: 1450,
     mac: "02:00:00:00:00:0a",
     group: 0x4e000001,

@@ -39,6 +39,7 @@ const IFLA_INET6_ADDR_GEN_MODE = 8;
 const IN6_ADDR_GEN_MODE_NONE = 1;
 const RTEXT_FILTER_SKIP_STATS = 8;
 const IFF_UP = 1;
+const IFF_RUNNING = 0x40;
 
 /** Where and how a device is born. Alias and address generation are ignored at creation: see `setLink`. */
 export interface NewDevice {
@@ -167,6 +168,8 @@ export interface Link {
   readonly ifindex: number;
   readonly name: string;
   readonly up: boolean;
+  /** Up at both ends and ready to send. */
+  readonly running: boolean;
   readonly mtu: number;
   readonly mac: string | undefined;
   readonly group: number;
@@ -185,12 +188,14 @@ export interface Link {
 export function decodeLink({ body }: Message): Link {
   const attributes = decodeAttributes(body.subarray(16));
   const info = attributes.nest(IFLA.LINKINFO);
+  const flags = body.readUInt32LE(8);
   const kind = info.text(IFLA_INFO.KIND) ?? "";
   const mac = attributes.bytes(IFLA.ADDRESS);
   return {
     ifindex: body.readInt32LE(4),
     name: attributes.text(IFLA.IFNAME) ?? "",
-    up: (body.readUInt32LE(8) & IFF_UP) !== 0,
+    up: (flags & IFF_UP) !== 0,
+    running: (flags & IFF_RUNNING) !== 0,
     mtu: attributes.u32(IFLA.MTU) ?? 0,
     mac: mac?.length === 6 ? macText(mac) : undefined,
     group: attributes.u32(IFLA.GROUP) ?? 0,

@@ -5,7 +5,7 @@ import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { createLogger } from "../../sdk/log.ts";
 
 export type Call =
-  | { id: number; method: "modes" | "stall" }
+  | { id: number; method: "modes" | "busy" }
   | { id: number; method: "apply"; args: [wire: Wire, timeoutMs: number] }
   | { id: number; method: "remove" | "release" | "reserveWireguard" | "found"; args: [wireId: string] }
   | { id: number; method: "reserveVni"; args: [wireId: string, parity: "even" | "odd", port: number] }
@@ -19,14 +19,8 @@ const options = {
 };
 const dataplane = await openDataplane(options);
 
-/** Longest time that the event loop was held since the last question, by a timer that should fire every millisecond. */
-let longestStallMs = 0;
-let last = performance.now();
-setInterval(() => {
-  const now = performance.now();
-  longestStallMs = Math.max(longestStallMs, now - last - 1);
-  last = now;
-}, 1);
+/** Event loop of this process since the last question. */
+let utilization = performance.eventLoopUtilization();
 
 process.on("message", (call: Call) => {
   answer(call).then(
@@ -42,10 +36,10 @@ async function answer(call: Call): Promise<unknown> {
   switch (call.method) {
     case "modes":
       return { wireguard: dataplane.wireguard, vxlan: dataplane.vxlan };
-    case "stall": {
-      const value = longestStallMs;
-      longestStallMs = 0;
-      return value;
+    case "busy": {
+      const { active } = performance.eventLoopUtilization(utilization);
+      utilization = performance.eventLoopUtilization();
+      return active;
     }
     case "apply":
       await dataplane.apply(call.args[0], AbortSignal.timeout(call.args[1]));

@@ -18,8 +18,8 @@ export interface Node extends AsyncDisposable {
   keepVni(wireId: string, vni: number): Promise<void>;
   release(wireId: string): Promise<void>;
   underlayMtu(remoteIp: string): Promise<number>;
-  /** Longest time that the event loop was held since the last question. */
-  stall(): Promise<number>;
+  /** Milliseconds that the event loop was not idle since the last question. */
+  busy(): Promise<number>;
   /** SIGKILL, as a crash. */
   kill(): Promise<void>;
 }
@@ -52,7 +52,7 @@ export async function startNode(ns: Namespace, environment: { UNFILTERED?: "true
     keepVni: (wireId, vni) => call("keepVni", wireId, vni),
     release: (wireId) => call("release", wireId),
     underlayMtu: (remoteIp) => call("underlayMtu", remoteIp),
-    stall: () => call("stall"),
+    busy: () => call("busy"),
     kill,
     [Symbol.asyncDispose]: kill,
   };
