@@ -49,8 +49,9 @@ export async function endRun(run: string): Promise<boolean> {
     await waitUntilGone([record.driver], STOP_WITHIN_MS);
   }
   const left = readRecord(run);
-  if (left !== undefined) return removeRun(left);
-  removeRunFolder(run); // of a removal that was killed after it had removed the record
+  if (left !== undefined && (await removeRun(left))) return true;
+  // A removal at the same time may have been first, one that was killed may have left a folder without record.
+  if (readRecord(run) === undefined) removeRunFolder(run);
   return !listRuns().includes(run);
 }
 

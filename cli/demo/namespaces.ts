@@ -1,7 +1,7 @@
 /** Network namespaces of a run and the underlay between its nodes, made with `ip`. */
 import { spawn } from "node:child_process";
-import { existsSync, rmSync } from "node:fs";
-import { NsmError } from "../../sdk/errors.ts";
+import { existsSync, unlinkSync } from "node:fs";
+import { NsmError, errnoOf } from "../../sdk/errors.ts";
 import { namespaceOf, underlay } from "./topology.ts";
 import type { Topology } from "./topology.ts";
 
@@ -30,18 +30,26 @@ export async function makeNamespaces(topology: Topology, env: NodeJS.ProcessEnv)
   );
 }
 
-/** Removes the names; the kernel ends a namespace when no process is in it. Those that do not exist are fine. */
+/**
+ * Removes the names; the kernel ends a namespace when no process is in it. Names that do not exist are fine, and so is
+ * another removal at the same time: the caller looks at what is left.
+ */
 export async function removeNamespaces(names: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {
-  const present = names.filter((name) => existsSync(namespaceFile(name)));
-  if (present.length === 0) return;
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const present = names.filter((name) => existsSync(namespaceFile(name)));
+    if (present.length === 0) return;
+    const lines = present.map((name) => `netns delete ${name}`).join("\n");
+    await runIp(["-force", "-batch", "-"], lines, env);
+    for (const name of present) removeFile(namespaceFile(name));
+  }
+}
+
+/** A killed `ip netns add` leaves a file that is no namespace. One that is still mounted is busy. */
+function removeFile(path: string): void {
   try {
-    await ipBatch(
-      present.map((name) => `netns delete ${name}`),
-      env,
-    );
-  } finally {
-    // A killed `ip netns add` leaves a file that is no namespace.
-    for (const name of present) rmSync(namespaceFile(name), { force: true });
+    unlinkSync(path);
+  } catch (error) {
+    if (!["ENOENT", "EBUSY"].includes(errnoOf(error) ?? "")) throw error;
   }
 }
 
