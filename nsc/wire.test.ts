@@ -185,15 +185,25 @@ describe("healing", () => {
     await end();
   });
 
-  test("an endpoint that is not registered any more is chosen anew", async () => {
-    const { clock, count, fail, last, ups, end } = build();
-    await vi.waitFor(() => expect(ups).toHaveLength(1));
-    fail(new NsmError("NOT_FOUND", "endpoint-not-found", "gone"));
-    await clock.advance(20_000);
-    await count(3);
-    expect(last()?.state).toBe(State.RESELECT_REQUESTED);
-    await end();
-  });
+  test.each([
+    ["NOT_FOUND", "endpoint-not-found"],
+    ["UNAVAILABLE", "forwarder-gone"],
+  ] as const)(
+    "after ten seconds of %s %s, and not before, the endpoint is chosen anew",
+    async (code, reason) => {
+      const { clock, requests, count, fail, last, ups, end } = build();
+      await vi.waitFor(() => expect(ups).toHaveLength(1));
+      fail(new NsmError(code, reason, "gone"));
+      await clock.advance(20_000);
+      await count(4);
+      expect(last()?.state).toBe(State.UP);
+      await clock.advance(10_000);
+      const before = requests.length;
+      await vi.waitFor(() => expect(requests.length).toBeGreaterThan(before + 1), { timeout: 5000 });
+      expect(last()?.state).toBe(State.RESELECT_REQUESTED);
+      await end();
+    },
+  );
 
   test("a path that belongs to somebody else is left for one of our own segment", async () => {
     const { clock, count, fail, last, ups, end } = build();

@@ -5,7 +5,8 @@
  *   asking --answer--> up --refresh due, news--> asking
  *   asking --failure--> waiting --back-off--> asking          any --stop--> closing --> gone
  *
- * A refresh that fails leaves the wire as it is; only the next hop's word, or the end of its lease, makes a new one.
+ * A refresh that fails leaves the wire as it is; only news that it is down, the next hop's lasting word that the way is gone, or
+ * the end of its lease makes a new one.
  */
 import { clone, create } from "@bufbuild/protobuf";
 import { ConnectionSchema, State } from "../api/gen/connection_pb.js";
@@ -26,6 +27,8 @@ import type { Wish } from "./request.ts";
 const REFRESH_AT = 0.2;
 /** Refreshes are early by up to this share of their delay, so that wires of one start do not stay in step. */
 const REFRESH_JITTER = 0.2;
+/** Answers that the way is gone count after this long: who was restarted registers again within it, and the wire works meanwhile. */
+const GONE_AFTER_MS = 10_000;
 
 export interface WireOptions {
   readonly manager: Manager;
@@ -56,6 +59,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   const { clock, log, manager } = options;
   let connection = adopted;
   let reselect = adopted?.state === State.DOWN;
+  /** Monotonic; since when every answer has been that the way is gone. */
+  let goneSince: number | undefined;
   let wake: ((news: News | undefined) => void) | undefined;
   let pending: News | undefined;
 
@@ -88,6 +93,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     connection = answer;
     reselect = false;
     pending = undefined;
+    goneSince = undefined;
     if (changed) options.onUp(answer);
   };
 
@@ -122,7 +128,9 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           backoff.reset();
         } catch (err) {
           if (signal.aborted) break;
-          ({ connection, reselect } = afterFailure(err, connection, reselect, clock.now()));
+          goneSince = saysGone(err) ? (goneSince ?? clock.monotonic()) : undefined;
+          const isGone = goneSince !== undefined && clock.monotonic() - goneSince >= GONE_AFTER_MS;
+          ({ connection, reselect } = afterFailure(err, connection, reselect || isGone, clock.now()));
           log.warn(
             { connection: wish.id, service: wish.networkService, err },
             "request failed, trying again",
@@ -160,7 +168,7 @@ function requestFor(
   });
 }
 
-/** What a failed Request leaves: nothing changes unless a hop said that the old way is gone, or the lease has run out. */
+/** What a failed Request leaves: nothing changes unless the wire is somebody else's, or the lease has run out. */
 function afterFailure(
   error: unknown,
   connection: Connection | undefined,
@@ -168,13 +176,19 @@ function afterFailure(
   nowMs: number,
 ): { connection: Connection | undefined; reselect: boolean } {
   if (connection === undefined) return { connection, reselect };
-  const reason = error instanceof NsmError ? error.reason : "";
-  const code = error instanceof NsmError ? error.code : "UNKNOWN";
   // Our place in the path is somebody else's (both ends forgot us): start with a path of our own segment alone.
-  if (reason === "foreign-connection") return { connection: undefined, reselect: false };
-  const wayIsGone = code === "NOT_FOUND" || code === "FAILED_PRECONDITION" || reason === "forwarder-gone";
+  if (error instanceof NsmError && error.reason === "foreign-connection")
+    return { connection: undefined, reselect: false };
   const leaseOver = connection.path !== undefined && (earliestExpiry(connection.path) ?? Infinity) <= nowMs;
-  return { connection, reselect: reselect || wayIsGone || leaseOver };
+  return { connection, reselect: reselect || leaseOver };
+}
+
+/** The endpoint, the forwarder or their common mechanism is not there any more, or not yet again. */
+function saysGone(error: unknown): boolean {
+  if (!(error instanceof NsmError)) return false;
+  return (
+    error.code === "NOT_FOUND" || error.code === "FAILED_PRECONDITION" || error.reason === "forwarder-gone"
+  );
 }
 
 /** Milliseconds until the next refresh. */
