@@ -2,7 +2,7 @@
  * A mesh of real daemons in namespaces of its own, for tests: started, killed and restarted part by part, removed as a whole.
  *
  * Made of the demo's own building blocks (cli/demo): namespaces joined by an underlay, one group and no more capabilities for
- * each role, an identity authority that tells them apart.
+ * each role, an identity authority that tells them apart. With NSM_TEST_LOGS=<folder> every process's log is written there.
  */
 import { randomInt } from "node:crypto";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -46,15 +46,20 @@ export interface Mesh extends AsyncDisposable {
 }
 
 const READY_WITHIN_MS = 30_000;
+const LOGS = process.env["NSM_TEST_LOGS"];
 
 /** Resolves when managers serve, and forwarders, endpoints and wires of clients are there. */
 export async function startMesh(options: MeshOptions): Promise<Mesh> {
   const run = `t${randomInt(36 ** 6).toString(36)}`;
   const topology = meshTopology(run, options);
   const running = new Map<string, DaemonProcess>();
+  const all: DaemonProcess[] = [];
   const workloads = new AsyncDisposableStack();
   const ownsWireGuardFolder = !existsSync(WIREGUARD_FOLDER);
   await using cleanUp = new AsyncDisposableStack();
+  cleanUp.defer(() => {
+    if (LOGS !== undefined) for (const each of all) writeLog(LOGS, run, each);
+  });
   cleanUp.defer(() => removeMesh(topology, running, ownsWireGuardFolder));
   cleanUp.use(workloads);
 
@@ -74,6 +79,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       env: { ...definedOf(markedEnvironment(run)), ...part.env, ...env },
     });
     running.set(part.name, process);
+    all.push(process);
     return process;
   };
   const daemon = (name: string) => {
@@ -162,6 +168,11 @@ function partOf(topology: Topology, name: string): Part {
   const part = topology.parts.find((each) => each.name === name);
   if (part === undefined) throw new Error(`the mesh has no part ${name}`);
   return part;
+}
+
+function writeLog(folder: string, run: string, { name, pid, log }: DaemonProcess): void {
+  const lines = log.map((line) => `${JSON.stringify(line)}\n`);
+  writeFileSync(join(folder, `${run}-${name}-${pid}.log`), lines.join(""));
 }
 
 function registrationsFor(topology: Topology, options: MeshOptions): string {

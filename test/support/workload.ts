@@ -8,6 +8,8 @@ import { ConnectionSchema, MonitorConnection } from "../../api/gen/connection_pb
 import type { Connection, ConnectionEvent, MonitorScopeSelectorSchema } from "../../api/gen/connection_pb.js";
 import { NetworkService, NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
 import { z } from "zod";
+import { NetworkServiceEndpointRegistry, NetworkServiceEndpointSchema } from "../../api/gen/registry_pb.js";
+import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import type { Method } from "../../sdk/grpc/service.ts";
 import { eventually } from "./netns.ts";
 import type { Failure, Order, Reply, WireCall } from "./workload-process.ts";
@@ -74,6 +76,11 @@ export interface Workload extends AsyncDisposable {
     selector: Init<typeof MonitorScopeSelectorSchema>,
     options?: CallOptions,
   ): Promise<Stream<ConnectionEvent>>;
+  /** Endpoints that the manager, or who is named in the options, knows now. */
+  findEndpoints(
+    query: Init<typeof NetworkServiceEndpointSchema>,
+    options?: CallOptions,
+  ): Promise<readonly NetworkServiceEndpoint[]>;
   /** A JWT of these claims, signed with the key of its certificate. */
   token(claims: Readonly<Record<string, unknown>>): Promise<string>;
   /** SIGKILL. */
@@ -139,6 +146,16 @@ export async function startWorkload(options: WorkloadOptions): Promise<Workload>
       await workload.call(NetworkService.method.close, connection, more);
     },
     monitor: (selector, more) => workload.stream(MonitorConnection.method.monitorConnections, selector, more),
+    async findEndpoints(networkServiceEndpoint, more) {
+      const found = await workload.stream(
+        NetworkServiceEndpointRegistry.method.find,
+        { networkServiceEndpoint: create(NetworkServiceEndpointSchema, networkServiceEndpoint) },
+        more,
+      );
+      await eventually("the end of the list", () => found.end !== undefined);
+      if (found.end) throw found.end;
+      return found.messages.flatMap(({ networkServiceEndpoint }) => networkServiceEndpoint ?? []);
+    },
     token: (claims) => ask({ do: "token", claims }, z.string()),
     kill,
     [Symbol.asyncDispose]: kill,
