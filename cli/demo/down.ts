@@ -35,8 +35,13 @@ export function markOf(run: string): string {
 }
 
 export function markedEnvironment(run: string): NodeJS.ProcessEnv {
+  return { ...plainEnvironment(), _NSM_DEMO_RUN: run };
+}
+
+/** Of programs that end before anybody could miss them; another removal must not take them for the run's. */
+function plainEnvironment(): NodeJS.ProcessEnv {
   const { PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" } = process.env;
-  return { PATH: `${PATH}:/usr/sbin:/sbin`, LC_ALL: "C.UTF-8", _NSM_DEMO_RUN: run };
+  return { PATH: `${PATH}:/usr/sbin:/sbin`, LC_ALL: "C.UTF-8" };
 }
 
 /** Ends a run from outside: asks its driver first, if that still works. True when nothing of the run is left. */
@@ -77,7 +82,7 @@ export async function removeRun(record: RunRecord): Promise<boolean> {
     await waitUntilGone(left, withinMs);
   }
 
-  await removeNamespaces(record.namespaces, markedEnvironment(record.run));
+  await removeNamespaces(record.namespaces, plainEnvironment());
   for (const device of devices) rmSync(`${WIREGUARD_FOLDER}/${device}.sock`, { force: true });
   if (record.ownsWireGuardFolder) removeIfEmpty(WIREGUARD_FOLDER);
 
