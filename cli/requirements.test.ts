@@ -5,14 +5,18 @@ import type { Installer } from "./requirements.ts";
 const missing = { command: "nsm-no-such-program", package: "no-such-package", why: "for this test" };
 const present = { command: "sh", package: "dash", why: "for this test" };
 
-/** Records the calls; the n-th answers with the n-th status, then 0. */
+/** Records the calls; the n-th answers with the n-th status, then 0. What is installed is found afterwards. */
 function installer(changes: Partial<Installer>, statuses: readonly number[] = []) {
   const calls: string[] = [];
+  let isInstalled = false;
   const aptGet = (args: readonly string[]) => {
     calls.push(args.join(" "));
-    return { status: statuses[calls.length - 1] ?? 0, text: "E: Unable to locate package\n" };
+    const status = statuses[calls.length - 1] ?? 0;
+    if (args[0] === "install" && status === 0) isInstalled = true;
+    return { status, text: "E: Unable to locate package\n" };
   };
-  return { calls, system: { isRoot: true, hasLists: true, aptGet, ...changes } };
+  const find = (command: string) => (command === "sh" || isInstalled ? `/bin/${command}` : undefined);
+  return { calls, system: { isRoot: true, hasLists: true, aptGet, find, ...changes } };
 }
 const install = "install --yes --no-install-recommends no-such-package";
 
@@ -64,6 +68,14 @@ test("what apt-get said and the packages are in the error when it fails", () => 
       ),
     }),
   );
+});
+
+test("a package that does not bring its program is an error, too", () => {
+  const { calls, system } = installer({ find: () => undefined });
+  expect(() => provide([missing], () => undefined, system)).toThrow(
+    "apt-get installed no-such-package and they are not there",
+  );
+  expect(calls).toEqual([install]);
 });
 
 test("programs are found on PATH and in the folders of system programs", () => {

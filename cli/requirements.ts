@@ -36,10 +36,6 @@ export function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
 
-export function missingOf(tools: readonly Tool[]): readonly Tool[] {
-  return tools.filter((tool) => findProgram(tool.command) === undefined);
-}
-
 /** Absolute path of a program on PATH or in the folders of system programs. */
 export function findProgram(command: string): string | undefined {
   const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
@@ -63,6 +59,8 @@ export interface Installer {
     ((args: readonly string[]) => { readonly status: number | null; readonly text: string }) | undefined;
   /** Whether package lists were ever fetched. */
   readonly hasLists: boolean;
+  /** Path of a program; see `findProgram`. */
+  readonly find: (command: string) => string | undefined;
 }
 
 /**
@@ -74,7 +72,7 @@ export function provide(
   say: (line: string) => void,
   installer: Installer = thisSystem(),
 ): void {
-  const missing = missingOf(tools);
+  const missing = tools.filter((tool) => installer.find(tool.command) === undefined);
   if (missing.length === 0) return;
   const packages = [...new Set(missing.map((tool) => tool.package))];
   const needed = missing.map((tool) => `${tool.command} (${tool.why})`).join(", ");
@@ -83,14 +81,22 @@ export function provide(
       `missing: ${needed}. Install the packages ${packages.join(" ")} (names of Debian and Ubuntu)`,
     );
   say(`installing ${packages.join(" ")} with apt-get: missing ${needed}`);
+  const failure = install(packages, installer);
+  const still = missing.filter((tool) => installer.find(tool.command) === undefined);
+  if (still.length === 0) return;
+  const why = failure ?? `apt-get installed ${packages.join(" ")} and they are not there`;
+  throw toolsMissing(`missing: ${needed}. ${why}. Install the packages ${packages.join(" ")} by hand`);
+}
+
+/** What went wrong, if anything did. Fetches the package lists when there are none or they are too old. */
+function install(packages: readonly string[], { aptGet, hasLists }: Installer): string | undefined {
   const install = ["install", "--yes", "--no-install-recommends", ...packages];
-  if (installer.hasLists && installer.aptGet(install).status === 0) return;
+  if (aptGet === undefined || (hasLists && aptGet(install).status === 0)) return undefined;
   for (const args of [["update"], install]) {
-    const { status, text } = installer.aptGet(args);
-    if (status === 0) continue;
-    const said = `apt-get ${args.join(" ")} failed: ${lastLines(text, 3)}`;
-    throw toolsMissing(`missing: ${needed}. ${said}. Install the packages ${packages.join(" ")} by hand`);
+    const { status, text } = aptGet(args);
+    if (status !== 0) return `apt-get ${args.join(" ")} failed: ${lastLines(text, 3)}`;
   }
+  return undefined;
 }
 
 function toolsMissing(text: string): NsmError {
@@ -102,6 +108,7 @@ function thisSystem(): Installer {
   return {
     isRoot: isRoot(),
     aptGet: findProgram("apt-get") === undefined ? undefined : aptGet,
+    find: findProgram,
     hasLists: existsSync(folder) && readdirSync(folder).some((name) => name.includes("_Packages")),
   };
 }
