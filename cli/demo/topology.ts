@@ -93,13 +93,10 @@ export function runFolder(run: string): string {
   return join(RUNS_FOLDER, run);
 }
 
-export const PLACES: readonly string[] = [
-  "identity",
-  "node1",
-  "node2",
-  `pod-${CLIENT}`,
-  ...wantedWires.map((wire) => `pod-${wire.endpoint}`),
-];
+/** Short names of the namespaces that the wires need. */
+function placesOf(wires: readonly WantedWire[]): readonly string[] {
+  return ["identity", "node1", "node2", `pod-${CLIENT}`, ...wires.map((wire) => `pod-${wire.endpoint}`)];
+}
 
 /** Folders below the run's own, made before the processes start. */
 export const FOLDERS: readonly string[] = ["identity", "node1", "node2", "pods", "logs"];
@@ -130,7 +127,7 @@ export function topologyOf(run: string, wires: readonly WantedWire[], logLevel: 
   return {
     run,
     folder,
-    places: PLACES,
+    places: placesOf(wires),
     parts: [
       part("identity", "identity", "identity", undefined, {
         NSM_IDENTITY_TRUST_DOMAIN: TRUST_DOMAIN,

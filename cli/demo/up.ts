@@ -15,7 +15,7 @@ import { registrationsOf } from "./registrations.ts";
 import { lastComplaints, logFile, startPart } from "./start.ts";
 import type { StartedPart } from "./start.ts";
 import type { Story } from "./story.ts";
-import { CLIENT, FOLDERS, PLACES, namespaceOf, topologyOf, underlay } from "./topology.ts";
+import { CLIENT, FOLDERS, namespaceOf, topologyOf, underlay } from "./topology.ts";
 import type { MechanismName, Topology, WantedWire } from "./topology.ts";
 import { warmUp } from "./warm-up.ts";
 import { medianOf, parseEstablished, pingWire, readDevices } from "./wires.ts";
@@ -73,10 +73,11 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   const { story, signal } = options;
   const machine = checkMachine((line) => story.step(line));
   for (const fault of machine.unavailable) story.step(`no ${fault.mechanism} wire: ${fault.reason}`);
-  const record = newRecord(options.run);
+  const run = options.run === undefined ? randomName() : parseRunName(options.run);
+  const topology = topologyOf(run, machine.wires, process.env["NSM_LOG_LEVEL"] || "INFO");
+  const record = newRecord(topology);
   createRecord(record);
 
-  const topology = topologyOf(record.run, machine.wires, process.env["NSM_LOG_LEVEL"] || "INFO");
   let report: RunReport | undefined;
   let failure: unknown;
   try {
@@ -95,18 +96,17 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   return { report, failure, run: record.run, removed };
 }
 
-function newRecord(name: string | undefined): RunRecord {
+function newRecord(topology: Topology): RunRecord {
   const driver = processId(process.pid);
   if (driver === undefined) throw new NsmError("INTERNAL", "no-proc", "/proc does not show this process");
-  const run = name === undefined ? randomName() : parseRunName(name);
   return {
-    run,
+    run: topology.run,
     driver,
     startedAt: new Date().toISOString(),
-    namespaces: PLACES.map((place) => namespaceOf(run, place)),
+    namespaces: topology.places.map((place) => namespaceOf(topology.run, place)),
     ownsWireGuardFolder:
       !existsSync(WIREGUARD_FOLDER) ||
-      listRuns().some((other) => readRecord(other)?.ownsWireGuardFolder === true),
+      listRuns().some((run) => readRecord(run)?.ownsWireGuardFolder === true),
     parts: [],
   };
 }
