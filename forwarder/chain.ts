@@ -4,6 +4,7 @@ import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
 import type { Hops } from "../sdk/elements/next-hop.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
+import { createClientNamespaces } from "./client-namespaces.ts";
 import { clientSide } from "./client-side.ts";
 import type { ClientSideOptions } from "./client-side.ts";
 import { plumb } from "./plumb.ts";
@@ -19,9 +20,11 @@ export interface ForwarderChainOptions extends ServerChainOptions {
 }
 
 export function createForwarderChain(options: ForwarderChainOptions): NetworkService {
+  const namespaces = createClientNamespaces(options.plumb.dataplane, options.client.isManager);
+  const { refuseStranger } = namespaces;
   // A Close that arrives before the refresh after our restart removes what the kernel still holds.
-  return serverChain({ ...options, closeUnknown: true })
-    .use("clientSide", clientSide(options.client)) // refuses a foreign namespace before anybody else is asked
+  return serverChain({ ...options, closeUnknown: true, refuseStranger })
+    .use("clientSide", clientSide(options.client, namespaces)) // refuses a foreign namespace before anybody else is asked
     .use("selectEndpoint", selectEndpoint(options.select)) // one candidate after the other through all that follows
     .use("plumb", plumb(options.plumb)) // acts on the way back, when both ends are known
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call

@@ -9,6 +9,7 @@ import { callBy, createRecorder, eventsOf, requestOn } from "../test/support/cha
 import { createFakeDataplane } from "../test/support/dataplane.ts";
 import { makePeer } from "../test/support/peer.ts";
 import { startSleeper } from "../test/support/sleeper.ts";
+import { createClientNamespaces } from "./client-namespaces.ts";
 import { clientSide } from "./client-side.ts";
 import type { WithClientEnd } from "./client-side.ts";
 import { createTunnels } from "./tunnels.ts";
@@ -26,12 +27,11 @@ function build(priority: string[] = []) {
     seen.push(ctx);
     return Promise.resolve(call.connection);
   };
-  const service = clientSide({
-    tunnels: createTunnels({ dataplane, tunnelIp: "192.0.2.1", vxlanPort: 4789 }),
-    isManager: (ctx) => ctx.peer?.spiffeId === "spiffe://example.org/nsmgr/node1",
-    priority,
-    release: (id) => dataplane.release(id),
-  })(recorder);
+  const isManager = (ctx: CallContext) => ctx.peer?.spiffeId === "spiffe://example.org/nsmgr/node1";
+  const tunnels = createTunnels({ dataplane, tunnelIp: "192.0.2.1", vxlanPort: 4789 });
+  const release = (id: string) => dataplane.release(id);
+  const namespaces = createClientNamespaces(dataplane, isManager);
+  const service = clientSide({ tunnels, isManager, priority, release }, namespaces)(recorder);
   const ask = (mechanisms: Mechanism[], ctx = MANAGER, established = false) => {
     const request = requestOn(["manager", "forwarder"]);
     request.mechanismPreferences = mechanisms;

@@ -9,6 +9,7 @@ import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { checkInterfaceName } from "../sdk/interface-name.ts";
 import { generateInterfaceName } from "../sdk/mechanisms/kernel.ts";
+import type { ClientNamespaces } from "./client-namespaces.ts";
 import type { NetnsRef } from "./dataplane.ts";
 import { netnsOfCaller } from "./namespaces.ts";
 import type { Tunnels } from "./tunnels.ts";
@@ -36,10 +37,12 @@ export interface ClientSideOptions {
 /**
  * Picks the mechanism that the connection has, else the first offered one that this node can do.
  * Throws FAILED_PRECONDITION `no-common-mechanism`; PERMISSION_DENIED for a namespace that is not the caller's.
- * State: the namespace that each wire was first asked for from; dropped on close.
+ * State: the namespace that each wire was asked for from, in `namespaces`; dropped on close.
  */
-export function clientSide(options: ClientSideOptions): Element<WithEvents, WithEvents & WithClientEnd> {
-  const inodes = new Map<string, bigint>();
+export function clientSide(
+  options: ClientSideOptions,
+  namespaces: ClientNamespaces,
+): Element<WithEvents, WithEvents & WithClientEnd> {
   return (next) => ({
     async request(request, ctx) {
       const connection = connectionOf(request);
@@ -47,10 +50,9 @@ export function clientSide(options: ClientSideOptions): Element<WithEvents, With
       const clientMechanism = chooseMechanism(request, options);
       try {
         const clientEnd = await endOf(clientMechanism, connection, ctx, options);
-        if (clientEnd.kind === "kernel") refuseOtherNamespace(inodes.get(id), clientEnd, connection);
         connection.mechanism = clone(MechanismSchema, clientMechanism);
         const response = await next.request(request, { ...ctx, clientEnd, clientMechanism });
-        if (clientEnd.kind === "kernel") inodes.set(id, clientEnd.netns.inode);
+        if (clientEnd.kind === "kernel") namespaces.keep(id, clientEnd.netns.inode);
         response.mechanism = clientMechanism;
         return response;
       } catch (error) {
@@ -61,7 +63,7 @@ export function clientSide(options: ClientSideOptions): Element<WithEvents, With
     async close(connection, ctx) {
       const clientMechanism = connection.mechanism ?? kernelMechanism();
       const clientEnd: ClientEnd = { kind: "kernel", netns: { pid: 0, inode: 0n }, interfaceName: "" };
-      inodes.delete(connection.id);
+      namespaces.drop(connection.id);
       await next.close(connection, { ...ctx, clientEnd, clientMechanism });
     },
   });
@@ -102,20 +104,6 @@ async function endOf(
   const interfaceName = checkInterfaceName(parameters["name"]);
   const netns = netnsOfCaller(parameters, options.isManager(ctx));
   return { kind: "kernel", netns, interfaceName };
-}
-
-/** A wire stays in the namespace that it was made for: another one behind the same id is a stranger with a copied path. */
-function refuseOtherNamespace(
-  known: bigint | undefined,
-  end: { netns: NetnsRef },
-  connection: Connection,
-): void {
-  if (known === undefined || known === end.netns.inode) return;
-  throw new NsmError(
-    "PERMISSION_DENIED",
-    "foreign-connection",
-    `connection ${connection.id} belongs to another network namespace: request a new one with a path of your own segment alone`,
-  );
 }
 
 function kernelMechanism(): Mechanism {

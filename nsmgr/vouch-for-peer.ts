@@ -1,4 +1,6 @@
 /** Tells the forwarder which process asks: its pid stands for its network namespace (docs/protocol.md, "Namespaces"). */
+import { create } from "@bufbuild/protobuf";
+import { MechanismSchema } from "../api/gen/connection_pb.js";
 import type { Mechanism } from "../api/gen/connection_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
@@ -18,6 +20,11 @@ export function vouchForPeer(): Element {
       return response;
     },
     async close(connection, ctx) {
+      // A Close needs no mechanism, but the forwarder must learn who asks.
+      if (ctx.peer?.process !== undefined) {
+        connection.mechanism ??= create(MechanismSchema, { type: "KERNEL" });
+        connection.mechanism.cls = "LOCAL";
+      }
       if (connection.mechanism !== undefined) vouch(connection.mechanism, ctx);
       await next.close(connection, ctx);
     },

@@ -1,8 +1,8 @@
 /** The first elements of every server of NetworkService, in their order (docs/protocol.md, "Chains"). */
 import { randomUUID } from "node:crypto";
 import { chain } from "../chain.ts";
-import type { CallContext, Chain } from "../chain.ts";
-import type { Connection } from "../../api/gen/connection_pb.js";
+import type { CallContext, Chain, Element } from "../chain.ts";
+import type { Connection, Mechanism } from "../../api/gen/connection_pb.js";
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
 import type { TokenMinter } from "../token.ts";
@@ -14,7 +14,7 @@ import { monitor } from "./monitor.ts";
 import type { MonitorStore } from "./monitor.ts";
 import { timeout } from "./timeout.ts";
 import { updateToken } from "./tokens.ts";
-import { updatePath } from "./update-path.ts";
+import { connectionOf, updatePath } from "./update-path.ts";
 
 export interface ServerChainOptions {
   /** Own path segment name. */
@@ -26,18 +26,41 @@ export interface ServerChainOptions {
   readonly newId?: () => string;
   /** See `BeginOptions.closeUnknown`. */
   readonly closeUnknown?: boolean;
+  /** What only this daemon can tell of a caller. Throws to refuse, before anything changes. */
+  readonly refuseStranger?: RefuseStranger;
 }
 
+/** `offers`: the mechanisms that a Request prefers. */
+export type RefuseStranger = (
+  connection: Connection,
+  ctx: CallContext,
+  offers?: readonly Mechanism[],
+) => void;
+
 export function serverChain(options: ServerChainOptions): Chain<WithEvents> {
-  const { name, minter, clock, store, log, newId = randomUUID } = options;
+  const { name, minter, clock, store, log, newId = randomUUID, refuseStranger = () => undefined } = options;
   return chain()
     .use("checkLimits", checkLimits()) // before anything is kept of the message
     .use("updatePath", updatePath(name, newId)) // the id that everything below goes by
+    .use("refuseStrangers", refuseStrangers(refuseStranger)) // a refused Close must not stop what runs
     .use("begin", begin({ owner: ownerOf, log, closeUnknown: options.closeUnknown ?? false }))
     .use("updateToken", updateToken(minter)) // before the policies read the tokens
     .use("authorize", authorize(clock))
     .use("timeout", timeout(clock))
     .use("monitor", monitor(store));
+}
+
+function refuseStrangers(refuse: RefuseStranger): Element {
+  return (next) => ({
+    async request(request, ctx) {
+      refuse(connectionOf(request), ctx, request.mechanismPreferences);
+      return await next.request(request, ctx);
+    },
+    async close(connection, ctx) {
+      refuse(connection, ctx);
+      await next.close(connection, ctx);
+    },
+  });
 }
 
 /** The verified caller and the ids of all hops before ours: each hop vouches for its own, so a copied later segment differs. */

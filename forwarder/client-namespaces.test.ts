@@ -1,0 +1,48 @@
+import { create } from "@bufbuild/protobuf";
+import { statSync } from "node:fs";
+import { expect, test } from "vitest";
+import { MechanismSchema } from "../api/gen/connection_pb.js";
+import { callBy, connectionOn } from "../test/support/chain.ts";
+import { createClientNamespaces } from "./client-namespaces.ts";
+import type { FoundDevice } from "./dataplane.ts";
+
+const own = statSync("/proc/self/ns/net", { bigint: true }).ino;
+
+/** Calls for wire `w` in the name of this very process. */
+function build(found: readonly Pick<FoundDevice, "side" | "netns">[] = []) {
+  const namespaces = createClientNamespaces({ found: () => found }, () => true);
+  const call = (parameters: Record<string, string> = { peerPID: String(process.pid) }) => {
+    const connection = connectionOn(["client", "manager", "w"]);
+    connection.mechanism = create(MechanismSchema, { cls: "LOCAL", type: "KERNEL", parameters });
+    namespaces.refuseStranger(connection, callBy("spiffe://example.org/nsmgr/node1"));
+    return "passed";
+  };
+  return { namespaces, call };
+}
+const refusal = expect.objectContaining({ code: "PERMISSION_DENIED", reason: "foreign-connection" });
+
+test("a wire that nobody has made is anybody's", () => {
+  expect(build().call()).toBe("passed");
+});
+
+test("a wire belongs to the namespace that it was made for, until it is closed", () => {
+  const { namespaces, call } = build();
+  namespaces.keep("w", own);
+  expect(call()).toBe("passed");
+  namespaces.keep("w", own + 1n);
+  expect(call).toThrow(refusal);
+  namespaces.drop("w");
+  expect(call()).toBe("passed");
+});
+
+test("a wire of an earlier life belongs to the namespace of its client's device", () => {
+  const at = (side: "client" | "endpoint", inode: bigint) => ({ side, netns: { pid: 1, inode } });
+  expect(build([at("client", own), at("endpoint", own + 1n)]).call()).toBe("passed");
+  expect(build([at("endpoint", own), at("client", own + 1n)]).call).toThrow(refusal);
+});
+
+test("what the manager decides by itself names no process and passes", () => {
+  const { namespaces, call } = build();
+  namespaces.keep("w", own + 1n);
+  expect(call({})).toBe("passed");
+});
