@@ -3,9 +3,11 @@ import { statSync } from "node:fs";
 import { expect, test } from "vitest";
 import { MechanismSchema } from "../api/gen/connection_pb.js";
 import { callBy, connectionOn } from "../test/support/chain.ts";
+import { makePeer } from "../test/support/peer.ts";
 import { createClientNamespaces } from "./client-namespaces.ts";
 import type { FoundDevice } from "./dataplane.ts";
 
+const MANAGER = callBy(await makePeer("/nsmgr/node1", 1));
 const own = statSync("/proc/self/ns/net", { bigint: true }).ino;
 
 /** Calls for wire `w` in the name of this very process. */
@@ -14,7 +16,7 @@ function build(found: readonly Pick<FoundDevice, "side" | "netns">[] = []) {
   const call = (parameters: Record<string, string> = { peerPID: String(process.pid) }) => {
     const connection = connectionOn(["client", "manager", "w"]);
     connection.mechanism = create(MechanismSchema, { cls: "LOCAL", type: "KERNEL", parameters });
-    namespaces.refuseStranger(connection, callBy("spiffe://example.org/nsmgr/node1"));
+    namespaces.refuseStranger(connection, MANAGER);
     return "passed";
   };
   return { namespaces, call };
