@@ -30,19 +30,19 @@ export class CallInProgress implements Caller {
   readonly deadlineMs: number | undefined;
   readonly isStream: boolean;
   readonly #call: ServerCall;
-  readonly #onLeft: (reason: NsmError) => void;
+  readonly #onLeft: ((reason: NsmError) => void) | undefined;
   #controller: AbortController | undefined;
   #left: NsmError | undefined;
   #isOver = false;
   #header: Metadata | undefined;
 
-  /** `onLeft` is called at most once, before `finish`. */
-  constructor(call: ServerCall, peer: Peer, onLeft: (reason: NsmError) => void) {
+  /** `onLeft`: for streams, which cannot be told from unary calls by what grpc-js gives; called at most once, before `finish`. */
+  constructor(call: ServerCall, peer: Peer, onLeft: ((reason: NsmError) => void) | undefined) {
     const deadline = call.getDeadline();
     this.peer = peer;
     this.metadata = headerOf(call.metadata);
     this.deadlineMs = deadline === Infinity ? undefined : Number(deadline);
-    this.isStream = "write" in call;
+    this.isStream = onLeft !== undefined;
     this.#call = call;
     this.#onLeft = onLeft;
     // grpc-js says so after the end of every call, too. Errors are made only where they matter: their stacks cost.
@@ -75,7 +75,7 @@ export class CallInProgress implements Caller {
     this.#isOver = true;
     this.#left = reason;
     this.#controller?.abort(reason);
-    this.#onLeft(reason);
+    this.#onLeft?.(reason);
   }
 
   /** The handler is done: what happens from now on is no news to it. What a stream left behind may still want to know. */

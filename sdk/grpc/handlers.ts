@@ -86,7 +86,7 @@ function unary(
   const { requestDeserialize, responseSerialize, path } = methodDefinition(method);
   return (call, respond) => {
     const answer = async (): Promise<Buffer> => {
-      const caller = open(call, authorize, env, () => undefined);
+      const caller = open(call, authorize, env, undefined);
       try {
         const request = requestDeserialize(call.request);
         return responseSerialize(await handler(request, caller));
@@ -138,7 +138,7 @@ function open(
   call: ServerCall,
   authorize: Authorize | undefined,
   env: HandlerEnvironment,
-  onLeft: (reason: NsmError) => void,
+  onLeft: ((reason: NsmError) => void) | undefined,
 ): CallInProgress {
   const peer = env.peerOf(call.getPeer());
   if (peer === undefined) throw new NsmError("UNAVAILABLE", "session-closed", "the session has ended");

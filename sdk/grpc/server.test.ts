@@ -263,9 +263,10 @@ test("a server that stops refuses new calls, ends streams, lets unary calls fini
   const server = await bed.serve({
     listen: [bed.url(), "tcp://127.0.0.1:0"],
     service: {
-      request: async () => {
+      request: async (_, { signal }) => {
         running++;
         await released;
+        signal.throwIfAborted();
         return create(ConnectionSchema, { id: "finished" });
       },
       close: (_, { signal }) => {

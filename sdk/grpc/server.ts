@@ -120,7 +120,8 @@ export async function openServer(
   async function close(): Promise<void> {
     await stopListening();
     for (const call of calls) if (call.isStream) call.leave(draining());
-    injector.drain(CLOSE_GRACE_MS);
+    // Longer than we wait: it would cancel the calls that are told below why they end.
+    injector.drain(2 * CLOSE_GRACE_MS);
     await allClosed(sessions, clock, CLOSE_GRACE_MS);
     for (const call of calls) call.leave(draining());
     for (const { socket } of sessions.values()) socket.destroy();
