@@ -13,13 +13,27 @@ import { messageOf } from "../../sdk/errors.ts";
 import { inSandbox, insideSandbox } from "../support/sandbox.ts";
 import { builtNsm } from "./built.ts";
 import type { Launch } from "./daemons.ts";
+import { idle } from "./idle.ts";
+import { refreshLocal, refreshRemote } from "./refresh.ts";
+import { registry10k } from "./registry10k.ts";
 import { printReport } from "./report.ts";
 import { noFigures } from "./sections.ts";
 import type { Section } from "./sections.ts";
 import { setupLocal, setupLocal16, setupVxlan } from "./setup.ts";
+import { wires500 } from "./wires500.ts";
 import { yardstick } from "./yardstick.ts";
 
-const SECTIONS: readonly Section[] = [yardstick, setupLocal, setupVxlan, setupLocal16];
+const SECTIONS: readonly Section[] = [
+  yardstick,
+  setupLocal,
+  setupVxlan,
+  setupLocal16,
+  refreshLocal,
+  refreshRemote,
+  wires500,
+  registry10k,
+  idle,
+];
 
 async function main(): Promise<number> {
   const { values } = parseArgs({

@@ -28,6 +28,8 @@ export interface MeshOptions {
   readonly nodes: 1 | 2;
   readonly endpoints: readonly EndpointOptions[];
   readonly clients: number;
+  /** The clients run on the first node instead of in namespaces of their own. */
+  readonly clientsOnNode?: boolean;
   /** Start a real `nsm nsc` as well, which finds nothing to ask for. */
   readonly withNsc?: boolean;
 }
@@ -56,20 +58,19 @@ export async function startMesh(base: Launch, options: MeshOptions): Promise<Ben
   const launch = { ...base, folder };
   const nodes = ([1, 2] as const).slice(0, options.nodes);
   const spaces = new Map<string, Namespace>();
+  const clientNames = Array.from({ length: options.clients }, (_, i) => `client-${i + 1}`);
   const names = [
     ...nodes.map((node) => `node${node}`),
     ...options.endpoints.map(({ service }) => service),
-    ...Array.from({ length: options.clients }, (_, i) => `client-${i + 1}`),
+    ...(options.clientsOnNode === true ? [] : clientNames),
+    ...(options.withNsc === true ? ["nsc"] : []),
   ];
   for (const name of names) spaces.set(name, stack.use(createNamespace(name)));
   const spaceOf = (name: string): Namespace => found(spaces.get(name), `namespace ${name}`);
   makeUnderlay(nodes.map((node) => spaceOf(`node${node}`)));
 
   const parts = partsOf(options, folder, spaceOf);
-  const clients = Array.from({ length: options.clients }, (_, i) => ({
-    name: `client-${i + 1}`,
-    gid: FIRST_GID + parts.length + i,
-  }));
+  const clients = clientNames.map((name, i) => ({ name, gid: FIRST_GID + parts.length + i }));
   writeRegistrations(folder, [...parts, ...clients]);
   const servers: BenchDaemon[] = [];
   for (const part of parts) {
@@ -81,7 +82,15 @@ export async function startMesh(base: Launch, options: MeshOptions): Promise<Ben
   const started: BenchClient[] = [];
   for (const client of clients) {
     const settings = { spiffeSocket: socket(folder, "identity"), managerUrl: socket(folder, "nsmgr1") };
-    started.push(stack.use(startClient({ ...client, ...settings, ns: spaceOf(client.name) })));
+    started.push(
+      stack.use(
+        startClient({
+          ...client,
+          ...settings,
+          ns: spaceOf(options.clientsOnNode === true ? "node1" : client.name),
+        }),
+      ),
+    );
     if (started.length % STARTING_AT_ONCE === 0) await Promise.all(started.map(({ ready }) => ready));
   }
   await Promise.all(started.map(({ ready }) => ready));
@@ -152,7 +161,7 @@ function partsOf(options: MeshOptions, folder: string, spaceOf: (name: string) =
     parts.push({
       role: "nsc",
       name: "nsc",
-      ns: spaceOf("client-1"),
+      ns: spaceOf("nsc"),
       env: {
         ...common,
         NSM_CONNECT_TO: socket(folder, "nsmgr1"),

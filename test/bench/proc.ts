@@ -4,9 +4,20 @@ import { readFileSync, readdirSync } from "node:fs";
 /** USER_HZ, which is 100 on every architecture that Node runs on. */
 const MS_PER_TICK = 10;
 
-/** User and system time of all threads of the processes together, those that ended included. */
-export function cpuMs(pids: readonly number[]): number {
-  return pids.reduce((sum, pid) => sum + cpuTicks(pid) * MS_PER_TICK, 0);
+/** Processor time of processes, each by its name. */
+export type CpuTimes = ReadonlyMap<string, number>;
+
+/** User and system time of all threads so far, those that ended included, in milliseconds. */
+export function cpuTimes(processes: readonly { name: string; pid: number }[]): CpuTimes {
+  return new Map(processes.map(({ name, pid }) => [name, cpuTicks(pid) * MS_PER_TICK]));
+}
+
+/** Milliseconds for one of `count` operations between two moments, of all processes and of each. */
+export function costOf(before: CpuTimes, after: CpuTimes, count: number): { total: number; text: string } {
+  const each = [...after].map(([name, ms]) => [name, (ms - (before.get(name) ?? 0)) / count] as const);
+  const total = each.reduce((sum, [, ms]) => sum + ms, 0);
+  const busy = each.filter(([, ms]) => ms >= 0.05).toSorted(([, a], [, b]) => b - a);
+  return { total, text: busy.map(([name, ms]) => `${name} ${ms.toFixed(2)}`).join(", ") };
 }
 
 function cpuTicks(pid: number): number {

@@ -3,6 +3,7 @@ import type { Timings } from "./commands.ts";
 import type { Launch } from "./daemons.ts";
 import { startMesh, wishFor } from "./mesh.ts";
 import type { BenchMesh, MeshOptions } from "./mesh.ts";
+import { costOf, cpuTimes } from "./proc.ts";
 import type { Latency, Section } from "./sections.ts";
 import { median, percentile, round } from "./statistics.ts";
 
@@ -36,13 +37,16 @@ export const setupLocal16: Section = {
     const all = (count: number) =>
       Promise.all(mesh.clients.map((client) => client.call("pairs", wishFor(LOCAL.service), count)));
     await all(5);
+    const before = cpuTimes(mesh.servers);
     const start = performance.now();
     const timings = await all(PAIRS_EACH);
+    const cost = costOf(before, cpuTimes(mesh.servers), CLIENTS * PAIRS_EACH);
     const seconds = (performance.now() - start) / 1000;
     const failed = timings.flatMap((each) => each.failed);
     const closed = timings.flatMap((each) => each.closeMs);
     if (failed.length > 0) say(`failed: ${[...new Set(failed)].slice(0, 3).join("; ")}`);
     say(`close p50 ${round(median(closed))} ms`);
+    say(`processor time of a pair ${round(cost.total)} ms: ${cost.text}`);
     figures.setup.local16 = {
       ...latencyOf(timings.flatMap((each) => each.requestMs)),
       pairsPerSecond: round(closed.length / seconds, 1),
@@ -59,8 +63,11 @@ async function oneClient(
   await using mesh = await startMesh(launch, options);
   const service = options.endpoints[0]?.service ?? "";
   await pairs(mesh, service, WARM_UP);
+  const before = cpuTimes(mesh.servers);
   const { requestMs, closeMs } = await pairs(mesh, service, REQUESTS);
+  const cost = costOf(before, cpuTimes(mesh.servers), REQUESTS);
   say(`close p50 ${round(median(closeMs))}, p99 ${round(percentile(closeMs, 0.99))} ms`);
+  say(`processor time of a pair ${round(cost.total)} ms: ${cost.text}`);
   return latencyOf(requestMs);
 }
 
