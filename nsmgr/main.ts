@@ -56,6 +56,7 @@ export const daemon = defineDaemon({
     const owners = {
       ownersOfService: () => undefined, // the registry knows
       ownersOfEndpoint: (name: string) => local.get(name)?.entry.pathIds,
+      mayRelay: () => false, // workloads and forwarders register themselves
     };
     const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(

@@ -2,9 +2,11 @@
 import { addressList, commonTable, duration, only, policies } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { idPatterns } from "../sdk/peer-ids.ts";
 
 export const table = {
   listenOn: addressList("NSM_LISTEN_ON", Defaults.registryListen, "where the registry serves"),
+  managerIds: idPatterns("NSM_MANAGER_IDS", Defaults.managerIds, "who may register in the name of others"),
   registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   proxyRegistryUrl: only("NSM_PROXY_REGISTRY_URL", [""], "names of other domains are not supported yet"),

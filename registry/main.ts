@@ -4,6 +4,7 @@ import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import { openMesh } from "../sdk/mesh.ts";
+import { idMatcher } from "../sdk/peer-ids.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { table } from "./config.ts";
 import { createMemoryRegistries } from "./memory.ts";
@@ -18,7 +19,8 @@ export const daemon = defineDaemon({
     await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
     const registries = stack.use(createMemoryRegistries(mesh.clock));
-    const options = { ...mesh, ...registries };
+    const mayRelay = idMatcher(config.managerIds, mesh.trustDomain);
+    const options = { ...mesh, ...registries, mayRelay };
     const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(
       await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {

@@ -15,6 +15,7 @@ import type {
 } from "../../api/gen/registry_pb.js";
 import type { Clock } from "../clock.ts";
 import { refuseForeignToken } from "../elements/tokens.ts";
+import { NsmError } from "../errors.ts";
 import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
 import { checkEndpointLimits, checkServiceLimits } from "../limits.ts";
@@ -36,6 +37,11 @@ export interface ServeRegistryOptions {
   /** `path_ids` of the record that bears a name; undefined when the name is free as far as this process knows. */
   readonly ownersOfService: (name: string) => readonly string[] | undefined;
   readonly ownersOfEndpoint: (name: string) => readonly string[] | undefined;
+  /**
+   * Who may pass on the registrations of others. Nothing vouches for the first token of a path but the word of whoever passed
+   * it on. Everybody may unless told.
+   */
+  readonly mayRelay?: (spiffeId: string) => boolean;
 }
 
 export function serviceRegistryHandlers(
@@ -89,7 +95,7 @@ type Registered = NetworkService | NetworkServiceEndpoint;
 
 function createGate<T extends Registered>(
   registry: Registry<T>,
-  { minter, clock }: ServeRegistryOptions,
+  { minter, clock, mayRelay }: ServeRegistryOptions,
   ownersOf: (name: string) => readonly string[] | undefined,
 ) {
   const enter = (entry: T, caller: Caller) => {
@@ -104,6 +110,12 @@ function createGate<T extends Registered>(
       ownToken: ownToken.token,
     });
     const { index, tokens } = hop.path;
+    if (index > 1 && mayRelay?.(peer.spiffeId) === false)
+      throw new NsmError(
+        "PERMISSION_DENIED",
+        "not-a-relay",
+        `${peer.spiffeId} may not register ${entry.name} in the name of others: begin the path with the own token, or add its id to the managers`,
+      );
     authorizeRegistration({
       tokens: tokens.slice(0, index + 1),
       index,
