@@ -19,6 +19,8 @@ if (Number(process.versions.node.split(".")[0]) >= NEEDED_MAJOR) await run();
 else restart(findNode() ?? complain());
 
 async function run() {
+  // Deletes of devices block a thread each for tens of milliseconds: four threads would make the next wires wait for them.
+  if (process.argv[2] === "forwarder") process.env.UV_THREADPOOL_SIZE ??= "16";
   const cache = process.env.NODE_COMPILE_CACHE || join(root, "node_modules/.cache/nsm");
   module.enableCompileCache(cache);
   const source = join(root, "cli/main.ts");
