@@ -17,6 +17,12 @@ export function inOrder(call: RecordedCall, messages: readonly Message[]): Messa
   return messages.toSorted((a, b) => (nameIn(a) < nameIn(b) ? -1 : nameIn(a) > nameIn(b) ? 1 : 0));
 }
 
+/** The kind of an event, and the beginning of the message. */
+export function textOfMessage(call: RecordedCall, message: Message): string {
+  const json = toJson(methodOf(call).output, message);
+  return `${textOf(memberOf(json, "type"))} ${JSON.stringify(json).slice(0, 300)}`;
+}
+
 /** A recorded code 2 is a plain error there and fits any of ours. */
 export function failureLines(error: unknown, { status }: RecordedCall): readonly string[] {
   if (!(error instanceof NsmError)) return [`ours fails with no NsmError: ${String(error)}`];

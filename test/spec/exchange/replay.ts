@@ -11,7 +11,15 @@ import { localise } from "./answers.ts";
 import { createIncoming } from "./incoming.ts";
 import type { Incoming } from "./incoming.ts";
 import { differencesOf } from "./compare.ts";
-import { asStream, failureLines, inOrder, isFunction, settled, settledWithin } from "./outcome.ts";
+import {
+  asStream,
+  failureLines,
+  inOrder,
+  isFunction,
+  settled,
+  settledWithin,
+  textOfMessage,
+} from "./outcome.ts";
 import { pathDifferences } from "./metadata.ts";
 import { normalResponse } from "./normalise.ts";
 import { createPlayback } from "./playback.ts";
@@ -222,10 +230,7 @@ class Life {
       const match = recorded[i];
       if (match !== undefined)
         return this.#messageLines(call, message, match).map((line) => `message ${i} ${line}`);
-      const text = JSON.stringify(message, (_, value: unknown) =>
-        typeof value === "bigint" ? `${value}` : value,
-      );
-      return [`message ${i} of ours is not recorded: ${text.slice(0, 500)}`];
+      return [`message ${i} of ours is not recorded: ${textOfMessage(call, message)}`];
     });
     return [...missing, ...differing];
   }
