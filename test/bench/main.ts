@@ -5,10 +5,13 @@
  * process of it. Each section has a mesh of its own; one that fails is reported and stops no other.
  */
 import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, openSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { provide, testTools } from "../../cli/requirements.ts";
+import type { Tool } from "../../cli/requirements.ts";
+import { delay } from "../../sdk/clock.ts";
 import { messageOf } from "../../sdk/errors.ts";
 import { inSandbox, insideSandbox } from "../support/sandbox.ts";
 import { builtNsm } from "./built.ts";
@@ -20,6 +23,7 @@ import { printReport } from "./report.ts";
 import { noFigures } from "./sections.ts";
 import type { Section } from "./sections.ts";
 import { setupLocal, setupLocal16, setupVxlan } from "./setup.ts";
+import { throughputSections } from "./throughput.ts";
 import { wires500 } from "./wires500.ts";
 import { yardstick } from "./yardstick.ts";
 
@@ -33,7 +37,13 @@ const SECTIONS: readonly Section[] = [
   wires500,
   registry10k,
   idle,
+  ...throughputSections,
 ];
+
+const SECTION_WITHIN_MS = 150_000;
+/** Descriptor of the file for the figures: the sandbox has a /run of its own, the path may mean something else there. */
+const OUT = 3;
+const iperf3: Tool = { command: "iperf3", package: "iperf3", why: "measures throughput" };
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -43,7 +53,7 @@ async function main(): Promise<number> {
     console.error("the bench makes network namespaces and needs root: run it with sudo");
     return 1;
   }
-  if (!inSandbox()) return await runInSandbox();
+  if (!inSandbox()) return await runInSandbox(values.out);
   const launch = launchOf(values.profile);
   const only = values.only?.split(",");
   const figures = noFigures();
@@ -53,15 +63,21 @@ async function main(): Promise<number> {
     const start = performance.now();
     const say = (line: string) => console.log(`  ${line}`);
     console.log(section.name);
-    await section.run(launch, figures, say).catch((error: unknown) => {
+    await Promise.race([section.run(launch, figures, say), tooLong()]).catch((error: unknown) => {
       failures.set(section.name, messageOf(error));
       say(`FAILED: ${messageOf(error)}`);
     });
     say(`took ${((performance.now() - start) / 1000).toFixed(1)} s`);
   }
   printReport(figures, failures);
-  if (values.out !== undefined) writeFileSync(values.out, `${JSON.stringify(figures, undefined, 2)}\n`);
+  if (values.out !== undefined) writeFileSync(OUT, `${JSON.stringify(figures, undefined, 2)}\n`);
   return failures.size === 0 ? 0 : 1;
+}
+
+/** A section that hangs stops no other either; what it left running ends with the sandbox. */
+async function tooLong(): Promise<never> {
+  await delay(SECTION_WITHIN_MS);
+  throw new Error(`it did not end within ${SECTION_WITHIN_MS / 1000} s`);
 }
 
 function launchOf(profile: string | undefined): Launch {
@@ -74,10 +90,17 @@ function launchOf(profile: string | undefined): Launch {
 }
 
 /** The sandbox ends with this process, whatever ends it. */
-function runInSandbox(): Promise<number> {
+function runInSandbox(out: string | undefined): Promise<number> {
   builtNsm();
+  try {
+    provide([...testTools(), iperf3], (line) => console.error(line));
+  } catch (error) {
+    console.error(messageOf(error)); // the sections that need it will say so
+  }
   const command = insideSandbox([process.execPath, ...process.argv.slice(1)]);
-  const child = spawn("setpriv", ["--pdeathsig", "KILL", "--", ...command], { stdio: "inherit" });
+  const child = spawn("setpriv", ["--pdeathsig", "KILL", "--", ...command], {
+    stdio: ["inherit", "inherit", "inherit", out === undefined ? "ignore" : openSync(out, "w")],
+  });
   const kill = () => child.kill("SIGKILL");
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, kill);
   return new Promise((done) => child.once("exit", (code) => done(code ?? 130)));
