@@ -23,6 +23,7 @@ import { ownRecord } from "./record.ts";
 import { startSweep } from "./sweep.ts";
 import { createTunnels } from "./tunnels.ts";
 import { defaultTunnelIp } from "./tunnel-ip.ts";
+import { rememberMtu } from "./underlay.ts";
 
 export const daemon = defineDaemon({
   name: "forwarder",
@@ -54,7 +55,8 @@ export const daemon = defineDaemon({
     const hops = stack.use(createHops({ pool, minter, name: config.name, log, ...sockets }));
     const store = createMonitorStore();
     const vxlanPort = config.vxlanPort || Defaults.vxlanPort;
-    const tunnels = createTunnels({ dataplane, tunnelIp, vxlanPort });
+    const underlayMtu = rememberMtu((ip) => dataplane.underlayMtu(ip), clock);
+    const tunnels = createTunnels({ dataplane: { ...dataplane, underlayMtu }, tunnelIp, vxlanPort });
     const chain = createForwarderChain({
       name: config.name,
       minter,

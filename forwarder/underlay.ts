@@ -1,5 +1,7 @@
 /** The network between the nodes, as this node sees it. */
+import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
+import { LruMap } from "../sdk/lru.ts";
 import { parseIp } from "./netlink/ip.ts";
 import { decodeLink, getLink, probeKind } from "./netlink/link.ts";
 import { isKernelError } from "./netlink/message.ts";
@@ -20,6 +22,24 @@ export async function underlayMtu(remoteIp: string): Promise<number> {
     if (!isKernelError(error)) throw error;
     throw new NsmError("UNAVAILABLE", "no-route", `no way to node ${ip}: ${error.message}`, error);
   }
+}
+
+/** How late a wire may notice that the way to a node changed. */
+const REMEMBERED_MS = 30_000;
+
+/** The same with a short memory: every refresh of every tunnel asks, and the nodes are few. Failures are not remembered. */
+export function rememberMtu(
+  ask: (remoteIp: string) => Promise<number>,
+  clock: Clock,
+): (remoteIp: string) => Promise<number> {
+  const known = new LruMap<string, { readonly mtu: number; readonly atMs: number }>(1024);
+  return async (remoteIp) => {
+    const before = known.get(remoteIp);
+    if (before !== undefined && clock.monotonic() - before.atMs < REMEMBERED_MS) return before.mtu;
+    const mtu = await ask(remoteIp);
+    known.set(remoteIp, { mtu, atMs: clock.monotonic() });
+    return mtu;
+  };
 }
 
 /** True when the kernel can make devices of a kind; it loads the module if it has one. */
