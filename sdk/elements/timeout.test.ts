@@ -44,6 +44,15 @@ test("closes earlier by the time that the request was given, so that tokens are 
   expect(closed).toHaveLength(1);
 });
 
+test("keeps a lease that is shorter than the time of the request for three quarters of its life", async () => {
+  const { clock, closed, ask } = build();
+  await ask(10_000, 15_000);
+  await clock.advance(7499);
+  expect(closed).toEqual([]);
+  await clock.advance(1);
+  expect(closed).toHaveLength(1);
+});
+
 test("a refresh moves the end", async () => {
   const { clock, closed, ask } = build();
   await ask(60_000);

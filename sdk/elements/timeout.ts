@@ -6,10 +6,17 @@ import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import { claimedExpiryMs } from "../jwt.ts";
 import type { WithEvents } from "./begin.ts";
+import { connectionOf } from "./update-path.ts";
+
+/** Share of a lease; without it one that is shorter than the time for a request would be over at once. */
+const LARGEST_RESERVE = 0.25;
+
+/** Part of a lease that a caller's deadline may take from it: leases are shorter than deadlines near a certificate's end. */
+const LONGEST_BUDGET = 0.25;
 
 /**
- * Closes at the expiry of the caller's segment less the time that the caller gave its request, so that the close itself still
- * has valid tokens. State: one timer a connection, dropped on close.
+ * Closes at the expiry of the caller's segment less the time that the caller gave its request, at most a quarter of the lease,
+ * so that the close itself still has valid tokens. State: one timer a connection, dropped on close.
  */
 export function timeout(clock: Clock): Element<WithEvents> {
   const timers = new Map<string, Disposable>();
@@ -21,7 +28,9 @@ export function timeout(clock: Clock): Element<WithEvents> {
     async request(request, ctx) {
       const budgetMs = ctx.deadlineMs === undefined ? 0 : Math.max(0, ctx.deadlineMs - clock.now());
       const response = await next.request(request, ctx);
-      const dueMs = callerExpiry(response) - budgetMs;
+      const expiryMs = callerExpiry(response);
+      const reserveMs = Math.min(budgetMs, (expiryMs - clock.now()) * LARGEST_RESERVE);
+      const dueMs = expiryMs - Math.max(0, reserveMs);
       const { id } = response;
       stop(id);
       timers.set(
@@ -38,6 +47,12 @@ export function timeout(clock: Clock): Element<WithEvents> {
       await next.close(connection, ctx);
     },
   });
+}
+
+function dueAt(connection: Connection, deadlineMs: number | undefined, nowMs: number): number {
+  const expiryMs = callerExpiry(connection);
+  const budgetMs = deadlineMs === undefined ? 0 : Math.max(0, deadlineMs - nowMs);
+  return expiryMs - Math.min(budgetMs, Math.max(0, expiryMs - nowMs) * LONGEST_BUDGET);
 }
 
 function callerExpiry(connection: Connection): number {
