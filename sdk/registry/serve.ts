@@ -60,6 +60,7 @@ export function serviceRegistryHandlers(
       return create(EmptySchema);
     },
     async *find({ networkService = create(NetworkServiceSchema), watch }, { signal }) {
+      checkServiceLimits(networkService);
       for await (const { entry, deleted } of services.find({ entry: networkService, watch }, { signal }))
         yield create(NetworkServiceResponseSchema, { networkService: entry, deleted });
     },
@@ -82,6 +83,7 @@ export function endpointRegistryHandlers(
       return create(EmptySchema);
     },
     async *find({ networkServiceEndpoint = create(NetworkServiceEndpointSchema), watch }, { signal }) {
+      checkEndpointLimits(networkServiceEndpoint);
       for await (const { entry, deleted } of endpoints.find(
         { entry: networkServiceEndpoint, watch },
         { signal },
