@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { MonitorConnection } from "../api/gen/connection_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
+import { Defaults } from "../sdk/defaults.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { openServer } from "../sdk/grpc/server.ts";
@@ -40,8 +41,9 @@ export const daemon = defineDaemon({
       interfaceName: generateInterfaceName,
     });
     const isForwarder = idMatcher(config.forwarderIds, mesh.trustDomain);
+    const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(
-      await openServer({ ...mesh, log, listen: [listenOn] }, (add) => {
+      await openServer({ ...mesh, log, listen: [listenOn], limits }, (add) => {
         add(NetworkService, networkServiceHandlers(chain), ({ spiffeId }) => isForwarder(spiffeId));
         add(MonitorConnection, monitorHandlers(store), ({ spiffeId }) => isForwarder(spiffeId));
       }),
