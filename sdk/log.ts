@@ -1,6 +1,6 @@
 /** Structured logs: one JSON line an event on stderr. Field names: connection, service, nse, path, peer, interface, durationMs, err. */
 import { pino } from "pino";
-import type { Logger } from "pino";
+import type { DestinationStream, Logger } from "pino";
 import { NsmError } from "./errors.ts";
 
 export type { Logger } from "pino";
@@ -8,8 +8,12 @@ export type { Logger } from "pino";
 /** Values that must never reach a log, wherever a field of that name appears one or two levels deep. */
 const SECRETS = ["token", "privateKey", "key", "*.token", "*.privateKey", "*.key"];
 
-/** `level`: a name of the Go programs (TRACE, DEBUG, INFO, WARN, ERROR) or of pino, in any case. */
-export function createLogger(name: string, level: string): Logger {
+/** `level`: a name of the Go programs (TRACE, DEBUG, INFO, WARN, ERROR) or of pino, in any case. Default: to stderr. */
+export function createLogger(
+  name: string,
+  level: string,
+  destination: DestinationStream = pino.destination({ dest: 2, sync: true }),
+): Logger {
   return pino(
     {
       name,
@@ -18,7 +22,7 @@ export function createLogger(name: string, level: string): Logger {
       redact: { paths: SECRETS, censor: "…" },
       serializers: { err: errorFields },
     },
-    pino.destination({ dest: 2, sync: true }),
+    destination,
   );
 }
 

@@ -18,6 +18,7 @@ import {
 import { failureOf, openBed, until } from "../../test/support/grpc.ts";
 import type { Bed } from "../../test/support/grpc.ts";
 import { makeSource } from "../../test/support/identity.ts";
+import { createLogger } from "../log.ts";
 import type { X509Snapshot } from "../spiffe/source.ts";
 import { x509 } from "../spiffe/x509.ts";
 import type { SessionPool } from "./sessions.ts";
@@ -111,6 +112,29 @@ test.each([0, 1])(
     expect((await ask(bed, bed.pool(source))).response.id).toBe("spiffe://example.org/client");
   },
 );
+
+test("a connection that closes without a byte and one that speaks no TLS are told apart, without stacks", async () => {
+  await using bed = await openBed();
+  const lines: unknown[] = [];
+  const log = createLogger("server", "debug", { write: (line) => void lines.push(JSON.parse(line)) });
+  await bed.serve({ log });
+  connectSocket(pathOf(bed.url())).end().resume();
+  await until("the first line", () => lines.length === 1);
+  connectSocket(pathOf(bed.url()))
+    .end("GET / HTTP/1.1\r\n\r\n")
+    .on("error", () => undefined)
+    .resume();
+  await until("the second line", () => lines.length === 2);
+  expect(lines).toMatchObject([
+    { level: 20, msg: "connection closed before the end of the handshake" },
+    {
+      level: 20,
+      msg: "handshake failed",
+      err: { code: "UNAUTHENTICATED", reason: "handshake-failed", message: "TLS handshake: http request" },
+    },
+  ]);
+  expect(JSON.stringify(lines)).not.toContain("stack");
+});
 
 /** Whether a handshake with these changes gets as far as the server's HTTP/2 settings. */
 async function http2Reached(bed: Bed, own: X509Snapshot, change: ConnectionOptions): Promise<boolean> {

@@ -13,7 +13,7 @@ import type { Socket } from "node:net";
 import { createServer } from "node:tls";
 import type { Server as TlsServer, TLSSocket } from "node:tls";
 import type { Clock } from "../clock.ts";
-import { NsmError } from "../errors.ts";
+import { NsmError, errnoOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { X509Snapshot, X509Source } from "../spiffe/source.ts";
 import type { ServerLimits } from "./limits.ts";
@@ -152,8 +152,16 @@ function createTlsServer(
   });
   server.on("secureConnection", (socket) => onSecure(own, socket));
   server.on("tlsClientError", (err, socket) => {
-    log.debug({ err }, "handshake failed");
+    // Probes connect and say nothing, and so do we when we look who listens (`foreign.ts`): Node calls that a reset.
+    if (errnoOf(err) === "ECONNRESET") log.debug("connection closed before the end of the handshake");
+    else log.debug({ err: handshakeFailed(err) }, "handshake failed");
     socket.destroy();
   });
   return server;
+}
+
+/** OpenSSL's errors have a long text with a short reason in it. */
+function handshakeFailed(error: Error): NsmError {
+  const why = "reason" in error && typeof error.reason === "string" ? error.reason : error.message;
+  return new NsmError("UNAUTHENTICATED", "handshake-failed", `TLS handshake: ${why}`, error);
 }
