@@ -67,7 +67,10 @@ export const daemon = defineDaemon({
       client: {
         tunnels,
         isManager: ofManager,
-        release: (id) => dataplane.release(id),
+        // What was found of an earlier life is claimed by the refresh that succeeds: until then it stays reserved.
+        release: (id) => {
+          if (dataplane.found(id).length === 0) dataplane.release(id);
+        },
         priority: config.mechanismPriority,
       },
       select: { view, clock, log, isManager },

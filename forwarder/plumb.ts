@@ -78,7 +78,7 @@ export function plumb(
         if (known === undefined) delete connection.mechanism;
         else connection.mechanism = known.mechanism;
         const [behind, removed] = await Promise.allSettled([
-          ctx.nextHop.url === "" ? undefined : next.close(connection, ctx),
+          next.close(connection, ctx),
           dataplane.remove(connection.id),
         ]);
         if (removed.status === "rejected") throw removed.reason;

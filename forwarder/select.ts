@@ -7,6 +7,7 @@ import { State } from "../api/gen/connection_pb.js";
 import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import type { Clock } from "../sdk/clock.ts";
+import { NOWHERE } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
@@ -85,9 +86,6 @@ export function selectEndpoint(options: SelectOptions): Element<unknown, WithNex
     };
   };
 }
-
-/** What a Close gets whose endpoint nobody knows any more: it ends here. */
-export const NOWHERE: NextHop = { url: "" };
 
 async function candidatesOf(options: SelectOptions, request: NetworkServiceRequest, ctx: CallContext) {
   const { view, clock } = options;

@@ -12,25 +12,36 @@ import { silentLogger } from "../sdk/log.ts";
 import { followManager } from "./follow.ts";
 import type { News } from "./wire.ts";
 
+const OWN_NETNS = "inode://4/17";
+
+/** As the client has it: its own id, then the manager's. */
+const answered = (id: string, managersId = `m-${id}`) =>
+  create(ConnectionSchema, {
+    id,
+    path: {
+      pathSegments: [
+        { name: "client", id },
+        { name: "manager", id: managersId },
+      ],
+    },
+  });
+
 function build() {
   const stop = new AbortController();
   let queue = createEventQueue<ConnectionEvent>(100, stop.signal);
   let opened = 0;
   const follower = followManager(
     {
-      request: () => Promise.reject(new Error("unused")),
-      close: () => Promise.reject(new Error("unused")),
       async *monitor() {
         opened++;
         yield* queue;
       },
     },
-    "client",
-    silentLogger,
+    { name: "client", netnsUrl: OWN_NETNS, log: silentLogger },
     stop.signal,
   );
   const told: [string, News][] = [];
-  const wire = (id: string, connection: Connection | undefined = create(ConnectionSchema)) => ({
+  const wire = (id: string, connection: Connection | undefined = answered(id)) => ({
     id,
     connection,
     tell: (news: News) => void told.push([id, news]),
@@ -56,6 +67,7 @@ const shown = (id: string, state = State.UP, name = "client", index = 1) =>
   create(ConnectionSchema, {
     id: `m-${id}`,
     state,
+    mechanism: { parameters: { inodeURL: OWN_NETNS } },
     path: {
       index,
       pathSegments: [
@@ -95,6 +107,18 @@ test("DOWN and DELETE are down, a wish to refresh is a refresh, UP is nothing", 
     ["client-1", "down"],
     ["client-2", "refresh"],
   ]);
+  stop.abort();
+});
+
+test("a twin with our name and identity has its own news and its own wires", async () => {
+  const { follower, wire, told, send, stop } = build();
+  follower.follow([wire("client-0", answered("client-0", "m-of-ours"))]);
+  const twins = shown("client-0", State.DOWN);
+  if (twins.mechanism !== undefined) twins.mechanism.parameters["inodeURL"] = "inode://4/99";
+  send(INITIAL_STATE_TRANSFER, twins);
+  expect(await follower.adopted).toEqual(new Map());
+  send(DELETE, twins);
+  await vi.waitFor(() => expect(told).toEqual([["client-0", "refresh"]])); // ours was not listed
   stop.abort();
 });
 

@@ -20,7 +20,19 @@ export interface Follower {
   follow(wires: readonly ClientWire[]): void;
 }
 
-export function followManager(manager: Manager, name: string, log: Logger, signal: AbortSignal): Follower {
+export interface FollowOptions {
+  /** Own path segment name. */
+  readonly name: string;
+  /** Own network namespace, as in the requests: wires of an earlier life end there. */
+  readonly netnsUrl: string;
+  readonly log: Logger;
+}
+
+export function followManager(
+  manager: Pick<Manager, "monitor">,
+  { name, netnsUrl, log }: FollowOptions,
+  signal: AbortSignal,
+): Follower {
   let wires = new Map<string, ClientWire>();
   const adopted = Promise.withResolvers<ReadonlyMap<string, Connection>>();
   void run();
@@ -49,29 +61,39 @@ export function followManager(manager: Manager, name: string, log: Logger, signa
   }
 
   function handle(event: ConnectionEvent): void {
-    const ours = new Map(Object.values(event.connections).flatMap((connection) => ownView(connection, name)));
+    const shown = Object.values(event.connections).flatMap((connection) => ownView(connection, name));
     if (event.type === ConnectionEventType.INITIAL_STATE_TRANSFER) {
-      adopted.resolve(ours);
+      const ofOurs = shown.filter(({ mechanism }) => mechanism?.parameters["inodeURL"] === netnsUrl);
+      adopted.resolve(new Map(ofOurs.map((connection) => [connection.id, connection])));
       // A manager that restarted does not know our wires; a refresh makes them known again.
-      for (const [id, wire] of wires)
-        if (wire.connection !== undefined && !ours.has(id)) wire.tell("refresh");
+      for (const wire of wires.values())
+        if (wire.connection !== undefined && !shown.some((connection) => isWire(wire, connection)))
+          wire.tell("refresh");
     }
-    for (const [id, connection] of ours) tellWire(wires.get(id), event.type, connection);
+    for (const connection of shown) {
+      const wire = wires.get(connection.id);
+      if (wire !== undefined && isWire(wire, connection)) tellWire(wire, event.type, connection);
+    }
   }
 }
 
-function tellWire(wire: ClientWire | undefined, type: ConnectionEventType, connection: Connection): void {
-  if (wire === undefined) return;
+/** Another process with our name and identity has wires with our ids; the manager's id tells them apart. */
+function isWire({ id, connection }: ClientWire, shown: Connection): boolean {
+  const managersId = (of: Connection | undefined) => of?.path?.pathSegments[1]?.id;
+  return id === shown.id && connection !== undefined && managersId(connection) === managersId(shown);
+}
+
+function tellWire(wire: ClientWire, type: ConnectionEventType, connection: Connection): void {
   if (type === ConnectionEventType.DELETE || connection.state === State.DOWN) wire.tell("down");
   else if (connection.state === State.REFRESH_REQUESTED) wire.tell("refresh");
 }
 
 /** The manager's connection as ours: index and id of our segment. Only what the manager next to us says counts. */
-function ownView(connection: Connection, name: string): [string, Connection][] {
+function ownView(connection: Connection, name: string): Connection[] {
   const own = connection.path?.pathSegments[0];
   if (own?.name !== name || connection.path?.index !== 1) return [];
   const view = clone(ConnectionSchema, connection);
   if (view.path !== undefined) view.path.index = 0;
   view.id = own.id;
-  return [[own.id, view]];
+  return [view];
 }

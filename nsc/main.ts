@@ -33,7 +33,7 @@ export const daemon = defineDaemon({
       requestTimeoutMs: config.requestTimeoutMs,
     });
     const stop = new AbortController();
-    const follower = followManager(manager, config.name, log, stop.signal);
+    const follower = followManager(manager, { name: config.name, netnsUrl: netnsUrl(), log }, stop.signal);
     const adopted = await Promise.race([
       follower.adopted,
       delay(ADOPT_WITHIN_MS).then(() => new Map<string, Connection>()),

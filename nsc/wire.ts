@@ -91,8 +91,9 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     const answer = await manager.request(request, withTimeout(signal, options.requestTimeoutMs));
     const changed = reselect || connection === undefined || connection === adopted;
     connection = answer;
+    // The end of the old half is no news of the new one; what came during a mere refresh is.
+    if (reselect) pending = undefined;
     reselect = false;
-    pending = undefined;
     goneSince = undefined;
     if (changed) options.onUp(answer);
   };

@@ -13,13 +13,15 @@ import { vouchForPeer } from "./vouch-for-peer.ts";
 export interface ManagerChainOptions extends ServerChainOptions, SelectForwarderOptions {
   readonly hops: Hops;
   readonly info: ClientInfo;
+  /** True for ids that forwarders have, here and on other nodes. */
+  readonly mayForward: (spiffeId: string) => boolean;
 }
 
 export function createManagerChain(options: ManagerChainOptions): NetworkService {
   // A Close that arrives before the refresh after our restart still reaches the forwarder, which knows the owner.
   return serverChain({ ...options, closeUnknown: true })
     .use("clientInfo", clientInfo(options.info)) // before matching: labels count
-    .use("vouchForPeer", vouchForPeer()) // while the caller's session is at hand
+    .use("vouchForPeer", vouchForPeer(options.mayForward)) // while the caller's session is at hand
     .use("selectForwarder", selectForwarder(options)) // chooses the next hop
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
     .end(connect(options.hops));

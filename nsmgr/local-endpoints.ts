@@ -7,6 +7,9 @@ import type { Clock } from "../sdk/clock.ts";
 import type { NextHop } from "../sdk/elements/target.ts";
 import type { RegistrationPath } from "../sdk/registry-path.ts";
 
+/** However much the clocks differ, who has just registered is there for a while. */
+const SHORTEST_LIFE_MS = 5000;
+
 /** One registration. */
 export interface LocalEndpoint {
   /** As published, with the manager's URL. */
@@ -32,40 +35,49 @@ export interface LocalEndpoints {
   delete(name: string): void;
   /** Published records of a service that are not expired, in the order of registration. */
   published(service: string): readonly NetworkServiceEndpoint[];
-  /** How to reach one of them; undefined when it is unknown. */
-  hopTo(name: string): NextHop | undefined;
+  /** How to reach one of them as an endpoint of `service`; undefined when it is unknown, or offers something else. */
+  hopTo(name: string, service: string): NextHop | undefined;
   /** Names of those that are dead or expired now. */
   gone(): Gone[];
 }
 
+interface Kept {
+  readonly local: LocalEndpoint;
+  /** Monotonic: a step of the wall clock, or a registry whose clock differs, must not empty the node. */
+  readonly endsAt: number;
+}
+
 export function createLocalEndpoints(clock: Clock): LocalEndpoints {
-  const byName = new Map<string, LocalEndpoint>();
-  const isExpired = ({ entry }: LocalEndpoint) =>
-    entry.expirationTime !== undefined && timestampMs(entry.expirationTime) <= clock.now();
+  const byName = new Map<string, Kept>();
+  const isExpired = ({ endsAt }: Kept) => endsAt <= clock.monotonic();
+  const drop = (name: string) => {
+    byName.get(name)?.local.dispose();
+    byName.delete(name);
+  };
   return {
-    get: (name) => byName.get(name),
+    get: (name) => byName.get(name)?.local,
     set(local) {
-      byName.get(local.entry.name)?.dispose();
-      byName.set(local.entry.name, local);
+      const { name, expirationTime } = local.entry;
+      drop(name);
+      const lifeMs = expirationTime === undefined ? Infinity : timestampMs(expirationTime) - clock.now();
+      byName.set(name, { local, endsAt: clock.monotonic() + Math.max(lifeMs, SHORTEST_LIFE_MS) });
     },
-    delete(name) {
-      byName.get(name)?.dispose();
-      byName.delete(name);
-    },
+    delete: drop,
     published: (service) =>
       [...byName.values()]
-        .filter((local) => local.entry.networkServiceNames.includes(service) && !isExpired(local))
-        .map(({ entry }) => clone(NetworkServiceEndpointSchema, entry)),
-    hopTo(name) {
-      const local = byName.get(name);
-      if (local === undefined) return undefined;
+        .filter((kept) => kept.local.entry.networkServiceNames.includes(service) && !isExpired(kept))
+        .map(({ local }) => clone(NetworkServiceEndpointSchema, local.entry)),
+    hopTo(name, service) {
+      const local = byName.get(name)?.local;
+      if (local?.entry.networkServiceNames.includes(service) !== true) return undefined;
       const owner = local.entry.pathIds[0];
       return owner === undefined ? { url: local.url } : { url: local.url, expect: (id) => id === owner };
     },
     gone: () =>
-      [...byName.values()].flatMap((local): Gone[] => {
-        if (!local.isAlive()) return [{ name: local.entry.name, why: "dead" }];
-        return isExpired(local) ? [{ name: local.entry.name, why: "expired" }] : [];
+      [...byName.values()].flatMap((kept): Gone[] => {
+        const { name } = kept.local.entry;
+        if (!kept.local.isAlive()) return [{ name, why: "dead" }];
+        return isExpired(kept) ? [{ name, why: "expired" }] : [];
       }),
   };
 }

@@ -149,7 +149,7 @@ describe("register", () => {
       reason: "not-a-forwarder",
     });
     await registries.endpoints.register(wish(), context(forwarder));
-    expect(locals.hopTo("f")?.url).toBe("unix:///run/f.sock");
+    expect(locals.hopTo("f", "forwarder")?.url).toBe("unix:///run/f.sock");
   });
 });
 
@@ -159,6 +159,51 @@ describe("find", () => {
     await upstream.endpoints.register(record("stale", PUBLIC), context(undefined));
     await upstream.endpoints.register(record("far", "tcp://192.0.2.2:5001"), context(undefined));
     expect((await seen()).map(({ name }) => name)).toEqual(["far"]);
+  });
+});
+
+describe("finding while registering", () => {
+  test("a watcher hears of a new endpoint at once, although the registry tells it before it answers us", async () => {
+    const { registries } = build();
+    const stop = new AbortController();
+    const query = { entry: create(NetworkServiceEndpointSchema), watch: true };
+    const watch = registries.endpoints.find(query, { signal: stop.signal })[Symbol.asyncIterator]();
+    const told = watch.next();
+    await registries.endpoints.register(record("a", "unix:///run/a.sock"), local());
+    expect(await told).toMatchObject({
+      value: { entry: { url: `unix:///proc/${process.pid}/root/run/a.sock` } },
+    });
+    stop.abort();
+  });
+});
+
+describe("names of forwarders", () => {
+  test("stay theirs after they left: connections remember their forwarder by name", async () => {
+    const { registries } = build();
+    await registries.endpoints.register(record("f", "unix:///run/f.sock", "forwarder"), context(forwarder));
+    await registries.endpoints.unregister(record("f", ""), context(forwarder));
+    await expect(
+      registries.endpoints.register(record("f", "unix:///run/x.sock"), local()),
+    ).rejects.toMatchObject({
+      code: "PERMISSION_DENIED",
+      reason: "not-a-forwarder",
+    });
+  });
+
+  test("an endpoint of another service is no forwarder, whatever its name", async () => {
+    const { registries, local: locals } = build();
+    await registries.endpoints.register(record("a", "unix:///run/a.sock"), local());
+    expect(locals.hopTo("a", "forwarder")).toBeUndefined();
+    expect(locals.hopTo("a", "service")).toBeDefined();
+  });
+
+  test("a forwarder of another node cannot register here", async () => {
+    const { registries } = build();
+    const far = await makePeer("/forwarder/n");
+    const wish = record("g", "tcp://192.0.2.9:5001", "forwarder");
+    await expect(registries.endpoints.register(wish, context(far))).rejects.toMatchObject({
+      reason: "not-local",
+    });
   });
 });
 

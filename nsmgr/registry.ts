@@ -60,29 +60,40 @@ function createServiceRegistry({ services }: Registries): Registry<NetworkServic
 
 function createEndpointRegistry(options: ManagerRegistryOptions): Registry<NetworkServiceEndpoint> {
   const { upstream, local, publicUrl } = options;
+  // The registry tells its watchers before it answers Register: what is on its way there is already known here.
+  const registering = new Map<string, string>();
+  const forwarderNames = new Set<string>();
   return {
     async register(entry, ctx) {
       const callerUrl = entry.url;
-      checkEndpoint(entry, ctx, options);
+      checkEndpoint(entry, ctx, options, forwarderNames);
       const place = placeOf(entry, ctx, options);
       const published = clone(NetworkServiceEndpointSchema, entry);
       published.url = publicUrl;
       addInfo(published, options.info);
       limitLife(published, Math.min(options.clock.now() + EXPIRY_MS, ctx.latestExpiryMs ?? Infinity));
       const path = ctx.registration.path;
-      const stored = await upstream.endpoints.register(published, ctx).catch((error: unknown) => {
+      registering.set(entry.name, place.url);
+      try {
+        const stored = await upstream.endpoints.register(published, ctx);
+        if (isForwarder(stored, options)) forwarderNames.add(stored.name);
+        local.set({ ...place, entry: clone(NetworkServiceEndpointSchema, stored), path });
+        stored.url = callerUrl;
+        return stored;
+      } catch (error) {
         place.dispose();
         throw error;
-      });
-      local.set({ ...place, entry: clone(NetworkServiceEndpointSchema, stored), path });
-      stored.url = callerUrl;
-      return stored;
+      } finally {
+        registering.delete(entry.name);
+      }
     },
     async *find(query, ctx): AsyncGenerator<Found<NetworkServiceEndpoint>> {
       for await (const found of upstream.endpoints.find(query, ctx)) {
-        const known = local.get(found.entry.name);
-        if (known !== undefined) found.entry.url = known.url;
-        else if (found.entry.url === publicUrl && !found.deleted) continue; // not registered again since we restarted
+        const { entry, deleted } = found;
+        const isHere = entry.url === publicUrl;
+        const url = local.get(entry.name)?.url ?? (isHere ? registering.get(entry.name) : undefined);
+        if (url !== undefined) entry.url = url;
+        else if (isHere && !deleted) continue; // not registered again since we restarted
         yield found;
       }
     },
@@ -101,16 +112,28 @@ function checkEndpoint(
   entry: NetworkServiceEndpoint,
   ctx: RegistryContext,
   options: ManagerRegistryOptions,
+  forwarderNames: ReadonlySet<string>,
 ): void {
   requireName(entry.name, "an endpoint needs a unique name: set one, for instance the pod's");
-  if (!entry.networkServiceNames.includes(options.forwarderService)) return;
+  // The name of a forwarder stays one: connections remember their forwarder by it.
+  if (!isForwarder(entry, options) && !forwarderNames.has(entry.name)) return;
   const id = ctx.peer?.spiffeId ?? "";
-  if (options.mayForward(id)) return;
-  throw new NsmError(
-    "PERMISSION_DENIED",
-    "not-a-forwarder",
-    `${id} may not register for service ${options.forwarderService}: add its id to NSM_FORWARDER_IDS of the manager`,
-  );
+  if (!options.mayForward(id))
+    throw new NsmError(
+      "PERMISSION_DENIED",
+      "not-a-forwarder",
+      `${id} may not register ${entry.name} for service ${options.forwarderService}: add its id to NSM_FORWARDER_IDS of the manager`,
+    );
+  if (ctx.peer?.transport !== "unix")
+    throw new NsmError(
+      "PERMISSION_DENIED",
+      "not-local",
+      `${entry.name} is no forwarder of this node: register it on the unix socket of its own manager`,
+    );
+}
+
+function isForwarder(entry: NetworkServiceEndpoint, options: ManagerRegistryOptions): boolean {
+  return entry.networkServiceNames.includes(options.forwarderService);
 }
 
 function requireName(name: string, message: string): void {

@@ -4,6 +4,7 @@ import { State } from "../api/gen/connection_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
 import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
+import { NOWHERE } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
@@ -39,7 +40,7 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
   const candidates = async (connection: Connection, ctx: CallContext): Promise<readonly string[]> => {
     const remembered = chosen.get(connection.id);
     const keeps = remembered !== undefined && connection.state !== State.RESELECT_REQUESTED;
-    if (keeps && local.hopTo(remembered) !== undefined) return [remembered];
+    if (keeps && local.hopTo(remembered, forwarderService) !== undefined) return [remembered];
     const service = await options.view.service(connection.networkService, ctx.signal);
     const services = service === undefined ? [] : [service];
     const forwarders = local.published(forwarderService);
@@ -63,7 +64,7 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
         const isLast = index === names.length - 1;
         const attempt = isLast ? request : clone(NetworkServiceRequestSchema, request);
         try {
-          const response = await next.request(attempt, { ...ctx, nextHop: hopOf(local, name) });
+          const response = await next.request(attempt, { ...ctx, nextHop: hopOf(options, name) });
           chosen.set(id, name);
           return response;
         } catch (error) {
@@ -92,15 +93,15 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
           { connection: connection.id, forwarder: remembered },
           "its forwarder is gone, closing here only",
         );
-        return;
       }
-      await next.close(connection, { ...ctx, nextHop: hopOf(local, forwarder.name) });
+      const hop = forwarder && local.hopTo(forwarder.name, forwarderService);
+      await next.close(connection, { ...ctx, nextHop: hop ?? NOWHERE });
     },
   });
 }
 
-function hopOf(local: LocalEndpoints, name: string): NextHop {
-  const hop = local.hopTo(name);
+function hopOf({ local, forwarderService }: SelectForwarderOptions, name: string): NextHop {
+  const hop = local.hopTo(name, forwarderService);
   if (hop === undefined)
     throw new NsmError("UNAVAILABLE", "forwarder-gone", `forwarder ${name} is not available`);
   return hop;

@@ -19,7 +19,10 @@ type Context = CallContext & WithEvents;
 function build(options: { closeUnknown?: boolean } = {}) {
   const recorder: Recorder<Context> = createRecorder<Context>();
   const owner = (_: unknown, ctx: CallContext) => ctx.peer?.spiffeId ?? "";
-  return { recorder, service: begin({ owner, log: silentLogger, ...options })(recorder) };
+  return {
+    recorder,
+    service: begin({ owner, log: silentLogger, clock: createFakeClock(), ...options })(recorder),
+  };
 }
 
 const request = () => requestOn(["client", "me"]);
@@ -131,7 +134,9 @@ describe("close", () => {
     const { recorder } = build();
     const owner = () => "";
     const checked = authorize(createFakeClock())(recorder);
-    const service = begin({ owner, log: silentLogger, closeUnknown: true })(checked);
+    const service = begin({ owner, log: silentLogger, clock: createFakeClock(), closeUnknown: true })(
+      checked,
+    );
     await service.close(connection(), ALICE);
     expect(kinds(recorder)).toEqual([]);
   });
@@ -280,6 +285,53 @@ describe("states", () => {
     };
     await service.request(request(), { ...ALICE, signal: leaving.signal });
     expect(kinds(recorder)).toEqual(["request", "request"]);
+  });
+
+  test("a lease that ran out during the refresh that renews it closes nothing", async () => {
+    const { recorder, service } = build();
+    let expire: (() => Promise<void>) | undefined;
+    recorder.answer = (call, ctx) => {
+      expire ??= () => ctx.events.close("its lease ran out");
+      return Promise.resolve(call.connection);
+    };
+    await service.request(request(), ALICE);
+    const gate = createGate();
+    recorder.answer = async (call) => {
+      await gate.wait();
+      return call.connection;
+    };
+    const refresh = service.request(request(), ALICE);
+    await gate.reached;
+    const expired = expire?.();
+    gate.resolve();
+    await Promise.all([refresh, expired]);
+    expect(kinds(recorder)).toEqual(["request", "request"]);
+  });
+
+  test("a close has the tokens of its message where the stored ones ran out, for the hops before alone", async () => {
+    const { recorder, service } = build();
+    await service.request(request(), ALICE);
+    const message = connection();
+    for (const segment of message.path?.pathSegments ?? []) segment.token = "fresh";
+    await service.close(message, ALICE);
+    expect(recorder.calls[1]?.connection.path?.pathSegments.map(({ token }) => token)).toEqual(["fresh", ""]);
+  });
+
+  test("a request waits for the close of an unknown id that is under way", async () => {
+    const { recorder, service } = build({ closeUnknown: true });
+    const gate = createGate();
+    recorder.answer = async (call) => {
+      if (call.kind === "close") await gate.wait();
+      return call.connection;
+    };
+    const closing = service.close(connection(), ALICE);
+    await gate.reached;
+    const asking = service.request(request(), ALICE);
+    await expect(service.request(request(), MALLORY)).rejects.toMatchObject({ code: "PERMISSION_DENIED" });
+    expect(kinds(recorder)).toEqual(["close"]);
+    gate.resolve();
+    await Promise.all([closing, asking]);
+    expect(kinds(recorder)).toEqual(["close", "request"]);
   });
 
   test("an element can close the connection by itself", async () => {

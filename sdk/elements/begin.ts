@@ -12,7 +12,9 @@ import { ConnectionSchema, State } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
 import type { CallContext, Element, NetworkService } from "../chain.ts";
+import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
+import { claimedExpiryMs } from "../jwt.ts";
 import type { Logger } from "../log.ts";
 import { isLocalDenial } from "./authorize.ts";
 import { createMutex } from "./mutex.ts";
@@ -42,6 +44,7 @@ export interface BeginOptions {
   /** Who may use the connection from now on; calls of anybody else are PERMISSION_DENIED. */
   readonly owner: (connection: Connection, ctx: CallContext) => string;
   readonly log: Logger;
+  readonly clock: Pick<Clock, "now">;
   /** What Close of an id does that has no actor; without it Close of an unknown id is a silent success. */
   readonly closeUnknown?: boolean;
 }
@@ -142,14 +145,8 @@ async function serialisedClose(
   const owner = options.owner(connection, ctx);
   const actor = actors.get(id);
   if (actor === undefined) {
-    if (options.closeUnknown !== true) return;
-    const events: Events = { close: () => Promise.resolve() };
-    try {
-      await next.close(connection, { ...ctx, events, established: false, replacing: false });
-    } catch (error) {
-      // Nothing is known of it, and our policies let nothing happen: that is the silent success of any unknown id.
-      if (!isLocalDenial(error)) throw error;
-    }
+    if (options.closeUnknown === true)
+      await closeUnknown(actors, next, connection, addActor(actors, id, owner), ctx);
     return;
   }
   refuseStranger(actor, owner, id);
@@ -159,7 +156,29 @@ async function serialisedClose(
   );
   using turn = await takeTurn(actors, id, actor, undefined);
   void turn;
-  await closeStored(actors, next, id, actor, ctx);
+  await closeStored(actors, options, next, id, actor, ctx, connection);
+}
+
+/** An actor for as long as it takes: a Request of the same id waits for its end. */
+async function closeUnknown(
+  actors: Map<string, Actor>,
+  next: Next,
+  connection: Connection,
+  actor: Actor,
+  ctx: CallContext,
+): Promise<void> {
+  const { id } = connection;
+  using turn = await takeTurn(actors, id, actor, undefined);
+  void turn;
+  const events: Events = { close: () => Promise.resolve() };
+  try {
+    await next.close(connection, { ...detached(ctx), events, established: false, replacing: false });
+  } catch (error) {
+    // Nothing is known of it, and our policies let nothing happen: that is the silent success of any unknown id.
+    if (!isLocalDenial(error)) throw error;
+  } finally {
+    actors.delete(id);
+  }
 }
 
 async function closeByOurselves(
@@ -177,23 +196,26 @@ async function closeByOurselves(
     peer: undefined,
     callerToken: undefined,
   };
+  const decidedOn = actor.connection;
   try {
-    actor.closes++;
     using turn = await takeTurn(actors, id, actor, undefined);
     void turn;
-    await closeStored(actors, next, id, actor, ctx);
+    // A Request that succeeded meanwhile has renewed what this Close was decided on.
+    if (actor.connection === decidedOn) await closeStored(actors, options, next, id, actor, ctx);
   } catch (err) {
     options.log.warn({ connection: id, err }, "closing connection failed");
   }
 }
 
-/** The stored connection is what is closed, whatever the caller's message says. */
+/** The stored connection is what is closed, whatever the caller's message says; only tokens that ran out are the message's. */
 async function closeStored(
   actors: Map<string, Actor>,
+  options: BeginOptions,
   next: Next,
   id: string,
   actor: Actor,
   ctx: CallContext,
+  received?: Connection,
 ): Promise<void> {
   const stored = actor.connection;
   if (actors.get(id) !== actor) return;
@@ -202,8 +224,10 @@ async function closeStored(
     return;
   }
   const events: Events = { close: () => Promise.resolve() };
+  const closing = clone(ConnectionSchema, stored);
+  if (received !== undefined) takeTokens(closing, received, options.clock.now());
   try {
-    await next.close(clone(ConnectionSchema, stored), {
+    await next.close(closing, {
       ...detached(ctx),
       events,
       established: true,
@@ -216,6 +240,18 @@ async function closeStored(
     throw error;
   }
   actors.delete(id);
+}
+
+/** Stored tokens that ran out since the last refresh are replaced; the owner check has passed, so those hops are the same. */
+function takeTokens(stored: Connection, received: Connection, nowMs: number): void {
+  const { path } = stored;
+  for (const [i, segment] of (path?.pathSegments ?? []).entries()) {
+    const fresh = received.path?.pathSegments[i];
+    const isOver = (claimedExpiryMs(segment.token) ?? 0) <= nowMs;
+    if (i >= (path?.index ?? 0) || !isOver || fresh === undefined || fresh.token === "") continue;
+    segment.token = fresh.token;
+    if (fresh.expires !== undefined) segment.expires = fresh.expires;
+  }
 }
 
 /** A Close goes on after its caller left. */

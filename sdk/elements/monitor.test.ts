@@ -162,6 +162,33 @@ describe("the element", () => {
     expect([...store.ids()]).toEqual([]);
   });
 
+  test("DOWN that crosses an answer is the newer news", async () => {
+    const { store, recorder, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
+    recorder.answer = (call) => {
+      store.fromNextHop("me", { state: State.DOWN });
+      return Promise.resolve(call.connection);
+    };
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER), { established: true }));
+    expect(store.get("me")?.state).toBe(State.DOWN);
+    recorder.answer = (call) => Promise.resolve(call.connection);
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER), { established: true }));
+    expect(store.get("me")?.state).toBe(State.UP);
+  });
+
+  test("what was closed to be made anew and then was not is deleted, a failed refresh is not", async () => {
+    const { store, recorder, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
+    await service.close(connectionOn(["client", "me"]), eventsOf(callBy(PEER), { replacing: true }));
+    recorder.answer = () => Promise.reject(new Error("nobody serves"));
+    const ask = (established: boolean) =>
+      service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER), { established }));
+    await expect(ask(true)).rejects.toThrow("nobody");
+    expect([...store.ids()]).toEqual(["me"]);
+    await expect(ask(false)).rejects.toThrow("nobody");
+    expect([...store.ids()]).toEqual([]);
+  });
+
   test("a close that makes way for a new request is no deletion", async () => {
     const { store, service } = build();
     await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));

@@ -13,6 +13,7 @@ import { NsmError } from "../errors.ts";
 import { matchesMonitorSelector } from "../match.ts";
 import { createEventQueue } from "../event-queue.ts";
 import type { WithEvents } from "./begin.ts";
+import { connectionOf } from "./update-path.ts";
 
 /** Events that wait for a slow subscriber before its stream is ended with ABORTED. */
 const MAX_WAITING_EVENTS = 1000;
@@ -26,6 +27,8 @@ export interface MonitorStore {
   /** Publishes DELETE. */
   delete(id: string): void;
   get(id: string): Connection | undefined;
+  /** Counts how often the next hop said that the connection is down. */
+  downs(id: string): number;
   /** A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` owns. */
   subscribe(
     selector: MonitorScopeSelector,
@@ -39,6 +42,7 @@ export interface MonitorStore {
 interface Entry {
   connection: Connection;
   viewer: string;
+  downs: number;
 }
 
 type Subscriber = (type: ConnectionEventType, entry: Entry) => void;
@@ -52,14 +56,17 @@ export function createMonitorStore(): MonitorStore {
   return {
     ids: () => new Set(entries.keys()),
     get: (id) => entries.get(id)?.connection,
+    downs: (id) => entries.get(id)?.downs ?? 0,
     update(connection, viewer) {
-      const entry = { connection: published(connection), viewer };
+      const downs = entries.get(connection.id)?.downs ?? 0;
+      const entry = { connection: published(connection), viewer, downs };
       entries.set(connection.id, entry);
       publish(ConnectionEventType.UPDATE, entry);
     },
     fromNextHop(id, { state, next }) {
       const entry = entries.get(id);
       if (entry === undefined) return;
+      if (state === State.DOWN) entry.downs++;
       const changed = merged(entry.connection, state, next);
       if (equals(ConnectionSchema, changed, entry.connection)) return;
       const visible = changed.state !== entry.connection.state || !sameContext(changed, entry.connection);
@@ -155,9 +162,17 @@ function sameContext(a: Connection, b: Connection): boolean {
 export function monitor(store: MonitorStore): Element<WithEvents> {
   return (next) => ({
     async request(request, ctx) {
-      const response = await next.request(request, ctx);
+      const { id } = connectionOf(request);
+      const downs = store.downs(id);
+      const response = await next.request(request, ctx).catch((error: unknown) => {
+        // Also what was closed only to be made anew, and then was not.
+        if (!ctx.established) store.delete(id);
+        throw error;
+      });
       response.state = State.UP;
       store.update(response, ctx.peer?.spiffeId ?? "");
+      // It went down while the answer was on its way back: that is the newer news.
+      if (store.downs(id) !== downs) store.fromNextHop(id, { state: State.DOWN });
       return response;
     },
     async close(connection, ctx) {

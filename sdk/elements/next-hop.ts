@@ -1,9 +1,12 @@
 /** The end of a pass-through chain: the call to the next hop, and following what it tells later. */
 import { State } from "../../api/gen/connection_pb.js";
-import type { Connection } from "../../api/gen/connection_pb.js";
+import type { Connection, PathSegment } from "../../api/gen/connection_pb.js";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
 import type { CallContext, Element, NetworkService } from "../chain.ts";
+import { NsmError } from "../errors.ts";
+import { checkConnectionLimits } from "../limits.ts";
 import type { MonitorStore } from "./monitor.ts";
+import { NOWHERE } from "./target.ts";
 import type { HopEvent, NextHop, WithNextHop } from "./target.ts";
 import { connectionOf } from "./update-path.ts";
 
@@ -15,12 +18,46 @@ export interface Hops {
   follow(hop: NextHop, id: string, onEvent: (event: HopEvent) => void): Disposable;
 }
 
-/** The RPC itself. */
+/** The RPC itself. What comes back is the next hop's word about what lies behind us, and nothing else. */
 export function connect(hops: Hops): NetworkService<CallContext & WithNextHop> {
   return {
-    request: (request, ctx) => hops.request(ctx.nextHop, request, ctx),
-    close: (connection, ctx) => hops.close(ctx.nextHop, connection, ctx),
+    async request(request, ctx) {
+      const sent = connectionOf(request);
+      const before = sent.path?.pathSegments.slice(0, sent.path.index + 1) ?? [];
+      const asked = { id: sent.id, before };
+      const answer = await hops.request(ctx.nextHop, request, ctx);
+      checkConnectionLimits(answer);
+      keepWhatIsOurs(asked, answer, ctx.nextHop);
+      return answer;
+    },
+    async close(connection, ctx) {
+      if (ctx.nextHop !== NOWHERE) await hops.close(ctx.nextHop, connection, ctx);
+    },
   };
+}
+
+/**
+ * The answer must be about the connection that was asked for. The segments before ours (their tokens, leases, metrics) stay as
+ * they were sent: a next hop has no say in them. Throws INTERNAL `path-lost`.
+ */
+function keepWhatIsOurs(
+  { id, before }: { readonly id: string; readonly before: readonly PathSegment[] },
+  answer: Connection,
+  hop: NextHop,
+): void {
+  const own = before.length - 1;
+  const segments = answer.path?.pathSegments ?? [];
+  const isOurs =
+    answer.id === id &&
+    answer.path?.index === own &&
+    before.every((segment, i) => segments[i]?.id === segment.id && segments[i].name === segment.name);
+  if (!isOurs)
+    throw new NsmError(
+      "INTERNAL",
+      "path-lost",
+      `${hop.url} answered for another connection or path than it was asked for (${id})`,
+    );
+  segments.splice(0, own, ...before.slice(0, own));
 }
 
 /** Publishes the next hop's news of our connections as our own. State: one follower a connection, dropped on close. */
@@ -36,7 +73,11 @@ export function followNextHop(hops: Hops, store: MonitorStore): Element<WithNext
       const response = await next.request(request, ctx);
       if (followers.get(id)?.url !== ctx.nextHop.url) {
         unfollow(id);
-        const follower = hops.follow(ctx.nextHop, id, (event) => store.fromNextHop(id, changeOf(event)));
+        const follower = hops.follow(ctx.nextHop, id, (event) => {
+          // What is down is followed anew by the Request that mends it.
+          if (event.kind === "down") unfollow(id);
+          store.fromNextHop(id, changeOf(event));
+        });
         followers.set(id, { url: ctx.nextHop.url, follower });
       }
       return response;

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { chain } from "../chain.ts";
 import type { CallContext, Chain, Element } from "../chain.ts";
 import type { Connection, Mechanism } from "../../api/gen/connection_pb.js";
+import { claimOf } from "../claim.ts";
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
 import type { TokenMinter } from "../token.ts";
@@ -43,7 +44,7 @@ export function serverChain(options: ServerChainOptions): Chain<WithEvents> {
     .use("checkLimits", checkLimits()) // before anything is kept of the message
     .use("updatePath", updatePath(name, newId)) // the id that everything below goes by
     .use("refuseStrangers", refuseStrangers(refuseStranger)) // a refused Close must not stop what runs
-    .use("begin", begin({ owner: ownerOf, log, closeUnknown: options.closeUnknown ?? false }))
+    .use("begin", begin({ owner: ownerOf, log, clock, closeUnknown: options.closeUnknown ?? false }))
     .use("updateToken", updateToken(minter)) // before the policies read the tokens
     .use("authorize", authorize(clock))
     .use("timeout", timeout(clock))
@@ -63,9 +64,6 @@ function refuseStrangers(refuse: RefuseStranger): Element {
   });
 }
 
-/** The verified caller and the ids of all hops before ours: each hop vouches for its own, so a copied later segment differs. */
 function ownerOf(connection: Connection, ctx: CallContext): string {
-  const path = connection.path;
-  const before = path?.pathSegments.slice(0, path.index).map(({ id }) => id) ?? [];
-  return JSON.stringify([ctx.peer?.spiffeId ?? "", ...before]);
+  return claimOf(connection, ctx.peer?.spiffeId ?? "");
 }

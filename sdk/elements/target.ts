@@ -9,6 +9,9 @@ export interface NextHop {
   readonly expect?: (spiffeId: string) => boolean;
 }
 
+/** What a Close gets whose next hop nobody knows any more: it ends here. */
+export const NOWHERE: NextHop = { url: "" };
+
 export interface WithNextHop {
   readonly nextHop: NextHop;
 }

@@ -76,6 +76,15 @@ test("a caller without a token is told which metadata is missing", async () => {
   expect(clock.armed).toBe(0);
 });
 
+test("a deadline longer than the lease takes a quarter of it at most", async () => {
+  const { clock, closed, ask } = build();
+  await ask(8000, 15_000);
+  await clock.advance(5999);
+  expect(closed).toEqual([]);
+  await clock.advance(1);
+  expect(closed).toHaveLength(1);
+});
+
 test("a lease of 30 days does not overflow the timer", async () => {
   const { clock, closed, ask } = build();
   await ask(30 * 24 * 3_600_000);

@@ -11,9 +11,6 @@ import { connectionOf } from "./update-path.ts";
 /** Share of a lease; without it one that is shorter than the time for a request would be over at once. */
 const LARGEST_RESERVE = 0.25;
 
-/** Part of a lease that a caller's deadline may take from it: leases are shorter than deadlines near a certificate's end. */
-const LONGEST_BUDGET = 0.25;
-
 /**
  * Closes at the expiry of the caller's segment less the time that the caller gave its request, at most a quarter of the lease,
  * so that the close itself still has valid tokens. State: one timer a connection, dropped on close.
@@ -26,12 +23,10 @@ export function timeout(clock: Clock): Element<WithEvents> {
   };
   return (next) => ({
     async request(request, ctx) {
-      const budgetMs = ctx.deadlineMs === undefined ? 0 : Math.max(0, ctx.deadlineMs - clock.now());
+      const { id } = connectionOf(request);
+      // Known before anything is made: an answer's word on the caller's lease would be the next hop's.
+      const dueMs = dueAt(connectionOf(request), ctx.deadlineMs, clock.now());
       const response = await next.request(request, ctx);
-      const expiryMs = callerExpiry(response);
-      const reserveMs = Math.min(budgetMs, (expiryMs - clock.now()) * LARGEST_RESERVE);
-      const dueMs = expiryMs - Math.max(0, reserveMs);
-      const { id } = response;
       stop(id);
       timers.set(
         id,
@@ -52,7 +47,7 @@ export function timeout(clock: Clock): Element<WithEvents> {
 function dueAt(connection: Connection, deadlineMs: number | undefined, nowMs: number): number {
   const expiryMs = callerExpiry(connection);
   const budgetMs = deadlineMs === undefined ? 0 : Math.max(0, deadlineMs - nowMs);
-  return expiryMs - Math.min(budgetMs, Math.max(0, expiryMs - nowMs) * LONGEST_BUDGET);
+  return expiryMs - Math.min(budgetMs, Math.max(0, expiryMs - nowMs) * LARGEST_RESERVE);
 }
 
 function callerExpiry(connection: Connection): number {

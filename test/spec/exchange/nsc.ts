@@ -45,7 +45,7 @@ export const startClient: Start = (bench, { pool }) => {
     handlers: new Map(),
     async step(step) {
       if (step.do === "monitor" || step.do === "request")
-        follower ??= followManager(manager, component.name, log, stop.signal);
+        follower ??= followManager(manager, { name: component.name, netnsUrl: "", log }, stop.signal);
       await follower?.adopted;
       const request = firstCall(bench, step);
       const id = request === undefined ? "" : idIn(request);

@@ -45,7 +45,7 @@ export const startManager: Start = (bench, { pool }) => {
   const store = createMonitorStore();
   const hops = stack.use(createHops({ pool, minter, name: component.name, log }));
   const newId = () => subject.names.invent(randomUUID());
-  const chain = createManagerChain({ ...shared, name: component.name, minter, store, hops, view, newId });
+  const chain = createManagerChain({ ...shared, name: component.name, minter, store, hops, view, newId, mayForward });
   const owners = {
     minter,
     clock,

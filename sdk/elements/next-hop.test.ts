@@ -1,0 +1,121 @@
+import { clone, create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { describe, expect, test } from "vitest";
+import { ConnectionSchema, PathSegmentSchema, State } from "../../api/gen/connection_pb.js";
+import type { Connection } from "../../api/gen/connection_pb.js";
+import { callBy, connectionOn, requestOn } from "../../test/support/chain.ts";
+import { makePeer } from "../../test/support/peer.ts";
+import { createMonitorStore } from "./monitor.ts";
+import { connect, followNextHop } from "./next-hop.ts";
+import type { Hops } from "./next-hop.ts";
+import { NOWHERE } from "./target.ts";
+import type { HopEvent } from "./target.ts";
+
+const CALLER = callBy(await makePeer("/nsmgr/node1"));
+const HOP = { url: "unix:///run/next.sock" };
+const NAMES = ["client", "manager", "me"];
+
+function build(change: (answer: Connection) => void = () => undefined) {
+  const closed: string[] = [];
+  const followers = new Map<string, (event: HopEvent) => void>();
+  const hops: Hops = {
+    request(_, { connection }) {
+      const answer = clone(ConnectionSchema, connection ?? create(ConnectionSchema));
+      answer.path?.pathSegments.push(create(PathSegmentSchema, { name: "next", id: "n" }));
+      change(answer);
+      return Promise.resolve(answer);
+    },
+    close(_, { id }) {
+      closed.push(id);
+      return Promise.resolve();
+    },
+    follow(_, id, onEvent) {
+      followers.set(id, onEvent);
+      return { [Symbol.dispose]: () => void followers.delete(id) };
+    },
+  };
+  return { hops, closed, followers, service: connect(hops) };
+}
+
+const ask = () => requestOn(NAMES, ["1", "2", "3"]);
+
+describe("an answer", () => {
+  test("brings what lies behind us", async () => {
+    const { service } = build();
+    const answer = await service.request(ask(), { ...CALLER, nextHop: HOP });
+    expect(answer.path?.pathSegments.map(({ id }) => id)).toEqual(["1", "2", "3", "n"]);
+  });
+
+  test("has no say in the segments before ours", async () => {
+    const { service } = build((answer) => {
+      for (const segment of answer.path?.pathSegments.slice(0, 2) ?? []) {
+        segment.token = "forged";
+        segment.expires = timestampFromMs(4e12);
+        segment.metrics = { lie: "yes" };
+      }
+    });
+    const answer = await service.request(ask(), { ...CALLER, nextHop: HOP });
+    expect(answer.path?.pathSegments.slice(0, 2)).toMatchObject([
+      { token: "", metrics: {} },
+      { token: "", metrics: {} },
+    ]);
+    expect(answer.path?.pathSegments[0]?.expires).toBeUndefined();
+  });
+
+  test.each<[string, (answer: Connection) => void]>([
+    ["another connection's id", (answer) => (answer.id = "victim")],
+    ["another index", (answer) => answer.path && (answer.path.index = 0)],
+    [
+      "another id of an earlier hop",
+      (answer) => answer.path?.pathSegments[1] && (answer.path.pathSegments[1].id = "x"),
+    ],
+    [
+      "another id of ours",
+      (answer) => answer.path?.pathSegments[2] && (answer.path.pathSegments[2].id = "x"),
+    ],
+    [
+      "another name of ours",
+      (answer) => answer.path?.pathSegments[2] && (answer.path.pathSegments[2].name = "x"),
+    ],
+    ["a path too short", (answer) => answer.path && (answer.path.pathSegments.length = 2)],
+    ["no path", (answer) => delete answer.path],
+  ])("with %s is refused", async (_, change) => {
+    const { service } = build(change);
+    await expect(service.request(ask(), { ...CALLER, nextHop: HOP })).rejects.toMatchObject({
+      code: "INTERNAL",
+      reason: "path-lost",
+    });
+  });
+
+  test("that is oversized is refused", async () => {
+    const { service } = build((answer) => {
+      for (let i = 0; i < 40; i++) answer.labels[`label-${i}`] = "x";
+    });
+    await expect(service.request(ask(), { ...CALLER, nextHop: HOP })).rejects.toMatchObject({
+      reason: "limit",
+    });
+  });
+});
+
+test("a close whose next hop nobody knows ends here", async () => {
+  const { service, closed } = build();
+  await service.close(connectionOn(NAMES), { ...CALLER, nextHop: NOWHERE });
+  expect(closed).toEqual([]);
+  await service.close(connectionOn(NAMES), { ...CALLER, nextHop: HOP });
+  expect(closed).toEqual(["me"]);
+});
+
+test("what went down is followed anew by the request that mends it", async () => {
+  const { hops, followers } = build();
+  const store = createMonitorStore();
+  const service = followNextHop(hops, store)(connect(hops));
+  const answer = await service.request(ask(), { ...CALLER, nextHop: HOP });
+  store.update(answer, "owner");
+  followers.get("3")?.({ kind: "down" });
+  expect(store.get("3")?.state).toBe(State.DOWN);
+  expect(followers.size).toBe(0);
+  await service.request(ask(), { ...CALLER, nextHop: HOP });
+  expect(followers.size).toBe(1);
+  await service.close(connectionOn(NAMES, ["1", "2", "3"]), { ...CALLER, nextHop: NOWHERE });
+  expect(followers.size).toBe(0);
+});
