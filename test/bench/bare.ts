@@ -112,6 +112,7 @@ async function makeWireguard(
 async function startProgram(stack: AsyncDisposableStack, node: Namespace, device: string): Promise<void> {
   const child = spawn("nsenter", [`--net=/run/netns/${node.name}`, "wireguard-go", device], {
     stdio: "ignore",
+    detached: true, // as the forwarder does: a session is what the kernel's scheduler shares the processors by
     env: { PATH: process.env["PATH"], WG_PROCESS_FOREGROUND: "1" },
   });
   const ended = once(child, "exit");
