@@ -13,6 +13,7 @@ import {
   X509SVIDResponseSchema,
 } from "../api/gen/workload_pb.js";
 import type { SpiffeWorkloadAPI } from "../api/gen/workload_pb.js";
+import { delay } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { PlainCall } from "../sdk/grpc/plain.ts";
@@ -29,6 +30,9 @@ import type { Svids } from "./svids.ts";
 
 const LEAST_PAUSE_MS = 10;
 const MAX_KINDS_OF_CALLERS = 1024;
+/** How often, and at what distance, a caller is looked at before it is refused. */
+const LOOKS = 4;
+const LOOK_PAUSE_MS = 20;
 
 export interface WorkloadApiParts {
   readonly authority: Authority;
@@ -47,14 +51,21 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
   );
   const bundles = new Map([[authority.trustDomain, authority.jwtKeys]]);
 
-  const identify = (call: PlainCall): string => {
+  // A forwarder enters the namespaces of pods for microseconds and may be looked at in such a moment: one look is no proof.
+  const identify = async (call: PlainCall): Promise<string> => {
     checkMetadata(call);
-    const caller = readCaller(call.caller);
-    try {
-      return findRegistration(caller, registrations.current(), registrations.path).id;
-    } catch (err) {
-      refusals.log(caller, err);
-      throw err;
+    for (let looks = 1; ; looks++) {
+      const caller = readCaller(call.caller);
+      try {
+        return findRegistration(caller, registrations.current(), registrations.path).id;
+      } catch (err) {
+        if (looks < LOOKS) {
+          await delay(LOOK_PAUSE_MS);
+          continue;
+        }
+        refusals.log(caller, err);
+        throw err;
+      }
     }
   };
   /** Yields `answer` of the caller's identity again after each change that may concern it, unless it is the same. */
@@ -66,7 +77,7 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
     while (!call.signal.aborted) {
       // Listening begins before the look, or a change in between would be missed.
       using change = watchForChange(registrations, call.signal);
-      const current = await answer(identify(call));
+      const current = await answer(await identify(call));
       if (current.key !== last) yield current;
       last = current.key;
       await change.orAt(current.untilMs, clock);
@@ -104,7 +115,7 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
       for await (const { key } of stream) yield key;
     },
     async fetchJWTSVID({ audience, spiffeId }, call) {
-      const id = identify(call);
+      const id = await identify(call);
       if (audience.length === 0 || audience.includes(""))
         throw new NsmError("INVALID_ARGUMENT", "no-audience", "a JWT-SVID needs an audience");
       if (spiffeId !== "" && spiffeId !== id)
@@ -113,7 +124,7 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
       return create(JWTSVIDResponseSchema, { svids: [{ spiffeId: id, svid }] });
     },
     async validateJWTSVID({ audience, svid }, call) {
-      identify(call);
+      await identify(call);
       if (audience === "")
         throw new NsmError("INVALID_ARGUMENT", "no-audience", "name the audience to validate for");
       try {
