@@ -92,6 +92,19 @@ test("a session keeps the identity that it was made with, new ones show the newe
   expect(await ask(second, { url: bed.url() })).toBe("2");
 });
 
+test("a session is replaced when half of what remained of the peer's certificate is over", async () => {
+  await using bed = await openBed();
+  const server = await bed.source("/server", 4000);
+  await bed.serve({ source: server });
+  const pool = bed.pool(await bed.source("/client"));
+  const shown = async () =>
+    fingerprint((await pool.connect({ url: bed.url() }, { timeoutMs: 5000 })).peerCertificate);
+  const first = await shown();
+  await server.rotate();
+  expect(await shown()).toBe(first);
+  await until("the new certificate", async () => (await shown()) !== first);
+});
+
 test("a stream is told when its session is replaced, and goes on until its reader has moved", async () => {
   await using bed = await openBed();
   const source = await bed.source("/client");

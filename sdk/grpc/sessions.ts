@@ -96,6 +96,9 @@ interface Slot {
   nextTryMs: number;
 }
 
+/** Sessions with a peer whose certificate is not renewed in time are not replaced more often than this. */
+const LEAST_RENEWAL_MS = 1000;
+
 export function createSessionPool(options: SessionPoolOptions): SessionPool {
   return new Pool(options);
 }
@@ -105,6 +108,8 @@ class Pool implements SessionPool {
   readonly #limits: ClientLimits;
   readonly #slots = new Map<string, Slot>();
   readonly #sessions = new Set<Session>();
+  /** Wall clock: when half of what remained of the peer's certificate at the handshake is over. */
+  readonly #renewAt = new WeakMap<Session, number>();
   readonly #sourceWatch: Disposable;
   #closing: Promise<void> | undefined;
 
@@ -202,7 +207,7 @@ class Pool implements SessionPool {
       this.#slots.set(key, { target, current, next: undefined, nextTryMs: 0 });
       return current;
     }
-    if (slot.current.own.generation === own.generation) return slot.current;
+    if (slot.current.own.generation === own.generation && !this.#isOutworn(slot.current)) return slot.current;
     this.#replace(slot, key);
     const expired = slot.current.own.svid.notAfterMs <= this.#options.clock.now();
     return expired && slot.next ? slot.next : slot.current;
@@ -221,6 +226,14 @@ class Pool implements SessionPool {
       onClose: () => void session.closed().then(() => this.#sessions.delete(session)),
     });
     this.#sessions.add(session);
+    const noteTime = ({ peerCertificate }: SessionInfo) => {
+      const now = clock.now();
+      this.#renewAt.set(
+        session,
+        now + Math.max(LEAST_RENEWAL_MS, (peerCertificate.validToDate.getTime() - now) / 2),
+      );
+    };
+    session.ready.then(noteTime, () => undefined); // whoever waits for the session hears of its failure
     return session;
   }
 
@@ -243,6 +256,11 @@ class Pool implements SessionPool {
         log.warn({ err, peer: slot.target.url }, "cannot show the new identity yet");
       },
     );
+  }
+
+  /** The peer has a newer certificate by now, and what it signs for this session lives no longer than the one it showed here. */
+  #isOutworn(session: Session): boolean {
+    return this.#options.clock.now() > (this.#renewAt.get(session) ?? Infinity);
   }
 
   #replaceAll(): void {
