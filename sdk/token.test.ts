@@ -6,7 +6,7 @@ import { makeAuthority } from "../test/support/certificates.ts";
 import { systemClock } from "./clock.ts";
 import { claimedExpiryMs, isSignedBy, parseToken, subjectOf } from "./jwt.ts";
 import type { X509Svid } from "./spiffe/source.ts";
-import { createTokenMinter, placeTokens, readTokenMetadata, writeTokenMetadata } from "./token.ts";
+import { createTokenMinter, placeTokens, readTokenMetadata, signAgain, writeTokenMetadata } from "./token.ts";
 import type { PathToken } from "./token.ts";
 
 const PEER = "spiffe://example.org/nsmgr";
@@ -39,6 +39,16 @@ test("a token says who speaks to whom until when, signed with the key of the SVI
   expect(Number(expires.seconds) * 1000 + expires.nanos / 1e6).toBe(expiresMs);
   expect(subjectOf(token)).toBe(own.id);
   expect(claimedExpiryMs(token)).toBe(Math.floor(expiresMs / 1000) * 1000);
+});
+
+test("our token is signed again for a caller that has seen another certificate of ours, nobody else's is", async () => {
+  const minter = createTokenMinter({ clock });
+  const { svid: older } = await (await makeAuthority("example.org")).issue("/nsc");
+  const again = signAgain(minter, older, minter.mint(own, PEER).token);
+  expect(isSignedBy(again?.token ?? "", leafOf(older))).toBe(true);
+  expect(parseToken(again?.token ?? "")?.claims?.get("aud")).toEqual([PEER]);
+  const { svid: other } = await (await makeAuthority("example.org")).issue("/other");
+  expect(signAgain(minter, older, minter.mint(other, PEER).token)).toBeUndefined();
 });
 
 test("without a peer there is no audience", () => {

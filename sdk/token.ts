@@ -7,7 +7,7 @@ import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import type { Path } from "../api/gen/connection_pb.js";
 import type { Clock } from "./clock.ts";
 import { NsmError } from "./errors.ts";
-import { isP256, signToken } from "./jwt.ts";
+import { isP256, parseToken, signToken, subjectOf } from "./jwt.ts";
 import { LruMap } from "./lru.ts";
 import { formatInstant, instantMs, instantOfMs, parseInstant } from "./rfc3339.ts";
 import type { Instant } from "./rfc3339.ts";
@@ -87,6 +87,17 @@ export function readTokenMetadata(metadata: { get(key: string): readonly string[
 export function placeTokens(path: Path, callers: PathToken | undefined, own: PathToken): void {
   if (callers !== undefined) placeToken(path, path.index - 1, callers);
   placeToken(path, path.index, own);
+}
+
+/**
+ * Our token for the next hop, once more with the key of `own`: the identity that a caller has seen of us may be an older one
+ * than the next hop has, and the caller verifies the token with what it has seen. Undefined for a token that is not ours.
+ */
+export function signAgain(minter: TokenMinter, own: X509Svid, token: string): PathToken | undefined {
+  if (subjectOf(token) !== own.id) return undefined;
+  const audience = parseToken(token)?.claims?.get("aud");
+  const [peerId] = Array.isArray(audience) ? audience : [audience];
+  return typeof peerId === "string" ? minter.mint(own, peerId) : undefined;
 }
 
 function placeToken(path: Path, index: number, token: PathToken): void {

@@ -1,10 +1,12 @@
 /** Writes the caller's token into the caller's segment and a fresh own one into ours (docs/protocol.md, "Tokens"). */
+import { create } from "@bufbuild/protobuf";
+import { TimestampSchema, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import type { CallContext, Element } from "../chain.ts";
 import { NsmError } from "../errors.ts";
 import type { Peer } from "../grpc/peer.ts";
 import { subjectOf } from "../jwt.ts";
-import { placeTokens } from "../token.ts";
+import { placeTokens, signAgain } from "../token.ts";
 import type { PathToken, TokenMinter } from "../token.ts";
 import { connectionOf } from "./update-path.ts";
 
@@ -31,10 +33,21 @@ export function updateToken(minter: TokenMinter): Element {
     const own = minter.mint(peer.own.svid, peer.spiffeId, peer.certificate.validToDate.getTime());
     placeTokens(connection.path, callerToken, own);
   };
+  const answer = (connection: Connection, { peer }: CallContext) => {
+    const segment = connection.path?.pathSegments[connection.path.index];
+    if (segment === undefined || peer === undefined) return;
+    const again = signAgain(minter, peer.own.svid, segment.token);
+    if (again === undefined) return;
+    segment.token = again.token;
+    if (segment.expires === undefined || again.expiresMs < timestampMs(segment.expires))
+      segment.expires = create(TimestampSchema, again.expires);
+  };
   return (next) => ({
     async request(request, ctx) {
       update(connectionOf(request), ctx);
-      return await next.request(request, ctx);
+      const response = await next.request(request, ctx);
+      answer(response, ctx);
+      return response;
     },
     async close(connection, ctx) {
       update(connection, ctx);

@@ -18,6 +18,7 @@ import { refuseForeignToken } from "../elements/tokens.ts";
 import { NsmError } from "../errors.ts";
 import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
+import type { Peer } from "../grpc/peer.ts";
 import { checkEndpointLimits, checkServiceLimits } from "../limits.ts";
 import { authorizeRegistration } from "../policies.ts";
 import {
@@ -27,7 +28,8 @@ import {
   readRegistrationPath,
   writeRegistrationPath,
 } from "../registry-path.ts";
-import { readTokenMetadata } from "../token.ts";
+import type { RegistrationPath } from "../registry-path.ts";
+import { readTokenMetadata, signAgain } from "../token.ts";
 import type { TokenMinter } from "../token.ts";
 import type { Registries, Registry, RegistryContext } from "./registry.ts";
 
@@ -133,10 +135,15 @@ function createGate<T extends Registered>(
       latestExpiryMs: Math.min(ownToken.expiresMs, callerToken?.expiresMs ?? Infinity),
     };
     const leave = () => {
-      const answer = leaveRegistration(hop, ctx.registration.path);
+      const answer = leaveRegistration(hop, signedFor(peer, ctx.registration.path, index));
       if (answer !== undefined) caller.sendHeader({ [PATH_KEY]: writeRegistrationPath(answer) });
     };
     return { hop, ctx, leave };
+  };
+  /** The path with our own token as this caller can verify it. */
+  const signedFor = ({ own }: Peer, path: RegistrationPath, at: number): RegistrationPath => {
+    const again = signAgain(minter, own.svid, path.tokens[at] ?? "");
+    return again === undefined ? path : { ...path, tokens: path.tokens.with(at, again.token) };
   };
   return {
     async register(entry: T, caller: Caller): Promise<T> {
