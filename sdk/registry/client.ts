@@ -42,7 +42,7 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
         { signal },
       ): AsyncGenerator<Found<NetworkService>> {
         const query = create(NetworkServiceQuerySchema, { networkService: entry, watch });
-        const move = movable(signal);
+        const move = watch ? movable(signal) : { signal };
         for await (const found of pool.stream(target, services.find, query, { ...stream, ...move }))
           if (found.networkService !== undefined)
             yield { entry: found.networkService, deleted: found.deleted };
@@ -59,7 +59,7 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
         { signal },
       ): AsyncGenerator<Found<NetworkServiceEndpoint>> {
         const query = create(NetworkServiceEndpointQuerySchema, { networkServiceEndpoint: entry, watch });
-        const move = movable(signal);
+        const move = watch ? movable(signal) : { signal };
         for await (const found of pool.stream(target, endpoints.find, query, { ...stream, ...move }))
           if (found.networkServiceEndpoint !== undefined)
             yield { entry: found.networkServiceEndpoint, deleted: found.deleted };
@@ -68,7 +68,7 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
   };
 }
 
-/** A stream whose session is replaced ends, and its reader opens it again. */
+/** A watch whose session is replaced ends, and its reader opens it again; a list has the time to end by itself. */
 function movable(signal: AbortSignal): { signal: AbortSignal; onReplaced: () => void } {
   const replaced = new AbortController();
   return { signal: AbortSignal.any([signal, replaced.signal]), onReplaced: () => replaced.abort() };
