@@ -349,9 +349,8 @@ test("garbage on the manager's sockets disturbs nobody", async () => {
   silent.on("error", () => undefined);
   const anonymous = connectTls({ path, rejectUnauthorized: false, ALPNProtocols: ["h2"] });
   anonymous.on("error", () => undefined);
-  const closed = [http, silent, anonymous].map((socket) =>
-    socket.closed ? undefined : once(socket, "close"),
-  );
+  const isClosed = async (socket: Socket) => void (await once(socket, "close"));
+  const closed = [http, silent, anonymous].map(isClosed);
 
   const wire = await client.request(wishFor(client, { service: "near" }));
   expect(await pingFrom(mesh.namespace("pod-a"), addressOf(wire, "dst"))).toMatchObject({ received: 5 });

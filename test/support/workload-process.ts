@@ -87,7 +87,11 @@ function contextOf(call: WireCall) {
 async function execute(order: Order): Promise<unknown> {
   switch (order.do) {
     case "identity":
-      return { spiffeId: source.current().svid.id, netnsUrl: netnsUrl() };
+      return {
+        spiffeId: source.current().svid.id,
+        generation: source.current().generation,
+        netnsUrl: netnsUrl(),
+      };
     case "token":
       return signToken(order.claims, source.current().svid.privateKey);
     case "unary": {

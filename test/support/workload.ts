@@ -60,6 +60,8 @@ export interface Workload extends AsyncDisposable {
   readonly spiffeId: string;
   /** `inode://<device>/<inode>` of its network namespace. */
   readonly netnsUrl: string;
+  /** Grows with every certificate that it was given. */
+  generation(): Promise<number>;
   call<I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
     request: Init<I>,
@@ -87,7 +89,7 @@ export interface Workload extends AsyncDisposable {
   kill(): Promise<void>;
 }
 
-const Identity = z.object({ spiffeId: z.string(), netnsUrl: z.string() });
+const Identity = z.object({ spiffeId: z.string(), generation: z.number(), netnsUrl: z.string() });
 const Bytes = z.instanceof(Uint8Array);
 
 /** Resolves when it has its identity. */
@@ -114,7 +116,7 @@ export async function startWorkload(options: WorkloadOptions): Promise<Workload>
   };
   await Promise.race([once(child, "message"), once(child, "exit")]);
   if (child.exitCode !== null) throw new Error(`the workload in ${options.netns} got no identity`);
-  const identity = await ask({ do: "identity" }, Identity);
+  const { spiffeId, netnsUrl } = await ask({ do: "identity" }, Identity);
 
   const wireCall = <I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
@@ -130,7 +132,9 @@ export async function startWorkload(options: WorkloadOptions): Promise<Workload>
   let streams = 0;
   const workload: Workload = {
     pid: child.pid ?? 0,
-    ...identity,
+    spiffeId,
+    netnsUrl,
+    generation: async () => (await ask({ do: "identity" }, Identity)).generation,
     async call(method, request, more = {}) {
       const bytes = await ask({ do: "unary", call: wireCall(method, request, more) }, Bytes);
       return fromBinary(method.output, bytes);
