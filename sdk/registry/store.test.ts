@@ -8,13 +8,17 @@ interface Entry {
   readonly version?: number;
 }
 
-function build() {
+function build(onMatch: () => void = () => undefined) {
   return createStore<Entry>({
     nameOf: ({ name }) => name,
     servicesOf: ({ services }) => services,
-    matches: (query, entry) =>
-      (query.name === "" || query.name === entry.name) &&
-      query.services.every((service) => entry.services.includes(service)),
+    matches: (query, entry) => {
+      onMatch();
+      return (
+        (query.name === "" || query.name === entry.name) &&
+        query.services.every((service) => entry.services.includes(service))
+      );
+    },
   });
 }
 
@@ -95,6 +99,33 @@ describe("watch", () => {
     await next();
     store.put({ name: "a", services: [], version: 2 });
     expect(await next()).toBe("+a");
+  });
+
+  test("on services is told once of an entry of several, and of one that leaves them", async () => {
+    const store = build();
+    const both = watch(store, { name: "", services: ["x", "y"] });
+    const one = watch(store, { name: "", services: ["y"] });
+    const told = [both.next(), one.next()];
+    store.put({ name: "a", services: ["x", "y", "x"] });
+    store.put({ name: "a", services: ["z", "y"] });
+    store.put({ name: "a", services: ["z"] });
+    expect(await Promise.all(told)).toEqual(["+a", "+a"]);
+    expect(await both.next()).toBe("-a");
+    expect([await one.next(), await one.next()]).toEqual(["+a", "-a"]);
+  });
+
+  test("on one service costs the entries of others nothing", () => {
+    let matches = 0;
+    const store = build(() => matches++);
+    const watches = Array.from({ length: 1000 }, (_, i) => watch(store, { name: "", services: [`${i}`] }));
+    for (const each of watches) void each.next();
+    const every = watch(store, ANY);
+    void every.next();
+    store.put({ name: "a", services: ["7"] });
+    matches = 0;
+    store.put({ name: "a", services: ["8"] });
+    expect(matches).toBeLessThan(10);
+    for (const { stop } of [...watches, every]) stop.abort();
   });
 
   test("ends with its signal", async () => {

@@ -16,7 +16,7 @@ export interface Kind<T> {
 
 export interface Store<T> {
   get(name: string): T | undefined;
-  /** Adds or replaces; watchers that it matches get it. */
+  /** Adds or replaces; watchers that it matches get it, those that only its predecessor matched get that as deleted. */
   put(entry: T): void;
   /** Watchers that the removed entry matches get it as deleted. */
   remove(name: string): T | undefined;
@@ -35,14 +35,21 @@ export function createStore<T>(kind: Kind<T>): Store<T> {
   const byService = createIndex<string, string>();
   // Most watchers follow one name: their own registration.
   const watchersByName = createIndex<string, Watcher<T>>();
+  // Those without a name go by the first service that they ask for: a watcher is in one place, and is told once.
+  const watchersByService = createIndex<string, Watcher<T>>();
   const otherWatchers = new Set<Watcher<T>>();
 
-  const publish = (found: Found<T>) => {
-    const tell = (watcher: Watcher<T>) => {
-      if (kind.matches(watcher.query, found.entry)) watcher.queue.push(found);
-    };
-    for (const watcher of watchersByName.get(kind.nameOf(found.entry))) tell(watcher);
-    for (const watcher of otherWatchers) tell(watcher);
+  const tell = ({ query, queue }: Watcher<T>, now: T | undefined, before: T | undefined) => {
+    if (now !== undefined && kind.matches(query, now)) queue.push({ entry: now, deleted: false });
+    else if (before !== undefined && kind.matches(query, before))
+      queue.push({ entry: before, deleted: true });
+  };
+  const publish = (name: string, now: T | undefined, before: T | undefined) => {
+    const services = [now, before].flatMap((entry) => (entry === undefined ? [] : kind.servicesOf(entry)));
+    for (const watcher of watchersByName.get(name)) tell(watcher, now, before);
+    for (const service of new Set(services))
+      for (const watcher of watchersByService.get(service)) tell(watcher, now, before);
+    for (const watcher of otherWatchers) tell(watcher, now, before);
   };
   const unindex = (entry: T) => {
     for (const service of kind.servicesOf(entry)) byService.delete(service, kind.nameOf(entry));
@@ -63,15 +70,18 @@ export function createStore<T>(kind: Kind<T>): Store<T> {
   async function* watch(query: T, signal: AbortSignal): AsyncGenerator<Found<T>> {
     const watcher = { query, queue: createEventQueue<Found<T>>(MAX_WAITING_EVENTS, signal) };
     const name = kind.nameOf(query);
+    const [service] = kind.servicesOf(query);
     const present = matching(query);
-    if (name === "") otherWatchers.add(watcher);
-    else watchersByName.add(name, watcher);
+    if (name !== "") watchersByName.add(name, watcher);
+    else if (service !== undefined) watchersByService.add(service, watcher);
+    else otherWatchers.add(watcher);
     try {
       yield* present;
       yield* watcher.queue;
     } finally {
-      otherWatchers.delete(watcher);
       watchersByName.delete(name, watcher);
+      if (service !== undefined) watchersByService.delete(service, watcher);
+      otherWatchers.delete(watcher);
     }
   }
   async function* list(query: T): AsyncGenerator<Found<T>> {
@@ -90,14 +100,14 @@ export function createStore<T>(kind: Kind<T>): Store<T> {
       if (old !== undefined) unindex(old);
       byName.set(name, entry);
       for (const service of kind.servicesOf(entry)) byService.add(service, name);
-      publish({ entry, deleted: false });
+      publish(name, entry, old);
     },
     remove(name) {
       const entry = byName.get(name);
       if (entry === undefined) return undefined;
       byName.delete(name);
       unindex(entry);
-      publish({ entry, deleted: true });
+      publish(name, undefined, entry);
       return entry;
     },
     find: (query, signal) => (query.watch ? watch(query.entry, signal) : list(query.entry)),
