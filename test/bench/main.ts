@@ -14,7 +14,7 @@ import type { Tool } from "../../cli/requirements.ts";
 import { delay } from "../../sdk/clock.ts";
 import { messageOf } from "../../sdk/errors.ts";
 import { inSandbox, insideSandbox } from "../support/sandbox.ts";
-import { builtNsm } from "./built.ts";
+import { buildIfStale, installPackage } from "./built.ts";
 import type { Launch } from "./daemons.ts";
 import { idle } from "./idle.ts";
 import { refreshLocal, refreshRemote } from "./refresh.ts";
@@ -83,15 +83,16 @@ async function tooLong(): Promise<never> {
 function launchOf(profile: string | undefined): Launch {
   const folder = mkdtempSync(join(tmpdir(), "nsm-bench-"));
   const cache = join(folder, "cache");
-  if (profile === undefined) return { folder, cache, nsm: [process.execPath, ...builtNsm()] };
+  const nsm = installPackage(folder);
+  if (profile === undefined) return { folder, cache, nsm: [process.execPath, nsm] };
   const target = resolve(profile);
   mkdirSync(target, { recursive: true });
-  return { folder, cache, nsm: [process.execPath, "--cpu-prof", `--cpu-prof-dir=${target}`, ...builtNsm()] };
+  return { folder, cache, nsm: [process.execPath, "--cpu-prof", `--cpu-prof-dir=${target}`, nsm] };
 }
 
 /** The sandbox ends with this process, whatever ends it. */
 function runInSandbox(out: string | undefined): Promise<number> {
-  builtNsm();
+  buildIfStale();
   try {
     provide([...testTools(), iperf3], (line) => console.error(line));
   } catch (error) {

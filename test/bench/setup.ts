@@ -9,7 +9,7 @@ import { median, percentile, round } from "./statistics.ts";
 
 const REQUESTS = 200;
 /** Pairs before the measurement: sessions, views and compiled code are there, as in a mesh that has been up for a while. */
-const WARM_UP = 50;
+const WARM_UP = 150;
 const CLIENTS = 16;
 const PAIRS_EACH = 60;
 
