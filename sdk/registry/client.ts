@@ -1,5 +1,6 @@
 /** Registries behind a gRPC session (docs/protocol.md, "Registration path"). */
 import { create } from "@bufbuild/protobuf";
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import {
   NetworkServiceEndpointQuerySchema,
   NetworkServiceEndpointRegistry,
@@ -10,6 +11,7 @@ import type { NetworkService, NetworkServiceEndpoint } from "../../api/gen/regis
 import type { Clock } from "../clock.ts";
 import { tokenMetadata } from "../hops.ts";
 import type { Header } from "../grpc/caller.ts";
+import type { Method } from "../grpc/service.ts";
 import type { SessionInfo } from "../grpc/session.ts";
 import type { SessionPool, Target } from "../grpc/sessions.ts";
 import { authorizeRegistrationAnswer } from "../policies.ts";
@@ -29,7 +31,18 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
   const change = createChange(options);
   const services = NetworkServiceRegistry.method;
   const endpoints = NetworkServiceEndpointRegistry.method;
-  const stream = { metadata: tokenMetadata(options.minter) };
+  const metadata = tokenMetadata(options.minter);
+  // Watches stay open, one a service or record: in the same session they would leave no stream to Register and Find.
+  const watching: Target = { ...target, key: `${target.key ?? target.url}#watch` };
+  const stream = <I extends DescMessage, O extends DescMessage>(
+    method: Method<I, O>,
+    query: MessageShape<I>,
+    watch: boolean,
+    signal: AbortSignal,
+  ) =>
+    watch
+      ? pool.stream(watching, method, query, { metadata, ...movable(signal) })
+      : pool.stream(target, method, query, { metadata, signal });
   return {
     services: {
       register: (entry, ctx) =>
@@ -42,8 +55,7 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
         { signal },
       ): AsyncGenerator<Found<NetworkService>> {
         const query = create(NetworkServiceQuerySchema, { networkService: entry, watch });
-        const move = watch ? movable(signal) : { signal };
-        for await (const found of pool.stream(target, services.find, query, { ...stream, ...move }))
+        for await (const found of stream(services.find, query, watch, signal))
           if (found.networkService !== undefined)
             yield { entry: found.networkService, deleted: found.deleted };
       },
@@ -59,8 +71,7 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
         { signal },
       ): AsyncGenerator<Found<NetworkServiceEndpoint>> {
         const query = create(NetworkServiceEndpointQuerySchema, { networkServiceEndpoint: entry, watch });
-        const move = watch ? movable(signal) : { signal };
-        for await (const found of pool.stream(target, endpoints.find, query, { ...stream, ...move }))
+        for await (const found of stream(endpoints.find, query, watch, signal))
           if (found.networkServiceEndpoint !== undefined)
             yield { entry: found.networkServiceEndpoint, deleted: found.deleted };
       },
