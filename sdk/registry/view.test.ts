@@ -17,11 +17,19 @@ const CONTEXT: RegistryContext = {
   registration: { path: EMPTY_PATH },
 };
 
+interface Hooks {
+  /** Before a watch reaches the registry. */
+  readonly beforeWatch?: () => Promise<void>;
+  /** When a list has been made, and is on its way back. */
+  readonly afterList?: () => Promise<void>;
+}
+
 /** A registry that counts its Finds and can be away. */
-function build() {
+function build(hooks: Hooks = {}) {
   const clock = createFakeClock();
   const memory = createMemoryRegistries(clock);
   let finds = 0;
+  let watching = 0;
   let away: AbortController | undefined;
   const counted = <T>(registry: Registry<T>): Registry<T> => ({
     ...registry,
@@ -29,30 +37,48 @@ function build() {
       if (away?.signal.aborted === true) throw new Error("away");
       finds++;
       const breaks = (away ??= new AbortController()).signal;
-      yield* registry.find(query, { signal: AbortSignal.any([signal, breaks]) });
-      if (breaks.aborted) throw new Error("away");
+      const until = { signal: AbortSignal.any([signal, breaks]) };
+      if (!query.watch) {
+        const list = await Array.fromAsync(registry.find(query, until));
+        await hooks.afterList?.();
+        yield* list;
+        return;
+      }
+      watching++;
+      try {
+        await hooks.beforeWatch?.();
+        yield* registry.find(query, until);
+        if (breaks.aborted) throw new Error("away");
+      } finally {
+        watching--;
+      }
     },
   });
   const registries = { services: counted(memory.services), endpoints: counted(memory.endpoints) };
   const view = createRegistryView(registries, clock, silentLogger);
-  const register = (name: string, expirationTime?: Timestamp) =>
+  const register = (name: string, expirationTime?: Timestamp, service = "service") =>
     memory.endpoints.register(
       create(NetworkServiceEndpointSchema, {
         name,
-        networkServiceNames: ["service"],
+        networkServiceNames: [service],
         url: "tcp://a:1",
         ...(expirationTime && { expirationTime }),
       }),
       CONTEXT,
     );
-  const names = async () => (await view.endpointsOf("service", CONTEXT.signal)).map(({ name }) => name);
+  const unregister = (name: string) =>
+    memory.endpoints.unregister(create(NetworkServiceEndpointSchema, { name }), CONTEXT);
+  const names = async (service = "service") =>
+    (await view.endpointsOf(service, CONTEXT.signal)).map(({ name }) => name);
   return {
     clock,
     memory,
     view,
     register,
+    unregister,
     names,
     finds: () => finds,
+    watching: () => watching,
     leave: () => away?.abort(),
     comeBack: () => (away = undefined),
   };
@@ -62,9 +88,9 @@ test("the second look-up asks nobody", async () => {
   const { register, names, finds, view } = build();
   await register("a");
   expect(await names()).toEqual(["a"]);
-  await vi.waitFor(() => expect(finds()).toBe(2)); // one list, one watch
+  await vi.waitFor(() => expect(finds()).toBe(3)); // one list, one watch and the list that it is compared with
   expect(await names()).toEqual(["a"]);
-  expect(finds()).toBe(2);
+  expect(finds()).toBe(3);
   view[Symbol.dispose]();
 });
 
@@ -100,7 +126,7 @@ test("while the registry is away the last known state holds, and it is listed an
   const { memory, register, names, view, leave, comeBack, finds } = build();
   await register("a");
   await names();
-  await vi.waitFor(() => expect(finds()).toBe(2));
+  await vi.waitFor(() => expect(finds()).toBe(3));
   leave();
   await register("b");
   await memory.endpoints.unregister(create(NetworkServiceEndpointSchema, { name: "a" }), CONTEXT);
@@ -115,5 +141,91 @@ test("a service is found by its exact name", async () => {
   await memory.services.register(create(NetworkServiceSchema, { name: "service" }), CONTEXT);
   expect((await view.service("service", CONTEXT.signal))?.name).toBe("service");
   expect(await view.service("serv", CONTEXT.signal)).toBeUndefined();
+  view[Symbol.dispose]();
+});
+
+test("what the registry does not have is not watched", async () => {
+  const { names, watching, view, register } = build();
+  await Promise.all(Array.from({ length: 100 }, (_, i) => names(`nonsense-${i}`)));
+  expect(watching()).toBe(0);
+  await register("a");
+  await Promise.all([names(), names()]);
+  await vi.waitFor(() => expect(watching()).toBe(1));
+  view[Symbol.dispose]();
+  await vi.waitFor(() => expect(watching()).toBe(0));
+});
+
+test("a watch that nobody asks about ends by itself", async () => {
+  const { clock, names, register, watching, view } = build();
+  await register("a");
+  await names();
+  await vi.waitFor(() => expect(watching()).toBe(1));
+  await clock.advance(9 * 60_000);
+  expect(watching()).toBe(1);
+  await clock.advance(2 * 60_000);
+  await vi.waitFor(() => expect(watching()).toBe(0));
+  view[Symbol.dispose]();
+});
+
+test("there are 256 watches at most: the one used least recently makes way, busy ones do not", async () => {
+  const { clock, names, register, watching, finds, view } = build();
+  for (let i = 0; i < 258; i++) await register(`${i}`, undefined, `s-${i}`);
+  for (let i = 0; i < 257; i++) expect(await names(`s-${i}`)).toEqual([`${i}`]);
+  await vi.waitFor(() => expect(watching()).toBe(256));
+  await clock.advance(50_000);
+  await names("s-0");
+  await clock.advance(8_000); // not yet expired, a minute for all the others a little later
+  for (let i = 0; i < 258; i++) await register(`${i}`, undefined, `s-${i}`);
+  await clock.advance(2_000);
+  expect(await names("s-257")).toEqual(["257"]);
+  await vi.waitFor(() => expect(finds()).toBe(258 + 257 * 2)); // lists, watches and their comparisons
+  expect(watching()).toBe(256);
+  const before = finds();
+  await names("s-0");
+  expect(finds()).toBe(before);
+  await names("s-1");
+  expect(finds()).toBeGreaterThan(before);
+  view[Symbol.dispose]();
+});
+
+test("what is deleted between list and watch is gone", async () => {
+  let unregisterIt = (): Promise<void> => Promise.resolve();
+  const { names, register, unregister, view } = build({ beforeWatch: () => unregisterIt() });
+  await register("a");
+  await register("b");
+  unregisterIt = () => unregister("a");
+  await names();
+  await vi.waitFor(async () => expect(await names()).toEqual(["b"]));
+  view[Symbol.dispose]();
+});
+
+test("what is deleted before the watch has opened is gone, although the watch then says nothing", async () => {
+  const opening = Promise.withResolvers<void>();
+  const { names, register, unregister, view, finds } = build({ beforeWatch: () => opening.promise });
+  await register("a");
+  await names();
+  await vi.waitFor(() => expect(finds()).toBe(3), { timeout: 5000 }); // the watch is slow: a list, and "a" is in it
+  await unregister("a");
+  opening.resolve();
+  await vi.waitFor(async () => expect(await names()).toEqual([]), { timeout: 5000 });
+  view[Symbol.dispose]();
+});
+
+test("a list that is late does not bring back what the watch has deleted", async () => {
+  let lists = 0;
+  const late = Promise.withResolvers<void>();
+  const afterList = async () => {
+    if (++lists === 2) await late.promise;
+  };
+  const { names, register, unregister, view } = build({ afterList });
+  await register("a");
+  await register("b");
+  await names();
+  await vi.waitFor(() => expect(lists).toBe(2));
+  await unregister("a");
+  await vi.waitFor(async () => expect(await names()).toEqual(["b"]));
+  late.resolve();
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(await names()).toEqual(["b"]);
   view[Symbol.dispose]();
 });

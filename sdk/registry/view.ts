@@ -1,4 +1,8 @@
-/** What a registry knows of the services that this process uses, kept current by one watch each: no look-up on the hot path. */
+/**
+ * What a registry knows of the services that this process uses, kept current by one watch each: no look-up on the hot path.
+ *
+ * Clients name services as they like, so a watch is only for what the registry has, and there are not more than so many.
+ */
 import { create } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/gen/registry_pb.js";
@@ -10,8 +14,16 @@ import type { Logger } from "../log.ts";
 import { findAll } from "./registry.ts";
 import type { Registries, Registry } from "./registry.ts";
 
-/** A watch that nobody asked about for so long is ended. */
+/** A watch that nobody asked about for so long is ended, a minute later at most. */
 const IDLE_MS = 10 * 60_000;
+const SWEEP_MS = 60_000;
+/** Watches of services, and of endpoints. */
+const MAX_WATCHES = 256;
+/** Where no watch is free, the one that was used least recently makes way if that was longer ago. */
+const BUSY_MS = 60_000;
+const LIST_TIMEOUT_MS = 5000;
+/** How long a watch may say nothing before the registry is asked whether there is nothing to say. */
+const SILENT_MS = 1000;
 
 export interface RegistryView extends Disposable {
   service(name: string, signal: AbortSignal): Promise<NetworkService | undefined>;
@@ -55,9 +67,7 @@ interface Watches<T> extends Disposable {
 }
 
 interface Watch<T> {
-  entries: Map<string, T>;
-  /** False until the first list came, and again while the stream is broken and nothing is known. */
-  listed: boolean;
+  readonly entries: Map<string, T>;
   usedAt: number;
   readonly stop: AbortController;
 }
@@ -67,46 +77,53 @@ function createWatches<T extends { readonly name: string }>(
   clock: Clock,
   log: Logger,
 ): Watches<T> {
+  /** The one that was used least recently is the first. */
   const watches = new Map<string, Watch<T>>();
+  let disposed = false;
 
-  const dropIdle = () => {
-    for (const [key, watch] of watches) {
-      if (clock.monotonic() - watch.usedAt < IDLE_MS) continue;
-      watch.stop.abort();
-      watches.delete(key);
-    }
+  const end = (key: string) => {
+    watches.get(key)?.stop.abort();
+    watches.delete(key);
   };
-  const start = (key: string, query: T): Watch<T> => {
-    dropIdle();
-    const watch: Watch<T> = {
-      entries: new Map(),
-      listed: false,
-      usedAt: clock.monotonic(),
-      stop: new AbortController(),
-    };
+  const sweep = () => {
+    for (const [key, { usedAt }] of watches) if (clock.monotonic() - usedAt >= IDLE_MS) end(key);
+    timer = clock.timer(SWEEP_MS, sweep);
+  };
+  let timer = clock.timer(SWEEP_MS, sweep);
+  const use = (key: string, watch: Watch<T>) => {
+    watch.usedAt = clock.monotonic();
+    watches.delete(key);
     watches.set(key, watch);
+  };
+  const hasRoom = () => {
+    const [first] = watches;
+    if (watches.size < MAX_WATCHES || first === undefined) return true;
+    const [key, { usedAt }] = first;
+    if (clock.monotonic() - usedAt < BUSY_MS) return false;
+    end(key);
+    return true;
+  };
+  const start = (key: string, query: T, entries: readonly T[]) => {
+    if (disposed || watches.has(key) || !hasRoom()) return;
+    const watch: Watch<T> = { entries: byName(entries), usedAt: 0, stop: new AbortController() };
+    use(key, watch);
     void follow(registry, query, watch, log);
-    return watch;
   };
 
   return {
     async get(key, query, signal) {
-      const watch = watches.get(key) ?? start(key, query);
-      watch.usedAt = clock.monotonic();
-      // A watch has no mark after its first list, and may be a moment behind: nothing known is asked for once more.
-      if (!watch.listed || watch.entries.size === 0) {
-        const entries = await findAll(registry, query, signal);
-        if (!watch.listed) {
-          for (const entry of entries) watch.entries.set(entry.name, entry);
-          watch.listed = entries.length > 0;
-        }
-        return entries;
-      }
-      return [...watch.entries.values()];
+      const watch = watches.get(key);
+      if (watch !== undefined) use(key, watch);
+      if (watch !== undefined && watch.entries.size > 0) return [...watch.entries.values()];
+      // A watch may be a moment behind: nothing known is asked for once more.
+      const entries = await findAll(registry, query, signal);
+      if (entries.length > 0) start(key, query, entries);
+      return entries;
     },
     [Symbol.dispose]() {
-      for (const watch of watches.values()) watch.stop.abort();
-      watches.clear();
+      disposed = true;
+      timer[Symbol.dispose]();
+      for (const key of watches.keys()) end(key);
     },
   };
 }
@@ -120,22 +137,69 @@ async function follow<T extends { readonly name: string }>(
 ): Promise<void> {
   const { signal } = watch.stop;
   const backoff = createBackoff();
-  let again = false;
   while (!signal.aborted) {
     try {
-      if (again) {
-        const entries = await findAll(registry, query, AbortSignal.any([signal, AbortSignal.timeout(5000)]));
-        watch.entries = new Map(entries.map((entry) => [entry.name, entry]));
-      }
-      for await (const { entry, deleted } of registry.find({ entry: query, watch: true }, { signal })) {
-        backoff.reset();
-        if (deleted) watch.entries.delete(entry.name);
-        else watch.entries.set(entry.name, entry);
-      }
+      await followOnce(registry, query, watch.entries, signal, () => backoff.reset());
     } catch (err) {
       if (!signal.aborted) log.debug({ err }, "registry watch broke, opening it again");
     }
-    again = true;
     if (!signal.aborted) await delay(backoff.next(), signal).catch(() => undefined);
   }
+}
+
+/**
+ * One stream, until it ends. A watch does not say where its first list ends, so a list that is asked for once it is open tells
+ * what has gone since the last stream: whatever neither of the two names.
+ */
+async function followOnce<T extends { readonly name: string }>(
+  registry: Registry<T>,
+  query: T,
+  entries: Map<string, T>,
+  stop: AbortSignal,
+  onTold: () => void,
+): Promise<void> {
+  const broken = new AbortController();
+  const signal = AbortSignal.any([stop, broken.signal]);
+  const first = Promise.withResolvers<void>();
+  /** Names that this stream spoke of: what it says of them is newer than the list. */
+  const told = new Set<string>();
+  let isOpen = false;
+  let isCompared = false;
+  const read = async () => {
+    for await (const { entry, deleted } of registry.find({ entry: query, watch: true }, { signal })) {
+      onTold();
+      if (!isCompared) told.add(entry.name);
+      if (deleted) entries.delete(entry.name);
+      else entries.set(entry.name, entry);
+      isOpen = true;
+      first.resolve();
+    }
+  };
+  const compare = async () => {
+    while (!isCompared) {
+      await Promise.race([first.promise, delay(SILENT_MS, signal)]);
+      const wasOpen = isOpen;
+      const listed = byName(await findAll(registry, query, within(LIST_TIMEOUT_MS, signal)));
+      for (const name of entries.keys()) if (!told.has(name) && !listed.has(name)) entries.delete(name);
+      for (const [name, entry] of listed) if (!told.has(name)) entries.set(name, entry);
+      // A watch that is silent about entries is not open yet, and what goes until it is would be missed.
+      isCompared = wasOpen || listed.size === 0;
+    }
+    told.clear();
+  };
+  const end = () => broken.abort();
+  const fail = (error: unknown) => {
+    end();
+    throw error;
+  };
+  const results = await Promise.allSettled([read().finally(end), compare().catch(fail)]);
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}
+
+function byName<T extends { readonly name: string }>(entries: readonly T[]): Map<string, T> {
+  return new Map(entries.map((entry) => [entry.name, entry]));
+}
+
+function within(timeoutMs: number, signal: AbortSignal): AbortSignal {
+  return AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
 }
