@@ -1,9 +1,10 @@
 /**
  * The TLS side of one client session, as credentials of a grpc-js channel.
  *
- * grpc-js connects, again when a connection breaks; each connection is given to us before HTTP/2 begins. All of them show
- * the same SVID, and the server must be the same each time: an impostor or a successor is refused. (The credentials that
- * grpc-js makes itself would leave a socket open for ever that a silent server accepted, and hide why a server was refused.)
+ * grpc-js connects, again when a connection breaks or its server ends it, and would send there what still waits; each
+ * connection is given to us before HTTP/2 begins. The first one is the session: the server of another may be another, or show
+ * another certificate, and what was made for the first does not fit it. (The credentials that grpc-js makes itself would leave
+ * a socket open for ever that a silent server accepted, and hide why a server was refused.)
  */
 import type { X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
@@ -15,11 +16,12 @@ import { NsmError, asNsmError } from "../errors.ts";
 import type { X509Snapshot } from "../spiffe/source.ts";
 import type { PeerProcess } from "./peer.ts";
 import { readPeerProcess } from "./process.ts";
+import { REFUSED, SESSION_OVER } from "./status.ts";
 import { expectAnswers } from "./tcp.ts";
 import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
 import type { Verify } from "./tls.ts";
 
-/** Who serves, known from the first handshake on. */
+/** Who serves, known from the handshake on. */
 export interface ServerIdentity {
   readonly id: string;
   /** Verified leaf. */
@@ -53,7 +55,7 @@ export class SessionCredentials extends ChannelCredentials {
     this.#context = contextOf(options.own);
   }
 
-  /** Of the last successful handshake. */
+  /** Of the successful handshake. */
   get server(): ServerIdentity | undefined {
     return this.#server;
   }
@@ -100,6 +102,7 @@ export class SessionCredentials extends ChannelCredentials {
     raw.on("error", () => undefined);
     try {
       if (this.#closed) throw new NsmError("UNAVAILABLE", "session-closed", "the session is closed");
+      this.#refuseAnother();
       const process = this.#options.isUnix ? readPeerProcess(raw) : undefined;
       if (!this.#options.isUnix) expectAnswers(raw);
       raw.once("close", () => process?.[Symbol.dispose]());
@@ -110,21 +113,21 @@ export class SessionCredentials extends ChannelCredentials {
         this.#options.verify,
         this.#options.now(),
       );
-      this.#pin(id);
+      const { expect, url } = this.#options;
+      if (expect && !expect(id)) throw refused(`${url}: the server is ${id}, which is not expected there`);
+      this.#refuseAnother();
       this.#server = { id, certificate, process };
       return socket;
     } catch (error) {
       raw.destroy();
-      this.#refusal = asNsmError(error, "UNAVAILABLE", "handshake-failed", "TLS handshake");
-      throw this.#refusal;
+      const refusal = asNsmError(error, "UNAVAILABLE", "handshake-failed", "TLS handshake");
+      if (this.#server === undefined) this.#refusal = refusal;
+      throw refusal;
     }
   }
 
-  #pin(id: string): void {
-    const { expect, url } = this.#options;
-    if (this.#server !== undefined && this.#server.id !== id)
-      throw refused(`${url}: the server was ${this.#server.id} and came back as ${id}`);
-    if (expect && !expect(id)) throw refused(`${url}: the server is ${id}, which is not expected there`);
+  #refuseAnother(): void {
+    if (this.#server !== undefined) throw new NsmError("UNAVAILABLE", REFUSED, SESSION_OVER);
   }
 }
 

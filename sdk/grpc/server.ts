@@ -6,7 +6,7 @@
  */
 import type { TLSSocket } from "node:tls";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import type { ChannelOptions } from "@grpc/grpc-js";
+import type { ChannelOptions, ConnectionInjector } from "@grpc/grpc-js";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import type { Logger } from "../log.ts";
@@ -23,6 +23,7 @@ import type { ServerLimits } from "./limits.ts";
 import { openListener } from "./listener.ts";
 import type { Listener } from "./listener.ts";
 import type { Peer } from "./peer.ts";
+import { createRenewals } from "./renewal.ts";
 import type { Verify } from "./tls.ts";
 
 /** How long unary calls may go on when the server is disposed of. */
@@ -57,13 +58,15 @@ export interface GrpcServer extends AsyncDisposable {
 interface Session {
   readonly peer: Peer;
   readonly socket: TLSSocket;
+  /** Of this session alone, so that it can be ended alone: grpc-js shows nobody its HTTP/2 sessions. */
+  readonly injector: ConnectionInjector;
 }
 
 /**
  * Starts a server with the services that `register` adds, and their health.
  *
  * Throws what `parseAddress` and `openListener` throw; then nothing listens. Each new SVID of the source is shown in the
- * handshakes after it; sessions that exist keep theirs.
+ * handshakes after it; sessions that exist keep theirs, and get a GOAWAY in good time before it ends.
  */
 export async function openServer(
   options: ServerOptions,
@@ -76,11 +79,18 @@ export async function openServer(
 
   const server = new Server(channelOptions(limits));
   registerAll(server, register, { log, clock, limits, calls, peerOf: (name) => sessions.get(name)?.peer });
-  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const renewals = createRenewals(source, clock);
 
   const onSession = (peer: Peer, socket: TLSSocket) => {
-    sessions.set(peer.session, { peer, socket });
-    socket.once("close", () => sessions.delete(peer.session));
+    const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+    // GOAWAY; calls and streams go on, until the session's greatest age if need be.
+    const renewal = renewals.watch(peer.own, () => injector.destroy());
+    sessions.set(peer.session, { peer, socket, injector });
+    socket.once("close", () => {
+      sessions.delete(peer.session);
+      renewal[Symbol.dispose]();
+      injector.destroy();
+    });
     // getPeer() of a call is the remote address, with the port if there is one.
     Object.defineProperty(socket, "remoteAddress", { value: peer.session });
     Object.defineProperty(socket, "remotePort", { value: undefined });
@@ -90,6 +100,7 @@ export async function openServer(
   const listeners: Listener[] = [];
   const acceptors: Acceptor[] = [];
   const stopListening = async () => {
+    renewals[Symbol.dispose]();
     await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()));
     for (const acceptor of acceptors) acceptor[Symbol.dispose]();
   };
@@ -121,7 +132,7 @@ export async function openServer(
     await stopListening();
     for (const call of calls) if (call.isStream) call.leave(draining());
     // Longer than we wait: it would cancel the calls that are told below why they end.
-    injector.drain(2 * CLOSE_GRACE_MS);
+    for (const { injector } of sessions.values()) injector.drain(2 * CLOSE_GRACE_MS);
     await allClosed(sessions, clock, CLOSE_GRACE_MS);
     for (const call of calls) call.leave(draining());
     for (const { socket } of sessions.values()) socket.destroy();

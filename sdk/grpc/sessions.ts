@@ -133,8 +133,7 @@ class Pool implements SessionPool {
           session.calls.unary(method, request, settings),
         );
       } catch (error) {
-        // The server was about to end the session and did nothing: the next session is as good.
-        if (!(error instanceof NsmError && error.reason === REFUSED) || attempt === MAX_ATTEMPTS) throw error;
+        if (!isRefused(error) || attempt === MAX_ATTEMPTS) throw error;
       }
     }
   }
@@ -147,9 +146,15 @@ class Pool implements SessionPool {
   ) {
     const deadlineMs = this.#deadlineOf(context);
     const { onReplaced } = context;
-    yield* await this.#onSession(target, context, deadlineMs, (session, settings) =>
-      session.calls.stream(method, request, { ...settings, onReplaced }),
-    );
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return yield* await this.#onSession(target, context, deadlineMs, (session, settings) =>
+          session.calls.stream(method, request, { ...settings, onReplaced }),
+        );
+      } catch (error) {
+        if (!isRefused(error) || attempt === MAX_ATTEMPTS) throw error;
+      }
+    }
   }
 
   async connect(target: Target, context: CallContext = {}): Promise<SessionInfo> {
@@ -309,4 +314,9 @@ class Pool implements SessionPool {
       });
     });
   }
+}
+
+/** The server was about to end the session and did nothing: the next session is as good. */
+function isRefused(error: unknown): boolean {
+  return error instanceof NsmError && error.reason === REFUSED;
 }

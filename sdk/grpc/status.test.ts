@@ -2,7 +2,7 @@ import { Metadata } from "@grpc/grpc-js";
 import { expect, test } from "vitest";
 import { GrpcCode, NsmError } from "../errors.ts";
 import type { CodeName } from "../errors.ts";
-import { errorOfStatus, statusOf } from "./status.ts";
+import { REFUSED, SESSION_OVER, errorOfStatus, statusOf } from "./status.ts";
 
 const codes = Object.keys(GrpcCode).filter((name): name is CodeName => name !== "OK");
 
@@ -45,4 +45,14 @@ test("long texts are cut and half surrogate pairs replaced, or grpc-js would thr
   const { details } = statusOf(new NsmError("ABORTED", "a", `${"x".repeat(2047)}😀`));
   expect(details).toHaveLength(2048);
   expect(() => encodeURI(details)).not.toThrow();
+});
+
+test("that nothing was done is grpc-js's word, not the peer's: it may have tried for its own next hop", () => {
+  const refused = statusOf(new NsmError("UNAVAILABLE", REFUSED, "a session ended further on"));
+  expect(errorOfStatus(refused, "u")).toMatchObject({ code: "UNAVAILABLE", reason: "unavailable" });
+  for (const details of [
+    "Stream refused by server",
+    `No connection established. Last error: NsmError: ${SESSION_OVER}. …`,
+  ])
+    expect(errorOfStatus({ code: GrpcCode.UNAVAILABLE, details }, "u").reason).toBe(REFUSED);
 });

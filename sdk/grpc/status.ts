@@ -15,6 +15,9 @@ const MAX_DETAILS_LENGTH = 2048;
 
 /** What grpc-js says of a stream reset with REFUSED_STREAM, which promises that nothing was done (RFC 9113, §8.7). */
 const REFUSED_DETAILS = "Stream refused by server";
+/** Part of what grpc-js says of a call that it did not send, because its session had no second connection for it. */
+export const SESSION_OVER = "the connection of this session has ended";
+/** The reason of a call of which nothing reached the server: it may be made again. */
 export const REFUSED = "stream-refused";
 
 /** What grpc-js sends to end a call. */
@@ -51,8 +54,9 @@ export function errorOfStatus(status: unknown, target: string): NsmError {
   const code = NAMES.get(status.code) ?? "UNKNOWN";
   const [reason] = status.metadata?.get(REASON_KEY) ?? [];
   if (typeof reason === "string" && reason.length <= MAX_REASON_LENGTH && REASON.test(reason))
-    return new NsmError(code, reason, status.details);
-  if (code === "UNAVAILABLE" && status.details === REFUSED_DETAILS)
+    // Whether anything was done only grpc-js knows: the peer speaks of its own next hop.
+    return new NsmError(code, reason === REFUSED ? "unavailable" : reason, status.details);
+  if (code === "UNAVAILABLE" && (status.details === REFUSED_DETAILS || status.details.includes(SESSION_OVER)))
     return new NsmError(code, REFUSED, `${target}: ${status.details}`);
   return new NsmError(code, code.toLowerCase().replaceAll("_", "-"), `${target}: ${status.details}`);
 }
