@@ -82,6 +82,7 @@ export const daemon = defineDaemon({
           ...mesh,
           log,
           listen: [{ url: config.listenOn, authorize: ({ spiffeId }) => isManager(spiffeId) }],
+          limits: { maxConcurrentStreams: Defaults.watchStreams },
         },
         (add) => {
           add(NetworkService, networkServiceHandlers(chain));
