@@ -138,7 +138,9 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
       return [...orphans];
     },
     underlayMtu,
-    async [Symbol.asyncDispose]() {},
+    async [Symbol.asyncDispose]() {
+      vxlan.filter?.[Symbol.dispose]();
+    },
   };
 }
 

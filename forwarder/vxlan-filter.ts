@@ -36,10 +36,12 @@ import {
 } from "./netlink/nftables.ts";
 import type { NftSet } from "./netlink/nftables.ts";
 import { openNetlink } from "./netlink/socket.ts";
+import type { NetlinkSocket } from "./netlink/socket.ts";
 
 export type FilterEntry = Pick<VxlanShape, "port" | "vni" | "remoteIp">;
 
-export interface VxlanFilter {
+/** Disposing leaves the table as it is. */
+export interface VxlanFilter extends Disposable {
   /** From now on packets of this port and VNI are taken from this peer only. UNAVAILABLE `vxlan-filter-failed`. */
   allow(wireId: string, entry: FilterEntry): Promise<void>;
   /** Packets of the wire's port and VNI are no business of ours any more. */
@@ -55,8 +57,10 @@ export type Transaction = (requests: readonly Request[]) => Promise<void>;
  */
 export async function openVxlanFilter(
   found: ReadonlyMap<string, FilterEntry>,
-  transaction: Transaction = inKernel,
+  kernel?: Transaction,
 ): Promise<VxlanFilter> {
+  using stack = new DisposableStack();
+  const transaction = kernel ?? transactionsOn(stack.use(openNetlink("netfilter")));
   const entries = new Map(found);
   let last: Promise<unknown> = Promise.resolve();
 
@@ -84,7 +88,9 @@ export async function openVxlanFilter(
   await transaction([...wholeTable([]), deleteTable(TABLE)]);
   if (entries.size > 0) await transaction(wholeTable([...entries.values()]));
 
+  const resources = stack.move();
   return {
+    [Symbol.dispose]: () => resources.dispose(),
     async allow(wireId, entry) {
       await run(() => {
         const before = entries.get(wireId);
@@ -105,9 +111,9 @@ export async function openVxlanFilter(
   };
 }
 
-async function inKernel(requests: readonly Request[]): Promise<void> {
-  using socket = openNetlink("netfilter");
-  await socket.transaction(BATCH_BEGIN, requests, BATCH_END);
+/** On one socket for good: closing one waits until the kernel has freed what transactions removed, tens of milliseconds. */
+function transactionsOn(socket: NetlinkSocket): Transaction {
+  return (requests) => socket.transaction(BATCH_BEGIN, requests, BATCH_END);
 }
 
 const TABLE = "nsm";
