@@ -8,6 +8,7 @@ import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import type { Clock } from "../sdk/clock.ts";
 import type { SessionInfo } from "../sdk/grpc/session.ts";
 import type { SessionPool, Target } from "../sdk/grpc/sessions.ts";
+import { streamUntilReplaced } from "../sdk/grpc/until-replaced.ts";
 import { tokenMetadata } from "../sdk/hops.ts";
 import { authorizeClientPath } from "../sdk/policies.ts";
 import type { TokenMinter } from "../sdk/token.ts";
@@ -16,7 +17,7 @@ export interface Manager {
   /** The answer is authorised by the client policies; see `authorizeClientPath`. */
   request(request: NetworkServiceRequest, signal: AbortSignal): Promise<Connection>;
   close(connection: Connection, signal: AbortSignal): Promise<void>;
-  /** First the present state, then changes; ends with an error when the session breaks. */
+  /** First the present state, then changes; ends when the session is replaced, with an error when it breaks. */
   monitor(selector: MonitorScopeSelector, signal: AbortSignal): AsyncIterable<ConnectionEvent>;
 }
 
@@ -63,13 +64,10 @@ export function createManager(options: ManagerOptions): Manager {
       return response;
     },
     close,
-    async *monitor(selector, signal) {
-      const replaced = new AbortController();
-      yield* pool.stream(target, MonitorConnection.method.monitorConnections, selector, {
-        signal: AbortSignal.any([signal, replaced.signal]),
+    monitor: (selector, signal) =>
+      streamUntilReplaced(pool, target, MonitorConnection.method.monitorConnections, selector, {
+        signal,
         metadata: token,
-        onReplaced: () => replaced.abort(),
-      });
-    },
+      }),
   };
 }

@@ -14,6 +14,7 @@ import type { Header } from "../grpc/caller.ts";
 import type { Method } from "../grpc/service.ts";
 import type { SessionInfo } from "../grpc/session.ts";
 import type { SessionPool, Target } from "../grpc/sessions.ts";
+import { streamUntilReplaced } from "../grpc/until-replaced.ts";
 import { authorizeRegistrationAnswer } from "../policies.ts";
 import { PATH_KEY, adoptAnswer, writeRegistrationPath } from "../registry-path.ts";
 import type { TokenMinter } from "../token.ts";
@@ -34,6 +35,7 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
   const metadata = tokenMetadata(options.minter);
   // Watches stay open, one a service or record: in the same session they would leave no stream to Register and Find.
   const watching: Target = { ...target, key: `${target.key ?? target.url}#watch` };
+  // A list has the time to end by itself.
   const stream = <I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
     query: MessageShape<I>,
@@ -41,7 +43,7 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
     signal: AbortSignal,
   ) =>
     watch
-      ? pool.stream(watching, method, query, { metadata, ...movable(signal) })
+      ? streamUntilReplaced(pool, watching, method, query, { metadata, signal })
       : pool.stream(target, method, query, { metadata, signal });
   return {
     services: {
@@ -77,12 +79,6 @@ export function createRegistryClient(options: RegistryClientOptions): Registries
       },
     },
   };
-}
-
-/** A watch whose session is replaced ends, and its reader opens it again; a list has the time to end by itself. */
-function movable(signal: AbortSignal): { signal: AbortSignal; onReplaced: () => void } {
-  const replaced = new AbortController();
-  return { signal: AbortSignal.any([signal, replaced.signal]), onReplaced: () => replaced.abort() };
 }
 
 interface ChangeContext {
