@@ -13,6 +13,9 @@ import { tokenMetadata } from "../sdk/hops.ts";
 import { authorizeClientPath } from "../sdk/policies.ts";
 import type { TokenMinter } from "../sdk/token.ts";
 
+/** Less than a daemon may take to stop; a manager that got the Close goes on with it when its caller has left. */
+const CLOSE_TIMEOUT_MS = 3500;
+
 export interface Manager {
   /** The answer is authorised by the client policies; see `authorizeClientPath`. */
   request(request: NetworkServiceRequest, signal: AbortSignal): Promise<Connection>;
@@ -26,7 +29,7 @@ export interface ManagerOptions {
   readonly target: Target;
   readonly minter: TokenMinter;
   readonly clock: Clock;
-  /** For one Request or Close. */
+  /** For one Request; a Close has 3.5 s at most. */
   readonly requestTimeoutMs: number;
 }
 
@@ -36,7 +39,7 @@ export function createManager(options: ManagerOptions): Manager {
   const close = async (connection: Connection, signal: AbortSignal) => {
     await pool.unary(target, NetworkService.method.close, connection, {
       signal,
-      timeoutMs: requestTimeoutMs,
+      timeoutMs: Math.min(CLOSE_TIMEOUT_MS, requestTimeoutMs),
       metadata: token,
     });
   };
