@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeInventory, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -25,7 +25,7 @@ let mesh: Mesh;
 let client: Workload;
 let other: Workload;
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({
     nodes: 1,
     endpoints: [

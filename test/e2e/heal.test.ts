@@ -1,6 +1,6 @@
 /** Endpoints that die: their clients go on with another one, or with the same once it is back. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -14,7 +14,7 @@ let empty: Inventory;
 let before: Inventory;
 let mesh: Mesh;
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({
     endpoints: [
       { name: "here", service: "echo", prefixes: "172.16.1.0/24" },
@@ -22,7 +22,7 @@ beforeAll(async () => {
     ],
     clients: [{ name: "client", services: "kernel://echo/nsm-1", started: false }],
   });
-  before = await takeInventory();
+  before = await takeSettledInventory();
   mesh.start("client");
   await mesh.established("client", "nsm-1");
 });

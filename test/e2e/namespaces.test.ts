@@ -3,7 +3,7 @@ import { symlinkSync, rmSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { NetworkServiceEndpointRegistry } from "../../api/gen/registry_pb.js";
 import { EMPTY_PATH, PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeInventory, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -21,7 +21,7 @@ let mesh: Mesh;
 let client: Workload;
 let other: Workload;
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({
     nodes: 1,
     endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }],

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Connection } from "../../api/gen/connection_pb.js";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -24,7 +24,7 @@ let stranger: Workload;
 /** The victim's wires, by service. */
 const wires = new Map<string, Connection>();
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({
     endpoints,
     workloads: ["victim", "stranger", "twin"],

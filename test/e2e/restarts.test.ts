@@ -1,6 +1,6 @@
 /** Daemons killed and started again while packets pass: the wires do not notice, and their leases go on. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -25,7 +25,7 @@ let mesh: Mesh;
 let observer: Workload;
 let lastRestart = 0;
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({
     endpoints,
     clients: [
@@ -36,7 +36,7 @@ beforeAll(async () => {
     tokenLifetime: `${TOKEN_LIFE_MS}ms`,
   });
   observer = await mesh.workload("observer", "node1");
-  before = await takeInventory();
+  before = await takeSettledInventory();
   mesh.start("client");
   for (const { interface: name } of wires) await mesh.established("client", name);
 });

@@ -1,6 +1,6 @@
 /** Certificates of ten seconds under load, and an authority that is away: wires, sessions and refreshes go on. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -21,7 +21,7 @@ let empty: Inventory;
 let mesh: Mesh;
 let worker: Workload;
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({
     endpoints,
     clients: [{ name: "client", services }],

@@ -6,7 +6,7 @@ import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../ap
 import { TRUST_DOMAIN, underlay } from "../../cli/demo/topology.ts";
 import { EMPTY_PATH, PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
 import { TOKEN_EXPIRES_KEY, TOKEN_KEY } from "../../sdk/token.ts";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -29,7 +29,7 @@ let victim: Workload;
 let stranger: Workload;
 let wire: Connection;
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({
     nodes: 1,
     endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }],

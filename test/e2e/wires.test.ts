@@ -1,6 +1,6 @@
 /** Wires of every kind between real daemons: what the kernel has of them, that packets pass, and that nothing stays. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
@@ -23,9 +23,9 @@ let empty: Inventory;
 let before: Inventory;
 let mesh: Mesh;
 beforeAll(async () => {
-  empty = await takeInventory();
+  empty = await takeSettledInventory();
   mesh = await startMesh({ endpoints, clients: [{ name: "client", services, started: false }] });
-  before = await takeInventory();
+  before = await takeSettledInventory();
   mesh.start("client");
 });
 afterAll(async () => {

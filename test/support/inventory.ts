@@ -40,6 +40,17 @@ export async function takeInventory(options: InventoryOptions = {}): Promise<Inv
   return new Map([...sections].map(([name, lines]) => [name, [...lines].sort()]));
 }
 
+/** Once two in a row are equal: what ends by itself (a process that its parent has not waited for yet) is not in it. */
+export async function takeSettledInventory(options: InventoryOptions = {}): Promise<Inventory> {
+  let last = await takeInventory(options);
+  for (let looks = 0; looks < 20; looks++) {
+    const next = await takeInventory(options);
+    if (diffInventory(last, next) === "") return next;
+    last = next;
+  }
+  throw new Error("the inventory does not settle");
+}
+
 /** Readable text, one line a difference: `+` is left behind, `-` is missing. Empty when equal. */
 export function diffInventory(before: Inventory, after: Inventory): string {
   const names = new Set([...before.keys(), ...after.keys()]);
