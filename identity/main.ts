@@ -49,7 +49,7 @@ export async function openIdentity(
       path: listenOn,
       mode: SOCKET_MODE,
       service: SpiffeWorkloadAPI,
-      calls: createWorkloadApi({ authority, registrations, svids, clock, log }),
+      handlers: createWorkloadApi({ authority, registrations, svids, clock, log }),
       log,
     }),
   );

@@ -16,8 +16,9 @@ import type { SpiffeWorkloadAPI } from "../api/gen/workload_pb.js";
 import { delay } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
-import type { PlainCall } from "../sdk/grpc/plain.ts";
-import type { Calls } from "../sdk/grpc/service.ts";
+import type { Caller as Call } from "../sdk/grpc/caller.ts";
+import type { Handlers } from "../sdk/grpc/handlers.ts";
+import type { PeerProcess } from "../sdk/grpc/peer.ts";
 import type { Logger } from "../sdk/log.ts";
 import { LruMap } from "../sdk/lru.ts";
 import { trustDomainId } from "../sdk/spiffe/id.ts";
@@ -42,7 +43,7 @@ export interface WorkloadApiParts {
   readonly log: Logger;
 }
 
-export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeWorkloadAPI, PlainCall> {
+export function createWorkloadApi(parts: WorkloadApiParts): Handlers<typeof SpiffeWorkloadAPI, PeerProcess> {
   const { authority, registrations, svids, clock, log } = parts;
   const refusals = createRefusalLog(log);
   const domain = trustDomainId(authority.trustDomain);
@@ -52,10 +53,10 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
   const bundles = new Map([[authority.trustDomain, authority.jwtKeys]]);
 
   // A forwarder enters the namespaces of pods for microseconds and may be looked at in such a moment: one look is no proof.
-  const identify = async (call: PlainCall): Promise<string> => {
+  const identify = async (call: Call<PeerProcess>): Promise<string> => {
     checkMetadata(call);
     for (let looks = 1; ; looks++) {
-      const caller = readCaller(call.caller);
+      const caller = readCaller(call.peer);
       try {
         return findRegistration(caller, registrations.current(), registrations.path).id;
       } catch (err) {
@@ -70,7 +71,7 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
   };
   /** Yields `answer` of the caller's identity again after each change that may concern it, unless it is the same. */
   async function* follow<T extends { readonly key: unknown; readonly untilMs: number }>(
-    call: PlainCall,
+    call: Call<PeerProcess>,
     answer: (id: string) => Promise<T>,
   ): AsyncGenerator<T> {
     let last: unknown;
@@ -91,7 +92,7 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
         return { key: svid, untilMs: svid.renewAtMs };
       });
       for await (const { key: svid } of stream) {
-        log.info({ peer: svid.id, pid: call.caller.pid }, "certificate sent");
+        log.info({ peer: svid.id, pid: call.peer.pid }, "certificate sent");
         yield create(X509SVIDResponseSchema, {
           svids: [
             {
@@ -142,8 +143,8 @@ export function createWorkloadApi(parts: WorkloadApiParts): Calls<typeof SpiffeW
 }
 
 /** Proof that the caller is a program that means this API, not a browser or proxy that was made to ask. */
-function checkMetadata({ metadata }: PlainCall): void {
-  const values = metadata("workload.spiffe.io");
+function checkMetadata({ metadata }: Call<PeerProcess>): void {
+  const values = metadata.get("workload.spiffe.io");
   if (values.length !== 1 || values[0] !== "true")
     throw new NsmError(
       "INVALID_ARGUMENT",

@@ -29,7 +29,7 @@ const SILENT_MS = 100;
 const SLOW_MS = 500;
 
 /** Says whether a verified peer may have a session or call a service; a false one gets PERMISSION_DENIED. */
-export type Authorize = (peer: Peer) => boolean;
+export type Authorize<P = Peer> = (peer: P) => boolean;
 
 export interface AcceptorOptions {
   readonly source: X509Source;

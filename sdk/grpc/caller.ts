@@ -10,8 +10,9 @@ export interface Header {
   get(key: string): readonly string[];
 }
 
-export interface Caller {
-  readonly peer: Peer;
+/** `P` is who calls: on plain sockets a process alone. */
+export interface Caller<P = Peer> {
+  readonly peer: P;
   readonly metadata: Header;
   /** Aborted with an NsmError when the caller leaves, its deadline passes, the server stops, and after the end of a stream. */
   readonly signal: AbortSignal;
@@ -24,26 +25,28 @@ export interface Caller {
 export type ServerCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer>;
 
 /** One call in progress, seen from the code around the handler. */
-export class CallInProgress implements Caller {
-  readonly peer: Peer;
+export class CallInProgress<P> implements Caller<P> {
+  readonly peer: P;
   readonly metadata: Header;
   readonly deadlineMs: number | undefined;
   readonly isStream: boolean;
   readonly #call: ServerCall;
+  readonly #name: string;
   readonly #onLeft: ((reason: NsmError) => void) | undefined;
   #controller: AbortController | undefined;
   #left: NsmError | undefined;
   #isOver = false;
   #header: Metadata | undefined;
 
-  /** `onLeft`: for streams, which cannot be told from unary calls by what grpc-js gives; called at most once, before `finish`. */
-  constructor(call: ServerCall, peer: Peer, onLeft: ((reason: NsmError) => void) | undefined) {
+  /** `name` is the peer's, for messages. `onLeft`: for streams, which cannot be told from unary calls by what grpc-js gives; called at most once, before `finish`. */
+  constructor(call: ServerCall, peer: P, name: string, onLeft: ((reason: NsmError) => void) | undefined) {
     const deadline = call.getDeadline();
     this.peer = peer;
     this.metadata = headerOf(call.metadata);
     this.deadlineMs = deadline === Infinity ? undefined : Number(deadline);
     this.isStream = onLeft !== undefined;
     this.#call = call;
+    this.#name = name;
     this.#onLeft = onLeft;
     // grpc-js says so after the end of every call, too. Errors are made only where they matter: their stacks cost.
     call.once("cancelled", () => {
@@ -88,7 +91,7 @@ export class CallInProgress implements Caller {
   #whyCancelled(): NsmError {
     if (this.deadlineMs !== undefined && Date.now() >= this.deadlineMs)
       return new NsmError("DEADLINE_EXCEEDED", "deadline-exceeded", "the caller's deadline has passed");
-    return new NsmError("CANCELLED", "caller-left", `${this.peer.spiffeId} has left the call`);
+    return new NsmError("CANCELLED", "caller-left", `${this.#name} has left the call`);
   }
 }
 

@@ -53,7 +53,7 @@ export class Calls {
     for (const call of this.#open) call.onReplaced?.();
   }
 
-  /** The channel must be ready. Throws the peer's error, or UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED. */
+  /** The channel of a session must be ready. Throws the peer's error, or UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED. */
   unary<I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
     request: MessageShape<I>,
@@ -81,7 +81,7 @@ export class Calls {
     });
   }
 
-  /** The channel must be ready, the result must be read. Throws as `unary`; leaving the loop ends the call. */
+  /** The channel of a session must be ready, the result must be read. Throws as `unary`; leaving the loop ends the call. */
   stream<I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
     request: MessageShape<I>,

@@ -16,7 +16,7 @@ import { statusOf } from "./status.ts";
 import { pump } from "./pump.ts";
 
 /** The methods of a service, each a function of the request and the caller. */
-export type Handlers<S extends TypedService> = Calls<S, Caller>;
+export type Handlers<S extends TypedService, P = Peer> = Calls<S, Caller<P>>;
 
 /** Adds a service; `authorize` refuses callers of any of its methods. */
 export type AddService = <S extends DescService>(
@@ -25,33 +25,35 @@ export type AddService = <S extends DescService>(
   authorize?: Authorize,
 ) => void;
 
-export interface HandlerEnvironment {
+export interface HandlerEnvironment<P = Peer> {
   readonly log: Logger;
   readonly clock: Clock;
-  readonly limits: ServerLimits;
+  readonly limits: Pick<ServerLimits, "stalledStreamMs">;
   /** The peer of a session, by the name that its socket bears as remote address. */
-  peerOf(session: string): Peer | undefined;
+  peerOf(session: string): P | undefined;
+  /** For messages. */
+  nameOf(peer: P): string;
   /** Calls in progress, so that they can be told when the server stops. */
-  readonly calls: Set<CallInProgress>;
+  readonly calls: Set<CallInProgress<P>>;
 }
 
 type Message = MessageShape<DescMessage>;
-type Unary = (request: Message, caller: Caller) => Promise<Message>;
-type ServerStreaming = (request: Message, caller: Caller) => AsyncIterable<Message>;
+type Unary<P> = (request: Message, caller: Caller<P>) => Promise<Message>;
+type ServerStreaming<P> = (request: Message, caller: Caller<P>) => AsyncIterable<Message>;
 
 /** Throws INTERNAL `unsupported-method` for methods whose requests are streams. */
-export function addService(
+export function addService<P>(
   server: Server,
   service: DescService,
   handlers: Readonly<Record<string, unknown>>,
-  authorize: Authorize | undefined,
-  env: HandlerEnvironment,
+  authorize: Authorize<P> | undefined,
+  env: HandlerEnvironment<P>,
 ): void {
   const same = (bytes: Buffer) => bytes;
   for (const method of service.methods) {
     const { path } = methodDefinition(method);
     const handler = handlers[method.localName];
-    if (!isHandler(handler)) throw new NsmError("INTERNAL", "no-handler", `${path} has no handler`);
+    if (!isHandler<P>(handler)) throw new NsmError("INTERNAL", "no-handler", `${path} has no handler`);
     switch (method.methodKind) {
       case "unary":
         server.register(path, unary(method, handler, authorize, env), same, same, "unary");
@@ -73,15 +75,15 @@ export function addService(
 }
 
 /** Handlers<S> has checked the function's type against its method; here it is one of many. */
-function isHandler(value: unknown): value is Unary & ServerStreaming {
+function isHandler<P>(value: unknown): value is Unary<P> & ServerStreaming<P> {
   return typeof value === "function";
 }
 
-function unary(
+function unary<P>(
   method: DescMethod,
-  handler: Unary,
-  authorize: Authorize | undefined,
-  env: HandlerEnvironment,
+  handler: Unary<P>,
+  authorize: Authorize<P> | undefined,
+  env: HandlerEnvironment<P>,
 ): handleUnaryCall<Buffer, Buffer> {
   const { requestDeserialize, responseSerialize, path } = methodDefinition(method);
   return (call, respond) => {
@@ -101,11 +103,11 @@ function unary(
   };
 }
 
-function serverStreaming(
+function serverStreaming<P>(
   method: DescMethod,
-  handler: ServerStreaming,
-  authorize: Authorize | undefined,
-  env: HandlerEnvironment,
+  handler: ServerStreaming<P>,
+  authorize: Authorize<P> | undefined,
+  env: HandlerEnvironment<P>,
 ): handleServerStreamingCall<Buffer, Buffer> {
   const { requestDeserialize, responseSerialize, path } = methodDefinition(method);
   return (call) => {
@@ -134,23 +136,23 @@ function serverStreaming(
   };
 }
 
-function open(
+function open<P>(
   call: ServerCall,
-  authorize: Authorize | undefined,
-  env: HandlerEnvironment,
+  authorize: Authorize<P> | undefined,
+  env: HandlerEnvironment<P>,
   onLeft: ((reason: NsmError) => void) | undefined,
-): CallInProgress {
+): CallInProgress<P> {
   const peer = env.peerOf(call.getPeer());
   if (peer === undefined) throw new NsmError("UNAVAILABLE", "session-closed", "the session has ended");
   checkMetadata(call.metadata);
   if (authorize && !authorize(peer))
-    throw new NsmError("PERMISSION_DENIED", "peer-refused", `${peer.spiffeId} may not call this service`);
-  const caller = new CallInProgress(call, peer, onLeft);
+    throw new NsmError("PERMISSION_DENIED", "peer-refused", `${env.nameOf(peer)} may not call this service`);
+  const caller = new CallInProgress(call, peer, env.nameOf(peer), onLeft);
   env.calls.add(caller);
   return caller;
 }
 
-function close(caller: CallInProgress, env: HandlerEnvironment): void {
+function close<P>(caller: CallInProgress<P>, env: HandlerEnvironment<P>): void {
   caller.flushHeader();
   caller.finish();
   env.calls.delete(caller);
@@ -164,7 +166,7 @@ function checkMetadata(metadata: Metadata): void {
 }
 
 /** What the handler threw as a status. Only what is no NsmError is a surprise worth a line in the log. */
-function failure(err: unknown, method: string, env: HandlerEnvironment) {
-  if (!(err instanceof NsmError)) env.log.error({ err, method }, "handler failed");
+function failure(err: unknown, method: string, { log }: Pick<HandlerEnvironment, "log">) {
+  if (!(err instanceof NsmError)) log.error({ err, method }, "handler failed");
   return statusOf(err);
 }

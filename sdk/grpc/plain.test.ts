@@ -13,9 +13,11 @@ import {
 } from "../../api/gen/workload_pb.js";
 import { NsmError } from "../errors.ts";
 import { silentLogger } from "../log.ts";
+import type { Caller } from "./caller.ts";
+import type { CallSettings } from "./calls.ts";
+import type { Handlers as HandlersOf } from "./handlers.ts";
+import type { PeerProcess } from "./peer.ts";
 import { createPlainClient, openPlainServer } from "./plain.ts";
-import type { PlainCall } from "./plain.ts";
-import type { Calls } from "./service.ts";
 
 let directory: string;
 let path: string;
@@ -28,39 +30,41 @@ beforeEach(() => {
 });
 afterEach(() => stack.disposeAsync());
 
-type Handlers = Calls<typeof SpiffeWorkloadAPI, PlainCall>;
+type Handlers = HandlersOf<typeof SpiffeWorkloadAPI, PeerProcess>;
+const { fetchJWTSVID, fetchX509Bundles, validateJWTSVID } = SpiffeWorkloadAPI.method;
 const unused = () => Promise.reject(new NsmError("UNIMPLEMENTED", "unused", "not in this test"));
 // oxlint-disable-next-line eslint/require-yield -- it refuses
 async function* unusedStream(): AsyncGenerator<never> {
   await unused();
 }
 
-function serve(calls: Partial<Handlers>): Promise<AsyncDisposable> {
-  const all = {
+function serve(some: Partial<Handlers>): Promise<AsyncDisposable> {
+  const handlers = {
     fetchX509SVID: unusedStream,
     fetchX509Bundles: unusedStream,
     fetchJWTBundles: unusedStream,
     fetchJWTSVID: unused,
     validateJWTSVID: unused,
-    ...calls,
+    ...some,
   };
-  return openPlainServer({ path, mode: 0o600, service: SpiffeWorkloadAPI, calls: all, log: silentLogger });
+  return openPlainServer({ path, mode: 0o600, service: SpiffeWorkloadAPI, handlers, log: silentLogger });
 }
 
 function client() {
-  return stack.use(createPlainClient({ kind: "unix", path }, SpiffeWorkloadAPI)).calls;
+  return stack.use(createPlainClient({ kind: "unix", path })).calls;
 }
 
-const call = (options: { readonly signal?: AbortSignal; readonly deadlineMs?: number } = {}) => ({
+const call = (options: Partial<CallSettings> = {}): CallSettings => ({
   metadata: { "x-key": "value" },
   signal: new AbortController().signal,
   deadlineMs: undefined,
+  onReplaced: undefined,
   ...options,
 });
 const request = create(JWTSVIDRequestSchema);
 
 test("a handler knows the calling process and the metadata", async () => {
-  let seen: PlainCall | undefined;
+  let seen: Caller<PeerProcess> | undefined;
   stack.use(
     await serve({
       fetchJWTSVID: (_, call) => {
@@ -69,32 +73,32 @@ test("a handler knows the calling process and the metadata", async () => {
       },
     }),
   );
-  await client().fetchJWTSVID(request, call());
-  expect(seen?.caller).toMatchObject({ pid: process.pid, uid: process.getuid?.(), gid: process.getgid?.() });
-  expect(seen?.caller.isAlive()).toBe(true);
-  expect(seen?.metadata("x-key")).toEqual(["value"]);
-  expect(seen?.metadata("none")).toEqual([]);
+  await client().unary(fetchJWTSVID, request, call());
+  expect(seen?.peer).toMatchObject({ pid: process.pid, uid: process.getuid?.(), gid: process.getgid?.() });
+  expect(seen?.peer.isAlive()).toBe(true);
+  expect(seen?.metadata.get("x-key")).toEqual(["value"]);
+  expect(seen?.metadata.get("none")).toEqual([]);
 });
 
 test("errors travel with code and message; bugs do not show their text", async () => {
   const failures = [new NsmError("NOT_FOUND", "no-such", "no such thing"), new Error("secret")];
   stack.use(await serve({ fetchJWTSVID: () => Promise.reject(failures.shift() ?? new Error("none left")) }));
   const calls = client();
-  await expect(calls.fetchJWTSVID(request, call())).rejects.toMatchObject({
+  await expect(calls.unary(fetchJWTSVID, request, call())).rejects.toMatchObject({
     code: "NOT_FOUND",
     message: "no such thing",
   });
-  await expect(calls.fetchJWTSVID(request, call())).rejects.toMatchObject({
+  await expect(calls.unary(fetchJWTSVID, request, call())).rejects.toMatchObject({
     code: "INTERNAL",
     message: expect.not.stringContaining("secret"),
   });
-  await expect(
-    calls.validateJWTSVID(create(SpiffeWorkloadAPI.method.validateJWTSVID.input), call()),
-  ).rejects.toThrow(/not in this test/);
+  await expect(calls.unary(validateJWTSVID, create(validateJWTSVID.input), call())).rejects.toThrow(
+    /not in this test/,
+  );
 });
 
 test("nobody at the socket is UNAVAILABLE", async () => {
-  await expect(client().fetchJWTSVID(request, call())).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  await expect(client().unary(fetchJWTSVID, request, call())).rejects.toMatchObject({ code: "UNAVAILABLE" });
 });
 
 /** A stream of one message that then waits until it is cancelled, and tells. */
@@ -112,7 +116,7 @@ test("a reader that stops reading cancels the handler", async () => {
   const { handler, cancelled } = waiting();
   stack.use(await serve({ fetchX509Bundles: handler }));
   const messages: unknown[] = [];
-  for await (const message of client().fetchX509Bundles(create(X509BundlesRequestSchema), call())) {
+  for await (const message of client().stream(fetchX509Bundles, create(X509BundlesRequestSchema), call())) {
     messages.push(message);
     break;
   }
@@ -125,7 +129,8 @@ test("an aborted signal ends a stream and a call with CANCELLED", async () => {
   stack.use(await serve({ fetchX509Bundles: handler, fetchJWTSVID: () => new Promise(() => undefined) }));
   const controller = new AbortController();
   const calls = client();
-  const stream = calls.fetchX509Bundles(
+  const stream = calls.stream(
+    fetchX509Bundles,
     create(X509BundlesRequestSchema),
     call({ signal: controller.signal }),
   );
@@ -135,14 +140,16 @@ test("an aborted signal ends a stream and a call with CANCELLED", async () => {
   await expect(read()).rejects.toMatchObject({ code: "CANCELLED" });
   await cancelled;
   const second = new AbortController();
-  const unary = calls.fetchJWTSVID(request, call({ signal: second.signal }));
+  const unary = calls.unary(fetchJWTSVID, request, call({ signal: second.signal }));
   second.abort();
   await expect(unary).rejects.toMatchObject({ code: "CANCELLED" });
 });
 
 test("a deadline ends a call", async () => {
   stack.use(await serve({ fetchJWTSVID: () => new Promise(() => undefined) }));
-  await expect(client().fetchJWTSVID(request, call({ deadlineMs: Date.now() + 100 }))).rejects.toMatchObject({
+  await expect(
+    client().unary(fetchJWTSVID, request, call({ deadlineMs: Date.now() + 100 })),
+  ).rejects.toMatchObject({
     code: "DEADLINE_EXCEEDED",
   });
 });
@@ -151,7 +158,7 @@ test("stopping the server cancels its handlers and frees the path", async () => 
   const { handler, cancelled } = waiting();
   const server = await serve({ fetchX509Bundles: handler });
   const read = async () => {
-    for await (const _ of client().fetchX509Bundles(create(X509BundlesRequestSchema), call()))
+    for await (const _ of client().stream(fetchX509Bundles, create(X509BundlesRequestSchema), call()))
       void server[Symbol.asyncDispose]();
   };
   await expect(read()).rejects.toBeInstanceOf(NsmError);

@@ -4,21 +4,23 @@
  */
 import type { Socket } from "node:net";
 import type { DescService } from "@bufbuild/protobuf";
-import { Client, Metadata, Server, ServerCredentials, credentials } from "@grpc/grpc-js";
+import { Client, Server, ServerCredentials, credentials } from "@grpc/grpc-js";
 import type { ConnectionInjector } from "@grpc/grpc-js";
+import { systemClock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { openPidfd, peerCredentials } from "../native.ts";
-import { implementation, stub } from "./adapt.ts";
 import { formatAddress, grpcTarget } from "./address.ts";
 import type { Address } from "./address.ts";
+import { Calls } from "./calls.ts";
+import { addService } from "./handlers.ts";
+import type { Handlers } from "./handlers.ts";
+import { SERVER_LIMITS } from "./limits.ts";
 import { openListener } from "./listener.ts";
 import type { PeerProcess } from "./peer.ts";
 import { descriptorOf, ownProcess } from "./process.ts";
 import type { OwnedProcess } from "./process.ts";
-import { serviceDefinition } from "./service.ts";
-import type { Calls, TypedService } from "./service.ts";
-import { errorOfStatus, statusOf } from "./status.ts";
+import type { TypedService } from "./service.ts";
 
 /** Requests and answers are small: an SVID with its bundles is below 16 KiB. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
@@ -29,22 +31,13 @@ const IDLE_MS = 60_000;
 /** So that one process cannot take all connections. */
 const MAX_CONNECTIONS_PER_PROCESS = 64;
 
-/** What a handler knows of a call. */
-export interface PlainCall {
-  readonly caller: PeerProcess;
-  /** All values of a metadata key (lower case), in order. */
-  readonly metadata: (key: string) => readonly string[];
-  /** Aborted when the caller cancels or goes away, and when the server stops. */
-  readonly signal: AbortSignal;
-}
-
 export interface PlainServerOptions<S extends TypedService> {
   /** Absolute path of the socket; see `openListener` for what is refused. */
   readonly path: string;
   /** Permissions of the socket. */
   readonly mode: number;
   readonly service: DescService & S;
-  readonly calls: Calls<S, PlainCall>;
+  readonly handlers: Handlers<S, PeerProcess>;
   readonly log: Logger;
 }
 
@@ -52,7 +45,7 @@ export interface PlainServerOptions<S extends TypedService> {
 export async function openPlainServer<S extends TypedService>(
   options: PlainServerOptions<S>,
 ): Promise<AsyncDisposable> {
-  const { service, calls, log } = options;
+  const { service, handlers, log } = options;
   await using stack = new AsyncDisposableStack();
   const connections = new Map<string, PeerProcess>();
   const grpc = new Server({
@@ -61,19 +54,14 @@ export async function openPlainServer<S extends TypedService>(
     "grpc.max_connection_idle_ms": IDLE_MS,
   });
   stack.defer(() => grpc.forceShutdown());
-  grpc.addService(
-    serviceDefinition(service),
-    implementation(
-      service,
-      calls,
-      ({ connection, metadata, signal }) => ({
-        caller: callerOf(connections, connection),
-        metadata: (key) => metadata.get(key).map(String),
-        signal,
-      }),
-      statusOf,
-    ),
-  );
+  addService<PeerProcess>(grpc, service, handlers, undefined, {
+    log,
+    clock: systemClock,
+    limits: SERVER_LIMITS,
+    peerOf: (connection) => connections.get(connection),
+    nameOf: ({ pid }) => `process ${pid}`,
+    calls: new Set(),
+  });
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   stack.use(
     await openListener({ kind: "unix", path: options.path }, options.mode, (socket) =>
@@ -127,30 +115,13 @@ function callerBehind(socket: Socket): OwnedProcess {
   return ownProcess({ ...credentials, pidfd });
 }
 
-function callerOf(connections: ReadonlyMap<string, PeerProcess>, peer: string): PeerProcess {
-  const caller = connections.get(peer);
-  if (caller === undefined) throw new NsmError("UNAVAILABLE", "peer-gone", "the connection is closed");
-  return caller;
-}
-
-/** How one call is made. */
-export interface PlainCallOptions {
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly signal: AbortSignal;
-  /** Milliseconds since 1970; undefined = none. */
-  readonly deadlineMs: number | undefined;
-}
-
-export interface PlainClient<S extends TypedService> extends Disposable {
-  /** The service's methods. They throw `NsmError` with the status of the answer; a server that is not there is UNAVAILABLE. */
-  readonly calls: Calls<S, PlainCallOptions>;
+export interface PlainClient extends Disposable {
+  /** They throw `NsmError` with the status of the answer; a server that is not there is UNAVAILABLE. */
+  readonly calls: Calls;
 }
 
 /** A client of its own channel; it connects with the first call. */
-export function createPlainClient<S extends TypedService>(
-  address: Address,
-  service: DescService & S,
-): PlainClient<S> {
+export function createPlainClient(address: Address): PlainClient {
   const client = new Client(grpcTarget(address), credentials.createInsecure(), {
     "grpc.use_local_subchannel_pool": 1,
     "grpc.enable_http_proxy": 0,
@@ -158,15 +129,7 @@ export function createPlainClient<S extends TypedService>(
     "grpc.service_config_disable_resolution": 1,
   });
   return {
-    calls: stub(
-      client,
-      service,
-      (error) => errorOfStatus(error, formatAddress(address)),
-      ({ metadata, ...rest }: PlainCallOptions) => ({
-        ...rest,
-        metadata: Metadata.fromHttp2Headers(metadata),
-      }),
-    ),
+    calls: new Calls(client, formatAddress(address), () => undefined),
     [Symbol.dispose]: () => client.close(),
   };
 }

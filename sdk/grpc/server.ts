@@ -75,10 +75,12 @@ export async function openServer(
   const { source, verify, log, clock } = options;
   const limits = { ...SERVER_LIMITS, ...options.limits };
   const sessions = new Map<string, Session>();
-  const calls = new Set<CallInProgress>();
+  const calls = new Set<CallInProgress<Peer>>();
 
   const server = new Server(channelOptions(limits));
-  registerAll(server, register, { log, clock, limits, calls, peerOf: (name) => sessions.get(name)?.peer });
+  const peerOf = (name: string) => sessions.get(name)?.peer;
+  const nameOf = ({ spiffeId }: Peer) => spiffeId;
+  registerAll(server, register, { log, clock, limits, calls, peerOf, nameOf });
   const renewals = createRenewals(source, clock);
 
   const onSession = (peer: Peer, socket: TLSSocket) => {

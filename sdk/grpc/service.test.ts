@@ -6,20 +6,20 @@ import {
   X509SVIDResponseSchema,
 } from "../../api/gen/workload_pb.js";
 import type { JWTSVIDRequest, JWTSVIDResponse, X509SVIDResponse } from "../../api/gen/workload_pb.js";
-import { methodDefinition, serviceDefinition } from "./service.ts";
+import { methodDefinition } from "./service.ts";
 import type { Calls } from "./service.ts";
 
 test("a service without package has paths without a dot", () => {
-  const definition = serviceDefinition(SpiffeWorkloadAPI);
-  expect(Object.values(definition).map((method) => method.path)).toEqual([
+  expect(SpiffeWorkloadAPI.methods.map((method) => methodDefinition(method).path)).toEqual([
     "/SpiffeWorkloadAPI/FetchX509SVID",
     "/SpiffeWorkloadAPI/FetchX509Bundles",
     "/SpiffeWorkloadAPI/FetchJWTSVID",
     "/SpiffeWorkloadAPI/FetchJWTBundles",
     "/SpiffeWorkloadAPI/ValidateJWTSVID",
   ]);
-  expect(definition["fetchX509SVID"]).toMatchObject({ requestStream: false, responseStream: true });
-  expect(definition["fetchJWTSVID"]).toMatchObject({ requestStream: false, responseStream: false });
+  const { fetchX509SVID, fetchJWTSVID } = SpiffeWorkloadAPI.method;
+  expect(methodDefinition(fetchX509SVID)).toMatchObject({ requestStream: false, responseStream: true });
+  expect(methodDefinition(fetchJWTSVID)).toMatchObject({ requestStream: false, responseStream: false });
 });
 
 test("messages keep fields that this version does not know", () => {

@@ -3,8 +3,8 @@
  *
  * Bytes are made and read by `sdk/message.ts`, which keeps unknown fields, so that a relay loses nothing.
  */
-import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
-import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
+import type { DescMessage, DescMethod, MessageShape } from "@bufbuild/protobuf";
+import type { MethodDefinition } from "@grpc/grpc-js";
 import { decodeMessage, encodeMessage } from "../message.ts";
 
 /** A method descriptor with the message types that it carries. */
@@ -30,11 +30,6 @@ export function methodDefinition<I extends DescMessage, O extends DescMessage>(
   };
 }
 
-/** A whole service for `Server.addService`; keys are the methods' names in TypeScript (`fetchX509SVID`). */
-export function serviceDefinition(service: DescService): ServiceDefinition {
-  return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(method)]));
-}
-
 /** A generated service (`GenService<…>`), seen only by its methods' shapes. */
 export interface TypedService {
   readonly method: Readonly<Record<string, Pick<DescMethod, "input" | "output" | "methodKind">>>;
@@ -43,7 +38,7 @@ export interface TypedService {
 type Request<M> = M extends { input: infer I extends DescMessage } ? MessageShape<I> : never;
 type Response<M> = M extends { output: infer O extends DescMessage } ? MessageShape<O> : never;
 
-/** One method as a function; `C` is what comes with the request (peer, metadata, signal), the same on both sides. */
+/** One method as a function; `C` is what comes with the request (peer, metadata, signal). */
 export type Call<M, C> = M extends { methodKind: "unary" }
   ? (request: Request<M>, ctx: C) => Promise<Response<M>>
   : M extends { methodKind: "server_streaming" }
@@ -52,5 +47,5 @@ export type Call<M, C> = M extends { methodKind: "unary" }
       ? (requests: AsyncIterable<Request<M>>, ctx: C) => Promise<Response<M>>
       : (requests: AsyncIterable<Request<M>>, ctx: C) => AsyncIterable<Response<M>>;
 
-/** The methods of a service as functions: handlers on the serving side, stubs on the calling side. */
+/** The methods of a service as functions. */
 export type Calls<S extends TypedService, C> = { readonly [K in keyof S["method"]]: Call<S["method"][K], C> };

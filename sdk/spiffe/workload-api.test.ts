@@ -10,8 +10,9 @@ import type { TestAuthority } from "../../test/support/certificates.ts";
 import { systemClock } from "../clock.ts";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
+import type { Caller } from "../grpc/caller.ts";
+import type { PeerProcess } from "../grpc/peer.ts";
 import { openPlainServer } from "../grpc/plain.ts";
-import type { PlainCall } from "../grpc/plain.ts";
 import { silentLogger } from "../log.ts";
 import { fetchJwtSvid, openX509Source, parseEndpointSocket } from "./workload-api.ts";
 import type { X509Snapshot, X509Source } from "./source.ts";
@@ -32,7 +33,7 @@ afterEach(() => stack.disposeAsync());
 const denied = new NsmError("PERMISSION_DENIED", "not-registered", "no registration fits");
 
 /** What the API answers to its n-th stream (from 0); a stream stays open after the last message unless it throws. */
-type Script = (stream: number, call: PlainCall) => AsyncIterable<X509SVIDResponse>;
+type Script = (stream: number, call: Caller<PeerProcess>) => AsyncIterable<X509SVIDResponse>;
 
 function serve(script: Script): Promise<AsyncDisposable> {
   let streams = 0;
@@ -42,7 +43,7 @@ function serve(script: Script): Promise<AsyncDisposable> {
     mode: 0o600,
     service: SpiffeWorkloadAPI,
     log: silentLogger,
-    calls: {
+    handlers: {
       fetchX509SVID: (_, call) => script(streams++, call),
       fetchX509Bundles: (_, call) => stay(call),
       fetchJWTBundles: (_, call) => stay(call),
@@ -53,7 +54,7 @@ function serve(script: Script): Promise<AsyncDisposable> {
 }
 
 /** These messages, then silence until the call is over. */
-async function* stay<T>({ signal }: Pick<PlainCall, "signal">, ...messages: readonly T[]): AsyncGenerator<T> {
+async function* stay<T>({ signal }: Pick<Caller, "signal">, ...messages: readonly T[]): AsyncGenerator<T> {
   yield* messages;
   if (!signal.aborted)
     await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
@@ -100,7 +101,7 @@ test("the first message becomes the snapshot; the request carries the security h
   const message = await newMessage();
   stack.use(
     await serve(async function* (_, call) {
-      values.push(call.metadata("workload.spiffe.io"));
+      values.push(call.metadata.get("workload.spiffe.io"));
       yield* stay(call, message);
     }),
   );

@@ -4,20 +4,15 @@
  */
 import { isIP } from "node:net";
 import { create } from "@bufbuild/protobuf";
-import {
-  JWTBundlesRequestSchema,
-  JWTSVIDRequestSchema,
-  SpiffeWorkloadAPI,
-  X509SVIDRequestSchema,
-} from "../../api/gen/workload_pb.js";
-import type { X509SVIDResponse } from "../../api/gen/workload_pb.js";
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { JWTSVIDRequestSchema, SpiffeWorkloadAPI } from "../../api/gen/workload_pb.js";
 import { systemClock } from "../clock.ts";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import { parseAddress } from "../grpc/address.ts";
 import type { Address } from "../grpc/address.ts";
 import { createPlainClient } from "../grpc/plain.ts";
-import type { PlainCallOptions, PlainClient } from "../grpc/plain.ts";
+import type { Method } from "../grpc/service.ts";
 import type { Logger } from "../log.ts";
 import { readJwtBundles } from "./jwt.ts";
 import type { JwtBundles } from "./jwt.ts";
@@ -49,9 +44,9 @@ export interface WorkloadApiOptions {
  */
 export async function openX509Source(options: WorkloadApiOptions): Promise<X509Source> {
   const { clock = systemClock, socket } = options;
-  const live = await openStream<X509SVIDResponse, X509Snapshot>(options, "X509-SVID", {
-    open: (client, call) => client.calls.fetchX509SVID(create(X509SVIDRequestSchema), call),
-    read: (message, previous) => readX509Response(message, previous, clock.now()),
+  const live = await openStream(options, "X509-SVID", {
+    method: SpiffeWorkloadAPI.method.fetchX509SVID,
+    read: (message, previous: X509Snapshot | undefined) => readX509Response(message, previous, clock.now()),
   });
   return {
     ...live,
@@ -68,7 +63,7 @@ export async function openX509Source(options: WorkloadApiOptions): Promise<X509S
 /** The keys that may sign JWT-SVIDs, by trust domain; otherwise like `openX509Source`. */
 export function openJwtBundles(options: WorkloadApiOptions): Promise<Live<JwtBundles>> {
   return openStream(options, "JWT bundles", {
-    open: (client, call) => client.calls.fetchJWTBundles(create(JWTBundlesRequestSchema), call),
+    method: SpiffeWorkloadAPI.method.fetchJWTBundles,
     read: (message) => readJwtBundles(message),
   });
 }
@@ -78,34 +73,34 @@ export async function fetchJwtSvid(
   options: Pick<WorkloadApiOptions, "socket" | "signal" | "clock">,
   audience: readonly [string, ...string[]],
 ): Promise<{ readonly id: string; readonly token: string }> {
-  using client = createPlainClient(parseEndpointSocket(options.socket), SpiffeWorkloadAPI);
-  const { svids } = await client.calls.fetchJWTSVID(
-    create(JWTSVIDRequestSchema, { audience: [...audience] }),
-    {
-      metadata: METADATA,
-      signal: options.signal,
-      deadlineMs: (options.clock ?? systemClock).now() + UNARY_DEADLINE_MS,
-    },
-  );
-  const [first] = svids;
+  using client = createPlainClient(parseEndpointSocket(options.socket));
+  const request = create(JWTSVIDRequestSchema, { audience: [...audience] });
+  const { response } = await client.calls.unary(SpiffeWorkloadAPI.method.fetchJWTSVID, request, {
+    metadata: METADATA,
+    signal: options.signal,
+    deadlineMs: (options.clock ?? systemClock).now() + UNARY_DEADLINE_MS,
+    onReplaced: undefined,
+  });
+  const [first] = response.svids;
   if (first === undefined)
     throw new NsmError("INTERNAL", "bad-workload-message", "the answer holds no JWT-SVID");
   return { id: first.spiffeId, token: first.svid };
 }
 
-interface Stream<M, T> {
-  readonly open: (client: PlainClient<typeof SpiffeWorkloadAPI>, call: PlainCallOptions) => AsyncIterable<M>;
-  readonly read: (message: M, previous: T | undefined) => T;
+/** A method whose request is empty. */
+interface Stream<I extends DescMessage, O extends DescMessage, T> {
+  readonly method: Method<I, O>;
+  readonly read: (message: MessageShape<O>, previous: T | undefined) => T;
 }
 
-async function openStream<M, T>(
+async function openStream<I extends DescMessage, O extends DescMessage, T>(
   options: WorkloadApiOptions,
   what: string,
-  { open, read }: Stream<M, T>,
+  { method, read }: Stream<I, O, T>,
 ): Promise<Live<T>> {
   const { clock = systemClock, waitMs = 10_000, ...rest } = options;
   const address = parseEndpointSocket(options.socket);
-  return openLive<M, T>({
+  return openLive<MessageShape<O>, T>({
     ...rest,
     what,
     clock,
@@ -113,8 +108,9 @@ async function openStream<M, T>(
     read,
     async *open(signal) {
       // A channel of its own for each attempt: a shared one would wait by its own back-off before it connects again.
-      using client = createPlainClient(address, SpiffeWorkloadAPI);
-      yield* open(client, { metadata: METADATA, signal, deadlineMs: undefined });
+      using client = createPlainClient(address);
+      const settings = { metadata: METADATA, signal, deadlineMs: undefined, onReplaced: undefined };
+      yield* client.calls.stream(method, create(method.input), settings);
     },
   });
 }
