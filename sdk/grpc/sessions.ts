@@ -25,6 +25,9 @@ import type { Verify } from "./tls.ts";
 /** How often a call is made that servers refused before they did anything. */
 const MAX_ATTEMPTS = 3;
 
+/** A session whose certificate ends so soon should have been replaced. */
+const URGENT_MS = 2000;
+
 /** Whom to call. */
 export interface Target {
   /** `unix:///path`, `tcp://host:port` or `host:port`. */
@@ -258,7 +261,10 @@ class Pool implements SessionPool {
       (err: unknown) => {
         slot.next = undefined;
         slot.nextTryMs = clock.monotonic() + this.#limits.replaceRetryMs;
-        log.warn({ err, peer: slot.target.url }, "cannot show the new identity yet");
+        // The session with the old one goes on; only near its end is that anybody's trouble.
+        const leftMs = slot.current.own.svid.notAfterMs - clock.now();
+        const level = leftMs < URGENT_MS ? "warn" : "info";
+        log[level]({ err, peer: slot.target.url, leftMs }, "cannot show the new identity yet");
       },
     );
   }

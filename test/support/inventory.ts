@@ -9,6 +9,8 @@ import { namespaceLines } from "./inventory-netns.ts";
 import { descriptorLines, fileLines, kernelLogLines, mountLines, processLines } from "./inventory-system.ts";
 import { allNamespaces } from "./inventory-namespaces.ts";
 
+const KERNEL_LOG = "kernel log";
+
 /** Lines of each section (`links of nsm-x-node1`), sorted; a line may occur more than once. */
 export type Inventory = ReadonlyMap<string, readonly string[]>;
 
@@ -31,7 +33,7 @@ export async function takeInventory(options: InventoryOptions = {}): Promise<Inv
     ["processes", processLines()],
     ["files", fileLines(options.folders ?? [])],
     ["mounts", mountLines()],
-    ["kernel log", kernelLogLines()],
+    [KERNEL_LOG, kernelLogLines()],
   ]);
   for (const [name, pid] of options.daemons ?? [])
     sections.set(`descriptors of ${name}`, descriptorLines(pid));
@@ -60,7 +62,8 @@ export function diffInventory(before: Inventory, after: Inventory): string {
       const has = after.get(name) ?? [];
       const changes = [
         ...surplus(has, had).map((line) => `  + ${line}`),
-        ...surplus(had, has).map((line) => `  - ${line}`),
+        // The kernel forgets old lines of its log by itself.
+        ...(name === KERNEL_LOG ? [] : surplus(had, has)).map((line) => `  - ${line}`),
       ];
       return changes.length === 0 ? [] : [`${name}:`, ...changes];
     })
