@@ -1,10 +1,14 @@
 /** Sockets of endpoints on this node: opened so that no path of theirs can mislead us (docs/protocol.md, "Namespaces"). */
 import { statSync } from "node:fs";
+import type { Clock } from "../sdk/clock.ts";
 import type { NextHop } from "../sdk/elements/target.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { openForeignSocket, parseForeignUrl } from "../sdk/grpc/foreign.ts";
 import type { ForeignSocket } from "../sdk/grpc/foreign.ts";
 import type { Target } from "../sdk/grpc/sessions.ts";
+
+/** How often sockets whose listener is dead are looked for. */
+const SWEEP_MS = 30_000;
 
 export interface EndpointSockets extends Disposable {
   readonly targetOf: (hop: NextHop) => Target;
@@ -14,19 +18,27 @@ export interface EndpointSockets extends Disposable {
   readonly isAlive: (hop: NextHop) => boolean;
 }
 
-/** State: one open socket per endpoint, closed when its listener is found dead. */
-export function createEndpointSockets(): EndpointSockets {
+/** State: one open socket per endpoint, closed when its listener is found dead: before another is opened, and from time to time. */
+export function createEndpointSockets(clock: Clock): EndpointSockets {
   const sockets = new Map<string, ForeignSocket>();
   const drop = (url: string) => {
     sockets.get(url)?.[Symbol.dispose]();
     sockets.delete(url);
   };
+  const dropDead = () => {
+    for (const [url, { listener }] of sockets) if (!listener.isAlive()) drop(url);
+  };
+  const sweep = () => {
+    dropDead();
+    timer = clock.timer(SWEEP_MS, sweep);
+  };
+  let timer = clock.timer(SWEEP_MS, sweep);
   const socketOf = (hop: NextHop): ForeignSocket | undefined => {
     const foreign = parseForeignUrl(hop.url);
     if (foreign === undefined) return undefined;
     const known = sockets.get(hop.url);
     if (known?.listener.isAlive() === true) return known;
-    drop(hop.url);
+    dropDead();
     const opened = openForeignSocket(foreign);
     try {
       refuseOtherNamespace(opened, hop.url);
@@ -56,6 +68,7 @@ export function createEndpointSockets(): EndpointSockets {
       return known === undefined ? parseForeignUrl(hop.url) === undefined : known.listener.isAlive();
     },
     [Symbol.dispose]() {
+      timer[Symbol.dispose]();
       for (const url of sockets.keys()) drop(url);
     },
   };

@@ -51,7 +51,7 @@ export const daemon = defineDaemon({
       target: { url: config.connectTo, expect: isManager },
     });
     const view = stack.use(createRegistryView(registries, clock, log));
-    const sockets = stack.use(createEndpointSockets());
+    const sockets = stack.use(createEndpointSockets(clock));
     const hops = stack.use(createHops({ pool, minter, name: config.name, log, ...sockets }));
     const store = createMonitorStore();
     const vxlanPort = config.vxlanPort || Defaults.vxlanPort;
