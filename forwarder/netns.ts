@@ -1,6 +1,10 @@
 /** Network namespaces by process and inode: opened for one operation, never kept (an open descriptor keeps a dead pod's devices alive). */
 import { closeSync, fstatSync, openSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { systemClock } from "../sdk/clock.ts";
 import { NsmError, errnoOf } from "../sdk/errors.ts";
+
+/** How long one look through all processes serves. It takes milliseconds, and a node's pods may all end at once. */
+const SEEN_MS = 1000;
 
 /** A process whose network namespace is meant, and the inode that the namespace must have. */
 export interface NetnsRef {
@@ -28,7 +32,10 @@ export function ownNetnsInode(): bigint {
 export function openNetns(ref: NetnsRef): Netns {
   const netns = tryOpen(`/proc/${ref.pid}/ns/net`);
   if (netns === undefined) throw netnsGone(ref);
-  if (netns.inode === ref.inode && netns.inode !== ownNetnsInode()) return netns;
+  if (netns.inode === ref.inode && netns.inode !== ownNetnsInode()) {
+    if (seen?.paths.has(ref.inode) === false) seen = undefined; // made since the last look
+    return netns;
+  }
   netns[Symbol.dispose]();
   if (netns.inode === ref.inode)
     throw new NsmError(
@@ -44,13 +51,8 @@ export function openNetns(ref: NetnsRef): Netns {
 }
 
 /** Opens a namespace wherever it is still alive, its first process gone or not; undefined when it is no more. */
-export function findNetns(ref: NetnsRef): Netns | undefined {
-  for (const path of namespacePaths(ref)) {
-    const netns = tryOpen(path);
-    if (netns?.inode === ref.inode) return netns;
-    netns?.[Symbol.dispose]();
-  }
-  return undefined;
+export function findNetns({ pid, inode }: NetnsRef): Netns | undefined {
+  return openIfSame(`/proc/${pid}/ns/net`, inode) ?? openSeen(inode);
 }
 
 /** NOT_FOUND `netns-gone` when the process has ended or moved since the namespace was opened. */
@@ -100,12 +102,34 @@ function netnsGone(ref: NetnsRef): NsmError {
   );
 }
 
-/** Nearly always the first is the one; the others are a search through all processes of the machine. */
-function* namespacePaths({ pid, inode }: NetnsRef): Generator<string> {
-  yield `/proc/${pid}/ns/net`;
-  for (const other of processIds())
-    if (inodeAt(`/proc/${other}/ns/net`) === inode) yield `/proc/${other}/ns/net`;
-  for (const mount of mountedNamespaces()) if (mount.inode === inode) yield mount.path;
+/**
+ * Where namespaces were when all processes were last looked through. What is missing is no namespace with a device of ours: it
+ * did not exist then, and has not been opened for a change since.
+ */
+let seen: { readonly atMs: number; readonly paths: ReadonlyMap<bigint, string> } | undefined;
+
+function openSeen(inode: bigint): Netns | undefined {
+  const path = whereSeen(inode);
+  if (path === undefined) return undefined;
+  const netns = openIfSame(path, inode);
+  if (netns !== undefined) return netns;
+  seen = undefined; // the process ended since; the namespace may have others
+  const other = whereSeen(inode);
+  return other === undefined ? undefined : openIfSame(other, inode);
+}
+
+function whereSeen(inode: bigint): string | undefined {
+  const nowMs = systemClock.monotonic();
+  if (seen === undefined || nowMs - seen.atMs > SEEN_MS)
+    seen = { atMs: nowMs, paths: new Map(listNetns().map(({ ref, path }) => [ref.inode, path])) };
+  return seen.paths.get(inode);
+}
+
+function openIfSame(path: string, inode: bigint): Netns | undefined {
+  const netns = tryOpen(path);
+  if (netns?.inode === inode) return netns;
+  netns?.[Symbol.dispose]();
+  return undefined;
 }
 
 function processIds(): number[] {
