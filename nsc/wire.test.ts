@@ -205,6 +205,16 @@ describe("healing", () => {
     },
   );
 
+  test("an endpoint whose process has ended is not waited for", async () => {
+    const { clock, count, fail, last, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    fail(new NsmError("NOT_FOUND", "process-ended", "gone"));
+    await clock.advance(20_000);
+    await count(3);
+    expect(last()?.state).toBe(State.RESELECT_REQUESTED);
+    await end();
+  });
+
   test("a path that belongs to somebody else is left for one of our own segment", async () => {
     const { clock, count, fail, last, ups, end } = build();
     await vi.waitFor(() => expect(ups).toHaveLength(1));

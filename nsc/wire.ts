@@ -130,7 +130,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
         } catch (err) {
           if (signal.aborted) break;
           goneSince = saysGone(err) ? (goneSince ?? clock.monotonic()) : undefined;
-          const isGone = goneSince !== undefined && clock.monotonic() - goneSince >= GONE_AFTER_MS;
+          const isGone =
+            saysEnded(err) || (goneSince !== undefined && clock.monotonic() - goneSince >= GONE_AFTER_MS);
           ({ connection, reselect } = afterFailure(err, connection, reselect || isGone, clock.now()));
           log.warn(
             { connection: wish.id, service: wish.networkService, err },
@@ -190,6 +191,11 @@ function saysGone(error: unknown): boolean {
   return (
     error.code === "NOT_FOUND" || error.code === "FAILED_PRECONDITION" || error.reason === "forwarder-gone"
   );
+}
+
+/** The endpoint's process is dead: whoever comes in its place is another one. */
+function saysEnded(error: unknown): boolean {
+  return error instanceof NsmError && error.reason === "process-ended";
 }
 
 /** Milliseconds until the next refresh. */
