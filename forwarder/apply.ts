@@ -109,6 +109,15 @@ export async function removeDevices(devices: readonly Omit<Device, "side">[]): P
   }
 }
 
+/** False when the device, or its whole namespace, is no more. */
+export async function exists(device: Device): Promise<boolean> {
+  using netns = findNetns(device.netns);
+  if (netns === undefined) return false;
+  using socket = openNetlink("route", netns.fd);
+  const link = await readLink(socket, { ifindex: device.ifindex });
+  return link?.alias === device.alias;
+}
+
 /** The existing links, in the order of `pods`, when all are there in the wanted shape; else undefined. */
 async function fittingLinks(
   { drivers }: ApplyOptions,

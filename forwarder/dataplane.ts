@@ -3,7 +3,7 @@ import { createHash, randomInt } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
-import { applyWire, removeDevices } from "./apply.ts";
+import { applyWire, exists, removeDevices } from "./apply.ts";
 import type { ApplyOptions, Device } from "./apply.ts";
 import { formatAlias } from "./alias.ts";
 import { createInterfaceNames } from "./interface-names.ts";
@@ -185,7 +185,7 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const fingerprint = fingerprintOf(wanted);
   const before = state.applied.get(wire.id);
   if (before?.fingerprint === fingerprint && (await isThere(wanted, before))) return;
-  const known = before?.devices ?? claim(state, wanted);
+  const known = before?.devices ?? (await claim(state, wanted));
   const names = state.names.take(wanted);
   try {
     const devices = await applyWire(state.options, wanted, known, signal);
@@ -222,19 +222,24 @@ async function isThere({ ends }: Wanted, { devices }: Applied): Promise<boolean>
   return link?.alias === device.alias && link.name === device.name;
 }
 
-/** What an earlier life left of this wire where the wire is now wanted. PERMISSION_DENIED when somebody else claimed it. */
-function claim(state: State, { wireId, ends }: Wanted): Device[] {
-  const here = foundOf(state, wireId).filter((device) =>
-    ends.some(({ side, netns }) => side === device.side && netns.inode === device.netns.inode),
-  );
-  for (const device of here)
-    if (!ends.some(({ side, binding }) => side === device.side && binding === device.binding))
+/** What an earlier life left of this wire: kept or replaced. PERMISSION_DENIED when somebody else claims it, or from elsewhere. */
+async function claim(state: State, { wireId, ends }: Wanted): Promise<Device[]> {
+  const known: Device[] = [];
+  for (const found of foundOf(state, wireId)) {
+    const device = deviceOf(found);
+    if (!(await exists(device))) continue;
+    const { side, binding, netns } = found;
+    const end = ends.find((each) => each.side === side);
+    const isOurs = ends.some((each) => each.binding === binding);
+    if (!isOurs || (end !== undefined && end.netns.inode !== netns.inode))
       throw new NsmError(
         "PERMISSION_DENIED",
         "foreign-device",
-        `interface ${device.interfaceName} of wire ${wireId} was made for another client or path`,
+        `interface ${found.interfaceName} of wire ${wireId} was made for another ${isOurs ? "network namespace" : "client or path"}`,
       );
-  return here.map(deviceOf);
+    known.push(device);
+  }
+  return known;
 }
 
 function foundOf({ recovered }: State, wireId: string): FoundDevice[] {

@@ -100,6 +100,37 @@ describe.skipIf(!isRoot)("a restarted forwarder (needs root)", () => {
     await forwarder.apply(wire());
   });
 
+  test.for(["client", "endpoint"] as const)(
+    "gives it to nobody in another pod: another %s is refused, and nothing is lost or left",
+    async (side) => {
+      await using other = createNamespace("other");
+      await forwarder.apply(wire());
+      await restart();
+      const moved = {
+        ...wire(),
+        [side]: kernelSide(other, side === "client" ? "nsm-c" : "nsm-e"),
+      };
+      await expect(forwarder.apply(moved)).rejects.toMatchObject({
+        code: "PERMISSION_DENIED",
+        reason: "foreign-device",
+      });
+      expect(await reaches(client, "172.16.1.1", endpoint, "172.16.1.2")).toBe(true);
+      expect(await forwarder.found("wire-1")).toHaveLength(2);
+      expect(await forwarder.sweep([])).toEqual(["wire-1"]);
+      expect(all.map(inventory)).toEqual(before);
+    },
+  );
+
+  test("makes a wire anew whose former pod is no more", async () => {
+    await using other = createNamespace("other");
+    await forwarder.apply(wire());
+    await restart();
+    await client.kill();
+    await forwarder.apply({ ...wire(), client: kernelSide(other, "nsm-c") });
+    expect(await reaches(other, "172.16.1.1", endpoint, "172.16.1.2")).toBe(true);
+    expect(await forwarder.found("wire-1")).toEqual([]);
+  });
+
   test("refuses the name of a wire that nobody has claimed yet", async () => {
     await forwarder.apply(wire());
     await restart();
