@@ -120,9 +120,8 @@ export class SessionCredentials extends ChannelCredentials {
       return socket;
     } catch (error) {
       raw.destroy();
-      const refusal = asNsmError(error, "UNAVAILABLE", "handshake-failed", "TLS handshake");
-      if (this.#server === undefined) this.#refusal = refusal;
-      throw refusal;
+      this.#refusal = asNsmError(error, "UNAVAILABLE", "handshake-failed", "TLS handshake");
+      throw this.#refusal;
     }
   }
 

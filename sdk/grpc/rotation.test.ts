@@ -78,7 +78,7 @@ async function underLoad(
       verdicts.set(verdict, (verdicts.get(verdict) ?? 0) + 1);
     }
   };
-  const running = [...Array.from({ length: 8 }, load), watch(pool, target, news, stop.signal)];
+  const running = [...Array.from({ length: 4 }, load), watch(pool, target, news, stop.signal)];
   for (let i = 0; i < rounds; i++) {
     const atMs = performance.now() + rotateEveryMs;
     await until("the next rotation", () => performance.now() > atMs);
@@ -99,13 +99,20 @@ test.concurrent.each(["unix", "tcp"])(
     const target = { url: server.addresses[0] ?? "" };
     const { verdicts, news } = await underLoad(bed, target, 1500, 7, () => source.rotate());
     expect([...verdicts.keys()]).toEqual(["ok"]);
-    expect(verdicts.get("ok")).toBeGreaterThan(1000);
+    expect(verdicts.get("ok")).toBeGreaterThan(200);
     // The stream began anew with some of the sessions, and never broke.
     expect(new Set(news)).toEqual(new Set(["list"]));
     expect(news.length).toBeGreaterThan(3);
   },
   20_000,
 );
+
+test("calls get through where sessions end as soon as they have begun", async () => {
+  await using bed = await openBed();
+  await bed.serve({ ...mints(), limits: { maxAgeMs: 2 } });
+  for (let i = 0; i < 50; i++)
+    expect(await verdictOf(bed.pool(await bed.source("/client")), { url: bed.url() })).toBe("ok");
+});
 
 test("a call in progress ends in its session, with the identity shown there, while new ones have left it", async () => {
   await using bed = await openBed();

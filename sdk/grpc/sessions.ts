@@ -22,8 +22,8 @@ import type { SessionInfo } from "./session.ts";
 import { REFUSED } from "./status.ts";
 import type { Verify } from "./tls.ts";
 
-/** How often a call is made that servers refused before they did anything. */
-const MAX_ATTEMPTS = 3;
+/** How often a call is made of which nothing reached a server that did anything: sessions that end as soon as they begin. */
+const MAX_ATTEMPTS = 10;
 
 /** A session whose certificate ends so soon should have been replaced. */
 const URGENT_MS = 2000;
