@@ -148,6 +148,9 @@ function open<P>(
   if (authorize && !authorize(peer))
     throw new NsmError("PERMISSION_DENIED", "peer-refused", `${env.nameOf(peer)} may not call this service`);
   const caller = new CallInProgress(call, peer, env.nameOf(peer), onLeft);
+  // A process that was stopped finds calls that nobody waits for any more, before it hears that they were cancelled.
+  if (caller.deadlineMs !== undefined && env.clock.now() >= caller.deadlineMs)
+    throw new NsmError("DEADLINE_EXCEEDED", "deadline-exceeded", "the caller's deadline has passed");
   env.calls.add(caller);
   return caller;
 }

@@ -25,7 +25,7 @@ test("Register and Find go through while watches take all streams of their sessi
   await using bed = await openBed();
   using memory = createMemoryRegistries(clock);
   const minter = createTokenMinter({ clock });
-  const options = { minter, clock, ...memory };
+  const options = { minter, clock, ...memory, mayRelay: () => false };
   const source = await bed.source("/registry");
   const limits = { maxConcurrentStreams: STREAMS };
   await using _ = await openServer({ verify, clock, source, listen: [bed.url()], limits, log }, (add) => {

@@ -20,7 +20,12 @@ const LIMIT = { code: "INVALID_ARGUMENT", reason: "limit" };
 
 async function build() {
   const registries = createMemoryRegistries(systemClock);
-  const options = { minter: createTokenMinter({ clock: systemClock }), clock: systemClock, ...registries };
+  const options = {
+    minter: createTokenMinter({ clock: systemClock }),
+    clock: systemClock,
+    ...registries,
+    mayRelay: () => false,
+  };
   const caller: Caller = {
     peer: await makePeer("/client"),
     metadata: { get: () => [] },

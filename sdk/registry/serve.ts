@@ -41,9 +41,9 @@ export interface ServeRegistryOptions {
   readonly ownersOfEndpoint: (name: string) => readonly string[] | undefined;
   /**
    * Who may pass on the registrations of others. Nothing vouches for the first token of a path but the word of whoever passed
-   * it on. Everybody may unless told.
+   * it on.
    */
-  readonly mayRelay?: (spiffeId: string) => boolean;
+  readonly mayRelay: (spiffeId: string) => boolean;
 }
 
 export function serviceRegistryHandlers(
@@ -114,7 +114,7 @@ function createGate<T extends Registered>(
       ownToken: ownToken.token,
     });
     const { index, tokens } = hop.path;
-    if (index > 1 && mayRelay?.(peer.spiffeId) === false)
+    if (index > 1 && !mayRelay(peer.spiffeId))
       throw new NsmError(
         "PERMISSION_DENIED",
         "not-a-relay",

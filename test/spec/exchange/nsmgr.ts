@@ -45,12 +45,22 @@ export const startManager: Start = (bench, { pool }) => {
   const store = createMonitorStore();
   const hops = stack.use(createHops({ pool, minter, name: component.name, log }));
   const newId = () => subject.names.invent(randomUUID());
-  const chain = createManagerChain({ ...shared, name: component.name, minter, store, hops, view, newId, mayForward });
+  const chain = createManagerChain({
+    ...shared,
+    name: component.name,
+    minter,
+    store,
+    hops,
+    view,
+    newId,
+    mayForward,
+  });
   const owners = {
     minter,
     clock,
     ownersOfService: () => undefined,
     ownersOfEndpoint: (name: string) => local.get(name)?.entry.pathIds,
+    mayRelay: () => false,
   };
   return {
     handlers: new Map<string, Readonly<Record<string, unknown>>>([

@@ -6,7 +6,7 @@ import type { Start } from "./roles.ts";
 
 export const startRegistry: Start = ({ clock, minter }) => {
   const registries = createMemoryRegistries(clock);
-  const options = { clock, minter, ...registries };
+  const options = { clock, minter, ...registries, mayRelay: () => true };
   return {
     handlers: new Map<string, Readonly<Record<string, unknown>>>([
       [NetworkServiceRegistry.typeName, serviceRegistryHandlers(registries, options)],
