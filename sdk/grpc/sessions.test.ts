@@ -152,7 +152,7 @@ test("a restarted server is reached with the first call after its return", async
     const startMs = performance.now();
     expect(await ask(pool, target)).toBe("spiffe://example.org/client");
     // A back-off would begin with a second.
-    expect(performance.now() - startMs).toBeLessThan(500);
+    expect(performance.now() - startMs).toBeLessThan(1000);
     await server[Symbol.asyncDispose]();
     expect(await failureOf(ask(pool, target))).toMatchObject({ code: "UNAVAILABLE", reason: "unreachable" });
   }
@@ -171,7 +171,8 @@ test("a call in progress fails when its server ends, the next one is unreachable
   expect(failure.message).toBe(
     `cannot reach ${bed.url()}: connect ENOENT ${bed.url().slice("unix://".length)}`,
   );
-  expect(performance.now() - startMs).toBeLessThan(500);
+  // And not after the time for a handshake, which is 5 s.
+  expect(performance.now() - startMs).toBeLessThan(2500);
 });
 
 test("a server that comes back as somebody else is refused where its id is expected", async () => {

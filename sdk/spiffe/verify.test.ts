@@ -293,7 +293,8 @@ describe("path", () => {
     const chain = [await leaf({ issuer: first }), ...ring];
     const started = performance.now();
     expect(verdict(chain)).toBe("svid-untrusted");
-    expect(performance.now() - started).toBeLessThan(250);
+    // Trying every order of them would take hours.
+    expect(performance.now() - started).toBeLessThan(5000);
   });
 });
 
