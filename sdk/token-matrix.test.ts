@@ -138,7 +138,7 @@ const MATRIX = HEADERS.flatMap((header) =>
   PAYLOADS.flatMap((payload) => SIGNATURES.map((signature) => ({ header, payload, signature }))),
 );
 
-test(`all ${MATRIX.length} combinations get their verdicts, each in less than a millisecond`, () => {
+test(`all ${MATRIX.length} combinations get their verdicts`, () => {
   const peerCertificate = caller.chain[0];
   const ownToken = `${encode("{}")}.${encode(`{"sub":"${SELF}","exp":${FUTURE}}`)}.`;
   const wrong: unknown[] = [];
