@@ -1,6 +1,7 @@
 /** The data plane of a node: wires in, kernel state out. The facade of this folder's plan, observe, diff and apply. */
 import { createHash, randomInt } from "node:crypto";
 import { stat } from "node:fs/promises";
+import { systemClock } from "../sdk/clock.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { applyWire, exists, removeDevices } from "./apply.ts";
@@ -15,6 +16,8 @@ import type { Wanted } from "./plan.ts";
 import { createReservations } from "./reservations.ts";
 import type { WireguardReservation } from "./reservations.ts";
 import { ownGroup, scan } from "./scan.ts";
+import { createSetBack } from "./set-back.ts";
+import type { SetBack } from "./set-back.ts";
 import { forgetTunnel } from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
 import { createTurns } from "./turns.ts";
@@ -82,6 +85,8 @@ export interface Dataplane extends AsyncDisposable {
 interface Applied {
   readonly fingerprint: string;
   readonly devices: readonly Device[];
+  /** By the monotonic clock. */
+  readonly checkedMs: number;
 }
 
 /** Above the kernel's own numbers, below 2^30: a clash is a one in a thousand million event and just retried. */
@@ -115,6 +120,7 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     options: { group, drivers, newIfindex: () => randomInt(IFINDEX.first, IFINDEX.last) },
     names: createInterfaceNames(),
     applied: new Map(),
+    setBack: createSetBack(systemClock),
     recovered,
   };
   const turn = createTurns();
@@ -176,6 +182,7 @@ interface State {
   readonly options: ApplyOptions;
   readonly names: ReturnType<typeof createInterfaceNames>;
   readonly applied: Map<string, Applied>;
+  readonly setBack: SetBack;
   /** Unclaimed devices of an earlier life. */
   readonly recovered: FoundDevice[];
 }
@@ -184,12 +191,13 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const wanted = planWire(wire);
   const fingerprint = fingerprintOf(wanted);
   const before = state.applied.get(wire.id);
-  if (before?.fingerprint === fingerprint && (await isThere(wanted, before))) return;
+  const isDue = state.setBack.isDue(before?.checkedMs ?? 0) && wanted.link.kind === "wireguard";
+  if (before?.fingerprint === fingerprint && !isDue && (await isThere(wanted, before))) return;
   const known = before?.devices ?? (await claim(state, wanted));
   const names = state.names.take(wanted);
   try {
     const devices = await applyWire(state.options, wanted, known, signal);
-    state.applied.set(wire.id, { fingerprint, devices });
+    state.applied.set(wire.id, { fingerprint, devices, checkedMs: systemClock.monotonic() });
     names.keep();
     dropFound(state, wire.id);
     const kept = devices.every(({ ifindex }) => known.some((device) => device.ifindex === ifindex));

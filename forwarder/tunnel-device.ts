@@ -1,4 +1,5 @@
 /** The device of a wire that leaves the node: born in the pod, its UDP socket in the node's namespace. */
+import { systemClock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { newVxlan } from "./netlink/link.ts";
 import type { Link, NewDevice } from "./netlink/link.ts";
@@ -77,7 +78,8 @@ export async function updateTunnel(
   if (link.kind !== "wireguard") return;
   const driver = required(drivers.wireguard);
   const state = await driver.read(wireId, netns, ifindex);
-  if (state === undefined || !isConfigured(state, link)) await driver.configure(wireId, netns, ifindex, link);
+  if (state === undefined || !isConfigured(state, link) || isFromAhead(state))
+    await driver.configure(wireId, netns, ifindex, link);
 }
 
 export async function readyTunnel(
@@ -98,6 +100,14 @@ export async function forgetTunnel({ filter, wireguard }: TunnelDrivers, wireId:
 function isConfigured(state: WireguardState, shape: WireguardShape): boolean {
   const same = (a: Uint8Array | undefined, b: Uint8Array) => a !== undefined && Buffer.compare(a, b) === 0;
   return same(state.privateKey, shape.privateKey) && same(state.remotePublicKey, shape.remotePublicKey);
+}
+
+/**
+ * The clock was set back since the last handshake. A peer refuses a handshake that is not later than its last (WireGuard whitepaper, 5.1),
+ * and so do we: set anew, we take the peer's whatever its clock says. It is enough that whoever was set back last does so.
+ */
+function isFromAhead({ lastHandshakeMs }: WireguardState): boolean {
+  return lastHandshakeMs !== undefined && lastHandshakeMs > systemClock.now() + 1000;
 }
 
 function required(wireguard: WireguardDriver | undefined): WireguardDriver {

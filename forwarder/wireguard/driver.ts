@@ -11,6 +11,8 @@ export interface WireguardState {
   readonly remotePublicKey: Uint8Array | undefined;
   readonly remoteIp: string | undefined;
   readonly remotePort: number | undefined;
+  /** By the wall clock of then; undefined before the first. */
+  readonly lastHandshakeMs: number | undefined;
 }
 
 export interface WireguardDriver {
@@ -21,7 +23,7 @@ export interface WireguardDriver {
   create(wireId: string, device: NewDevice, shape: WireguardShape): Promise<void>;
   /** Undefined when there is no such device or nobody serves it. */
   read(wireId: string, netns: Netns, ifindex: number): Promise<WireguardState | undefined>;
-  /** Sets keys, port and peer again; a session with an unchanged peer lives on. */
+  /** Sets keys, port and peer anew: an earlier session ends, and what was remembered of the peer is forgotten. */
   configure(wireId: string, netns: Netns, ifindex: number, shape: WireguardShape): Promise<void>;
   /** Once the device is up: resolves when it can carry packets. UNAVAILABLE `wireguard-port-busy`. */
   ready(wireId: string, shape: WireguardShape, signal: AbortSignal): Promise<void>;

@@ -63,6 +63,16 @@ test("keys, port and peer are read back; a device without a key is none", () => 
   ).toBeUndefined();
 });
 
+test("the time of the last handshake is read back, and none is none", () => {
+  const time = (hex: string) =>
+    decodeDevice({ type: 25, flags: 0, seq: 1, body: Buffer.from(device(hex), "hex") });
+  const keys = `24000300${"01".repeat(32)}24000400${"03".repeat(32)}`;
+  const device = (hex: string) => `00010000${keys}1c0008801800008014000600${hex}`;
+  // 1767225605 s and 250 ms since 1970.
+  expect(time("05b9556900000000 80b2e60e00000000".replace(" ", ""))?.lastHandshakeMs).toBe(1_767_225_605_250);
+  expect(time("00".repeat(16))?.lastHandshakeMs).toBeUndefined();
+});
+
 test("the tool reads a configuration", () => {
   expect(formatConfiguration({ ...shape, remoteIp: "fd09::2" })).toBe(`[Interface]
 PrivateKey = AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=
@@ -89,7 +99,11 @@ test.each([
     remotePublicKey: key(2),
     remoteIp,
     remotePort,
+    lastHandshakeMs: undefined,
   });
+  expect(parseDump(text.replace("\t0\t0\t0\t10", "\t1767225605\t0\t0\t10"))?.lastHandshakeMs).toBe(
+    1_767_225_605_000,
+  );
 });
 
 test("a device without key or peer", () => {

@@ -22,6 +22,7 @@ const WGPEER_A = {
   FLAGS: 3,
   ENDPOINT: 4,
   PERSISTENT_KEEPALIVE_INTERVAL: 5,
+  LAST_HANDSHAKE_TIME: 6,
   ALLOWEDIPS: 9,
 } as const;
 const WGPEER_F_REPLACE_ALLOWEDIPS = 2;
@@ -72,6 +73,7 @@ export function decodeDevice({ body }: Message): WireguardState | undefined {
     remotePublicKey: copyOf(peer.bytes(WGPEER_A.PUBLIC_KEY)),
     remoteIp: endpoint?.ip,
     remotePort: endpoint?.port,
+    lastHandshakeMs: decodeTime(peer.bytes(WGPEER_A.LAST_HANDSHAKE_TIME)),
   };
 }
 
@@ -99,6 +101,13 @@ function decodeEndpoint(endpoint: Buffer | undefined): { ip: string; port: numbe
   const port = endpoint.readUInt16BE(2);
   if (endpoint.readUInt16LE(0) === AF_INET) return { ip: ipText(endpoint.subarray(4, 8)), port };
   return endpoint.length < 28 ? undefined : { ip: ipText(endpoint.subarray(8, 24)), port };
+}
+
+/** struct __kernel_timespec: seconds since 1970 and nanoseconds, eight bytes each; zero for never. */
+function decodeTime(time: Buffer | undefined): number | undefined {
+  if (time === undefined || time.length < 16) return undefined;
+  const ms = Number(time.readBigInt64LE(0)) * 1000 + Number(time.readBigInt64LE(8)) / 1e6;
+  return ms === 0 ? undefined : ms;
 }
 
 function copyOf(value: Buffer | undefined): Uint8Array | undefined {

@@ -57,7 +57,7 @@ export async function openUserspaceWireguard(): Promise<WireguardDriver> {
         : parseDump(await runProgram("wg", ["show", tun, "dump"]));
     },
     async configure(wireId, _netns, _ifindex, shape) {
-      await runProgram("wg", ["syncconf", tunName(wireId), "/dev/stdin"], formatConfiguration(shape));
+      await runProgram("wg", ["setconf", tunName(wireId), "/dev/stdin"], formatConfiguration(shape));
     },
     async ready(wireId, { localPort }, signal) {
       if (await until(() => busyUdpPorts().has(localPort), UP_MS, signal)) return;

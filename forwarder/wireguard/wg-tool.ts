@@ -22,7 +22,7 @@ export function parseDump(text: string): WireguardState | undefined {
   const [device = [], peer = []] = text.split("\n").map((line) => line.split("\t"));
   const [privateKey = "", publicKey = "", port = ""] = device;
   if (privateKey === "" || privateKey === "(none)") return undefined;
-  const [remotePublicKey = "", , endpoint = ""] = peer;
+  const [remotePublicKey = "", , endpoint = "", , handshake = "0"] = peer;
   const [, v6, v4, remotePort] = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(endpoint) ?? [];
   return {
     privateKey: bytesOf(privateKey),
@@ -31,6 +31,7 @@ export function parseDump(text: string): WireguardState | undefined {
     remotePublicKey: remotePublicKey === "" ? undefined : bytesOf(remotePublicKey),
     remoteIp: v6 ?? v4,
     remotePort: remotePort === undefined ? undefined : Number(remotePort),
+    lastHandshakeMs: handshake === "0" ? undefined : Number(handshake) * 1000,
   };
 }
 
