@@ -1,7 +1,7 @@
 /** Who gets which identity: the registrations file as data, and which registration a caller fits (docs/identity.md). Pure. */
 import { normalize } from "node:path";
 import { parseDocument } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { parseWorkloadId } from "../sdk/spiffe/id.ts";
 

@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto";
 import { link, lstat, mkdir, open, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { NsmError, errnoOf, messageOf } from "../sdk/errors.ts";
 
 const FILE = "authority.json";

@@ -6,7 +6,7 @@
  */
 import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { NsmError, errnoOf } from "../../sdk/errors.ts";
 import { isAlive, processId } from "./processes.ts";
 import { RUNS_FOLDER, runFolder } from "./topology.ts";

@@ -1,6 +1,6 @@
 /** What the client and the kernel say of the wires, and the pings over them. */
 import { closeSync, openSync } from "node:fs";
-import { z } from "zod";
+import * as z from "zod";
 import { ping } from "../../sdk/icmp.ts";
 import type { PingResult } from "../../sdk/icmp.ts";
 import { ipJson, namespaceFile } from "./namespaces.ts";

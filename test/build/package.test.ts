@@ -57,6 +57,15 @@ test("the package holds plain JavaScript and no sources", () => {
   expect(typescript.filter((name) => name.endsWith(".ts"))).toEqual([]);
 });
 
+test("of libraries it holds what is used: no messages in forty languages", () => {
+  const dist = join(packageFolder(), "dist");
+  const files = readdirSync(dist, { recursive: true, encoding: "utf8" }).filter((name) =>
+    name.endsWith(".js"),
+  );
+  const dutch = files.filter((name) => readFileSync(join(dist, name), "utf8").includes("Ongeldige invoer"));
+  expect(dutch).toEqual([]);
+});
+
 test("the installed command runs from any folder, under whatever Node the machine has, on Node 24", () => {
   const { version } = z
     .object({ version: z.string() })
