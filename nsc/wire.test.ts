@@ -215,15 +215,18 @@ describe("healing", () => {
     await end();
   });
 
-  test("a path that belongs to somebody else is left for one of our own segment", async () => {
-    const { clock, count, fail, last, ups, end } = build();
-    await vi.waitFor(() => expect(ups).toHaveLength(1));
-    fail(new NsmError("PERMISSION_DENIED", "foreign-connection", "no"));
-    await clock.advance(20_000);
-    await count(3);
-    expect(last()?.path?.pathSegments).toHaveLength(1);
-    await end();
-  });
+  test.each(["foreign-connection", "foreign-device"])(
+    "a path that belongs to somebody else (%s) is left for one of our own segment",
+    async (reason) => {
+      const { clock, count, fail, last, ups, end } = build();
+      await vi.waitFor(() => expect(ups).toHaveLength(1));
+      fail(new NsmError("PERMISSION_DENIED", reason, "no"));
+      await clock.advance(20_000);
+      await count(3);
+      expect(last()?.path?.pathSegments).toHaveLength(1);
+      await end();
+    },
+  );
 
   test("after the lease ran out a new wire is asked for", async () => {
     const { clock, requests, fail, ups, last, end } = build();

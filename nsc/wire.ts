@@ -30,6 +30,9 @@ const REFRESH_JITTER = 0.2;
 /** Answers that the way is gone count after this long: who was restarted registers again within it, and the wire works meanwhile. */
 const GONE_AFTER_MS = 10_000;
 
+/** Our place in the path, or the device made for it, is somebody else's. */
+const FOREIGN: ReadonlySet<string> = new Set(["foreign-connection", "foreign-device"]);
+
 export interface WireOptions {
   readonly manager: Manager;
   readonly clock: Clock;
@@ -179,7 +182,7 @@ function afterFailure(
 ): { connection: Connection | undefined; reselect: boolean } {
   if (connection === undefined) return { connection, reselect };
   // Our place in the path is somebody else's (both ends forgot us): start with a path of our own segment alone.
-  if (error instanceof NsmError && error.reason === "foreign-connection")
+  if (error instanceof NsmError && FOREIGN.has(error.reason))
     return { connection: undefined, reselect: false };
   const leaseOver = connection.path !== undefined && (earliestExpiry(connection.path) ?? Infinity) <= nowMs;
   return { connection, reselect: reselect || leaseOver };
