@@ -24,7 +24,12 @@ export async function makeNamespaces(topology: Topology, env: NodeJS.ProcessEnv)
     topology.places.map((place) => {
       const up = ["link set dev lo up"];
       if (place === "node1" || place === "node2")
-        up.push(`address add ${underlay[place]}/24 dev underlay`, "link set dev underlay up");
+        up.push(
+          `address add ${underlay[place]}/24 dev underlay`,
+          // No link-local address: it would appear seconds later, when nobody else answers for it.
+          "link set dev underlay addrgenmode none",
+          "link set dev underlay up",
+        );
       return ipBatch(up, env, ["-n", name(place)]);
     }),
   );
