@@ -1,11 +1,6 @@
 import { defineConfig } from "vitest/config";
 
-/**
- * Tests with real sockets, processes and kernel depend on a machine's leisure, and CI machines are shared: there a test that
- * fails is run once more. The report says `retry x1` of it; a second failure counts.
- */
-const retry = process.env["CI"] ? 1 : 0;
-const slow = { testTimeout: 60_000, hookTimeout: 60_000, retry };
+const slow = { testTimeout: 60_000, hookTimeout: 60_000 };
 
 export default defineConfig({
   test: {
@@ -15,7 +10,6 @@ export default defineConfig({
           name: "unit",
           include: ["{api,sdk,nsmgr,forwarder,nsc,nse,registry,identity,cli}/**/*.test.ts"],
           testTimeout: 20_000,
-          retry,
         },
       },
       { test: { name: "vectors", include: ["test/spec/**/*.test.ts"], testTimeout: 60_000 } },
