@@ -16,6 +16,8 @@ export interface MeshConfig {
   readonly maxTokenLifetimeMs: number;
   /** Longest wait for a session. */
   readonly dialTimeoutMs?: number;
+  /** How long the first identity may take; see `WorkloadApiOptions.waitMs`. */
+  readonly identityWithinMs?: number;
 }
 
 export interface Mesh extends AsyncDisposable {
@@ -33,7 +35,8 @@ export interface Mesh extends AsyncDisposable {
 export async function openMesh(config: MeshConfig, { log, signal }: Runtime): Promise<Mesh> {
   const clock = systemClock;
   const verify = verifySvid;
-  const source = await openX509Source({ socket: config.spiffeSocket, log, signal, clock });
+  const wait = config.identityWithinMs === undefined ? {} : { waitMs: config.identityWithinMs };
+  const source = await openX509Source({ socket: config.spiffeSocket, log, signal, clock, ...wait });
   const limits = config.dialTimeoutMs === undefined ? {} : { connectMs: config.dialTimeoutMs };
   const pool = createSessionPool({ source, verify, log, clock, limits });
   const { id } = source.current().svid;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatTable } from "./story.ts";
+import { formatTable } from "./table.ts";
 
 const rows = [
   { name: "nsm-1", address: "172.16.1.1", path: "client → nse" },

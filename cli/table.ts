@@ -1,0 +1,44 @@
+/** Tables for people, as wide as their terminal. */
+
+/** How wide the terminal is; what goes to a file or pipe gets 100 columns. */
+export function terminalWidth(): number {
+  return process.stdout.columns ?? process.stderr.columns ?? 100;
+}
+
+export interface Column<T> {
+  readonly title: string;
+  readonly value: (row: T) => string;
+}
+
+/**
+ * Rows under titles. Columns from the right that don't fit `width` go to lines of their own below their row, as do
+ * those named in `below`.
+ */
+export function formatTable<T>(
+  rows: readonly T[],
+  columns: readonly Column<T>[],
+  below: readonly Column<T>[],
+  width: number,
+): readonly string[] {
+  const widths = columns.map(({ title, value }) =>
+    Math.max(title.length, ...rows.map((row) => value(row).length)),
+  );
+  const beside = columns.filter((_, index) => sum(widths.slice(0, index + 1)) + 2 * index <= width);
+  const line = (values: readonly string[]) =>
+    values
+      .map((value, index) => value.padEnd(widths[index] ?? 0))
+      .join("  ")
+      .trimEnd();
+  const details = [...columns.slice(beside.length), ...below];
+  return [
+    line(beside.map(({ title }) => title)),
+    ...rows.flatMap((row) => [
+      line(beside.map(({ value }) => value(row))),
+      ...details.map(({ title, value }) => `    ${title.toLowerCase()} ${value(row)}`),
+    ]),
+  ];
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
