@@ -1,6 +1,8 @@
 /** The manager's chain: client -> manager -> forwarder. */
 import type { NetworkService } from "../sdk/chain.ts";
 import type { ClientInfo } from "../sdk/client-info.ts";
+import { recordHistory } from "../sdk/elements/history.ts";
+import type { History } from "../sdk/elements/history.ts";
 import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
 import type { Hops } from "../sdk/elements/next-hop.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
@@ -12,6 +14,7 @@ import { vouchForPeer } from "./vouch-for-peer.ts";
 
 export interface ManagerChainOptions extends ServerChainOptions, SelectForwarderOptions {
   readonly hops: Hops;
+  readonly history: History;
   readonly info: ClientInfo;
   /** True for ids that forwarders have, here and on other nodes. */
   readonly mayForward: (spiffeId: string) => boolean;
@@ -20,6 +23,7 @@ export interface ManagerChainOptions extends ServerChainOptions, SelectForwarder
 export function createManagerChain(options: ManagerChainOptions): NetworkService {
   // A Close that arrives before the refresh after our restart still reaches the forwarder, which knows the owner.
   return serverChain({ ...options, closeUnknown: true })
+    .use("recordHistory", recordHistory(options.history)) // what callers with a right to the wire did
     .use("clientInfo", clientInfo(options.info)) // before matching: labels count
     .use("vouchForPeer", vouchForPeer(options.mayForward)) // while the caller's session is at hand
     .use("selectForwarder", selectForwarder(options)) // chooses the next hop

@@ -24,6 +24,11 @@ export const table = {
   ),
   forwarderIds: idPatterns("NSM_FORWARDER_IDS", Defaults.forwarderIds, "who may register as forwarder"),
   registryIds: idPatterns("NSM_REGISTRY_IDS", Defaults.registryIds, "who may answer as registry"),
+  operatorIds: idPatterns(
+    "NSM_OPERATOR_IDS",
+    Defaults.operatorIds,
+    "who may look at everybody's wires, without their tokens; none: nobody",
+  ),
   registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of clients and endpoints of this node"),

@@ -1,12 +1,14 @@
 /** The manager daemon of one node. */
 import { networkInterfaces } from "node:os";
-import { MonitorConnection } from "../api/gen/connection_pb.js";
+import { Wires } from "../api/gen/admin_pb.js";
+import { MonitorConnection, State } from "../api/gen/connection_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
 import { publicUrl } from "../sdk/address.ts";
 import { clientInfoOf } from "../sdk/client-info.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { createHistory } from "../sdk/elements/history.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { openServer } from "../sdk/grpc/server.ts";
@@ -20,6 +22,7 @@ import { createManagerChain } from "./chain.ts";
 import { table } from "./config.ts";
 import type { ManagerConfig } from "./config.ts";
 import { createLocalEndpoints } from "./local-endpoints.ts";
+import { wiresHandlers } from "./inspect.ts";
 import { createManagerRegistries } from "./registry.ts";
 
 export const daemon = defineDaemon({
@@ -50,9 +53,24 @@ export const daemon = defineDaemon({
     const mayForward = idMatcher(config.forwarderIds, trustDomain);
     const registries = stack.use(createManagerRegistries({ ...shared, upstream, mayForward }));
     const view = stack.use(createRegistryView(upstream, clock, log));
-    const store = createMonitorStore();
+    const history = createHistory(clock);
+    const store = createMonitorStore((id, state) => {
+      if (state === State.DOWN) history.note(id, "down", "said by the next hop, or its process has ended");
+      if (state === State.REFRESH_REQUESTED) history.note(id, "lost", "the next hop came back without it");
+    });
+    const isOperator = idMatcher(config.operatorIds, trustDomain);
     const hops = stack.use(createHops({ pool, minter, name: config.name, log }));
-    const chain = createManagerChain({ ...shared, name: config.name, minter, store, hops, view, mayForward });
+    const chain = createManagerChain({
+      ...shared,
+      name: config.name,
+      minter,
+      store,
+      history,
+      hops,
+      view,
+      mayForward,
+    });
+    const forwarderNamed = (name: string) => local.hopTo(name, config.forwarderService);
     const owners = {
       ownersOfService: () => undefined, // the registry knows
       ownersOfEndpoint: (name: string) => local.get(name)?.entry.pathIds,
@@ -62,7 +80,8 @@ export const daemon = defineDaemon({
     const server = stack.use(
       await openServer({ ...mesh, log, listen: config.listenOn, limits }, (add) => {
         add(NetworkService, networkServiceHandlers(chain));
-        add(MonitorConnection, monitorHandlers(store));
+        add(MonitorConnection, monitorHandlers(store, isOperator));
+        add(Wires, wiresHandlers({ store, history, isOperator, pool, minter, forwarderNamed }));
         add(NetworkServiceRegistry, serviceRegistryHandlers(registries, { ...mesh, ...owners }));
         add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(registries, { ...mesh, ...owners }));
       }),

@@ -24,4 +24,6 @@ export const Defaults = {
   managerIds: "/nsmgr/*,/ns/nsm-system/pod/*",
   forwarderIds: "/forwarder/*,/ns/nsm-system/pod/*",
   registryIds: "/registry,/registry/*,/ns/nsm-system/pod/*",
+  /** People and tools that look at wires of others. The pods of the Go manifests have four segments, so none of them is one by chance. */
+  operatorIds: "/operator/*",
 } as const;

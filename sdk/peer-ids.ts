@@ -5,7 +5,7 @@ import { matchesAny, parseIdPattern, trustDomainId } from "./spiffe/id.ts";
 /** Full patterns (`spiffe://example.org/nsmgr/*`), or paths within the own trust domain (`/nsmgr/*`). */
 export type IdPatterns = readonly string[];
 
-/** A list of patterns in the environment; a `*` stands for one whole path segment. */
+/** A list of patterns in the environment; a `*` stands for one whole path segment. `none` is the empty list. */
 export function idPatterns(env: string, fallback: string, help: string): Variable<IdPatterns> {
   return {
     env,
@@ -13,7 +13,7 @@ export function idPatterns(env: string, fallback: string, help: string): Variabl
     fallback,
     help,
     parse: (text) => {
-      const patterns = text.split(",");
+      const patterns = text === "none" ? [] : text.split(",");
       for (const pattern of patterns) parseIdPattern(expand(pattern, "example.org"));
       return patterns;
     },

@@ -6,15 +6,15 @@ import { callBy, connectionOn, createRecorder, eventsOf, requestOn } from "../..
 import { makePeer } from "../../test/support/peer.ts";
 import type { CallContext } from "../chain.ts";
 import type { WithEvents } from "./begin.ts";
-import { createMonitorStore, monitor } from "./monitor.ts";
-import type { MonitorStore } from "./monitor.ts";
+import { OPERATOR, createMonitorStore, monitor } from "./monitor.ts";
+import type { MonitorStore, Viewer } from "./monitor.ts";
 
 const ALICE = "spiffe://example.org/alice";
 const BOB = "spiffe://example.org/bob";
 const PEER = await makePeer("/alice");
 const EVERYTHING = create(MonitorScopeSelectorSchema);
 
-function subscribe(store: MonitorStore, viewer: string, selector = EVERYTHING) {
+function subscribe(store: MonitorStore, viewer: Viewer, selector = EVERYTHING) {
   const stop = new AbortController();
   const stream = store.subscribe(selector, viewer, stop.signal)[Symbol.asyncIterator]();
   const next = async (): Promise<ConnectionEvent> => {
@@ -26,6 +26,25 @@ function subscribe(store: MonitorStore, viewer: string, selector = EVERYTHING) {
 }
 
 const own = (id: string) => connectionOn(["client", "me"], [`${id}-0`, id]);
+
+test("a connection may be seen by its owner and by operators, an unknown one by nobody", () => {
+  const store = createMonitorStore();
+  store.update(own("1"), ALICE);
+  const viewers: Viewer[] = [ALICE, BOB, OPERATOR];
+  expect(viewers.map((viewer) => store.maySee("1", viewer))).toEqual([true, false, true]);
+  expect(viewers.map((viewer) => store.maySee("2", viewer))).toEqual([false, false, false]);
+});
+
+test("news of the next hop is told once, and only when the state changes", () => {
+  const news: [string, State][] = [];
+  const store = createMonitorStore((id, state) => void news.push([id, state]));
+  store.update(own("1"), ALICE);
+  store.fromNextHop("1", { state: State.UP });
+  store.fromNextHop("1", { state: State.DOWN });
+  store.fromNextHop("1", { state: State.DOWN });
+  store.fromNextHop("2", { state: State.DOWN });
+  expect(news).toEqual([["1", State.DOWN]]);
+});
 
 describe("the stream", () => {
   test("begins with the present state, even when there is none", async () => {
@@ -67,6 +86,19 @@ describe("the stream", () => {
     expect(() => store.subscribe(selector, BOB, AbortSignal.timeout(1000))).toThrow(
       expect.objectContaining({ code: "PERMISSION_DENIED" }),
     );
+  });
+
+  test("shows an operator everybody's connections, whatever it selects by, and the tokens of none", async () => {
+    const store = createMonitorStore();
+    const connection = own("1");
+    for (const segment of connection.path?.pathSegments ?? []) segment.token = "secret";
+    store.update(connection, ALICE);
+    const { next } = subscribe(store, OPERATOR);
+    expect(JSON.stringify(Object.values((await next()).connections))).not.toContain("secret");
+    store.update(own("2"), BOB);
+    expect(Object.keys((await next()).connections)).toEqual(["2"]);
+    const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ id: "1" }] });
+    expect(Object.keys((await subscribe(store, OPERATOR, selector).next()).connections)).toEqual(["1"]);
   });
 
   test("carries no token of any hop", async () => {

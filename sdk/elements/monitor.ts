@@ -18,6 +18,11 @@ import { connectionOf } from "./update-path.ts";
 /** Events that wait for a slow subscriber before its stream is ended with ABORTED. */
 const MAX_WAITING_EVENTS = 1000;
 
+/** Sees the connections of everybody. */
+export const OPERATOR = Symbol("operator");
+/** Who looks: a SPIFFE id, which sees the connections that it owns, or an operator. */
+export type Viewer = string | typeof OPERATOR;
+
 /** Connections by own id, as last published, and who may see them. */
 export interface MonitorStore {
   /** Publishes a connection as UPDATE. `viewer`: SPIFFE id of the caller that owns it. */
@@ -27,12 +32,14 @@ export interface MonitorStore {
   /** Publishes DELETE. */
   delete(id: string): void;
   get(id: string): Connection | undefined;
+  /** False for a connection that is not known, too. */
+  maySee(id: string, viewer: Viewer): boolean;
   /** Counts how often the next hop said that the connection is down. */
   downs(id: string): number;
-  /** A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` owns. */
+  /** A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` may see. */
   subscribe(
     selector: MonitorScopeSelector,
-    viewer: string,
+    viewer: Viewer,
     signal: AbortSignal,
   ): AsyncIterable<ConnectionEvent>;
   /** Ids of the connections known now. */
@@ -47,7 +54,8 @@ interface Entry {
 
 type Subscriber = (type: ConnectionEventType, entry: Entry) => void;
 
-export function createMonitorStore(): MonitorStore {
+/** `onNews` is told of each state that the next hop gave a connection and that it did not have before. */
+export function createMonitorStore(onNews?: (id: string, state: State) => void): MonitorStore {
   const entries = new Map<string, Entry>();
   const subscribers = new Set<Subscriber>();
   const publish = (type: ConnectionEventType, entry: Entry) => {
@@ -56,6 +64,10 @@ export function createMonitorStore(): MonitorStore {
   return {
     ids: () => new Set(entries.keys()),
     get: (id) => entries.get(id)?.connection,
+    maySee: (id, viewer) => {
+      const entry = entries.get(id);
+      return entry !== undefined && maySee(entry, viewer);
+    },
     downs: (id) => entries.get(id)?.downs ?? 0,
     update(connection, viewer) {
       const downs = entries.get(connection.id)?.downs ?? 0;
@@ -69,8 +81,10 @@ export function createMonitorStore(): MonitorStore {
       if (state === State.DOWN) entry.downs++;
       const changed = merged(entry.connection, state, next);
       if (equals(ConnectionSchema, changed, entry.connection)) return;
-      const visible = changed.state !== entry.connection.state || !sameContext(changed, entry.connection);
+      const isNews = changed.state !== entry.connection.state;
+      const visible = isNews || !sameContext(changed, entry.connection);
       entry.connection = changed;
+      if (isNews) onNews?.(id, state);
       if (visible) publish(ConnectionEventType.UPDATE, entry);
     },
     delete(id) {
@@ -88,14 +102,13 @@ export function createMonitorStore(): MonitorStore {
 
 async function* events(
   selector: MonitorScopeSelector,
-  viewer: string,
+  viewer: Viewer,
   signal: AbortSignal,
   entries: ReadonlyMap<string, Entry>,
   subscribers: Set<Subscriber>,
 ): AsyncGenerator<ConnectionEvent> {
   const queue = createEventQueue<ConnectionEvent>(MAX_WAITING_EVENTS, signal);
-  const fits = (entry: Entry) =>
-    entry.viewer === viewer && matchesMonitorSelector(selector, entry.connection);
+  const fits = (entry: Entry) => maySee(entry, viewer) && matchesMonitorSelector(selector, entry.connection);
   const initial = [...entries.values()].filter(fits);
   queue.push(event(ConnectionEventType.INITIAL_STATE_TRANSFER, initial));
   const subscriber: Subscriber = (type, entry) => {
@@ -109,6 +122,10 @@ async function* events(
   }
 }
 
+function maySee(entry: Entry, viewer: Viewer): boolean {
+  return viewer === OPERATOR || entry.viewer === viewer;
+}
+
 function event(type: ConnectionEventType, entries: readonly Entry[]): ConnectionEvent {
   const connections = Object.fromEntries(entries.map(({ connection }) => [connection.id, connection]));
   return create(ConnectionEventSchema, { type, connections });
@@ -117,12 +134,12 @@ function event(type: ConnectionEventType, entries: readonly Entry[]): Connection
 /** Naming somebody else's connection is refused; patterns that merely could match it find nothing of it. */
 function refuseForeignSelector(
   selector: MonitorScopeSelector,
-  viewer: string,
+  viewer: Viewer,
   entries: ReadonlyMap<string, Entry>,
 ): void {
   for (const { id } of selector.pathSegments) {
     const entry = entries.get(id);
-    if (entry !== undefined && entry.viewer !== viewer)
+    if (entry !== undefined && !maySee(entry, viewer))
       throw new NsmError(
         "PERMISSION_DENIED",
         "foreign-connection",

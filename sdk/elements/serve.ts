@@ -8,7 +8,8 @@ import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
 import { checkSelectorLimits } from "../limits.ts";
 import { readTokenMetadata } from "../token.ts";
-import type { MonitorStore } from "./monitor.ts";
+import { OPERATOR } from "./monitor.ts";
+import type { MonitorStore, Viewer } from "./monitor.ts";
 
 export function networkServiceHandlers(service: NetworkService): Handlers<typeof NetworkServiceDescriptor> {
   return {
@@ -20,14 +21,24 @@ export function networkServiceHandlers(service: NetworkService): Handlers<typeof
   };
 }
 
-/** Each caller is shown its own connections only. */
-export function monitorHandlers(store: MonitorStore): Handlers<typeof MonitorConnection> {
+/** True for SPIFFE ids that see the connections of everybody. */
+export type IsOperator = (spiffeId: string) => boolean;
+
+/** Each caller is shown its own connections only, unless it is an operator. */
+export function monitorHandlers(
+  store: MonitorStore,
+  isOperator: IsOperator = () => false,
+): Handlers<typeof MonitorConnection> {
   return {
     monitorConnections(selector, caller) {
       checkSelectorLimits(selector);
-      return store.subscribe(selector, caller.peer.spiffeId, caller.signal);
+      return store.subscribe(selector, viewerOf(caller, isOperator), caller.signal);
     },
   };
+}
+
+export function viewerOf({ peer }: Pick<Caller, "peer">, isOperator: IsOperator): Viewer {
+  return isOperator(peer.spiffeId) ? OPERATOR : peer.spiffeId;
 }
 
 function contextOf(caller: Caller): CallContext {

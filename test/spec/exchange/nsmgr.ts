@@ -8,6 +8,7 @@ import { createLocalEndpoints } from "../../../nsmgr/local-endpoints.ts";
 import { createManagerRegistries } from "../../../nsmgr/registry.ts";
 import { clientInfoOf } from "../../../sdk/client-info.ts";
 import { Defaults } from "../../../sdk/defaults.ts";
+import { createHistory } from "../../../sdk/elements/history.ts";
 import { createMonitorStore } from "../../../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../../../sdk/elements/serve.ts";
 import { createHops } from "../../../sdk/hops.ts";
@@ -50,6 +51,7 @@ export const startManager: Start = (bench, { pool }) => {
     name: component.name,
     minter,
     store,
+    history: createHistory(clock),
     hops,
     view,
     newId,
