@@ -1,4 +1,5 @@
 /** The endpoint's chain: addresses for the client and a device in the own namespace. */
+import type { PolicyRoute } from "../api/gen/connectioncontext_pb.js";
 import type { NetworkService } from "../sdk/chain.ts";
 import { trimPath } from "../sdk/elements/trim-path.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
@@ -6,10 +7,17 @@ import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import type { Ipam } from "../sdk/ipam/ipam.ts";
 import { answer } from "./answer.ts";
 import { assignAddresses } from "./assign-addresses.ts";
+import { dnsContext } from "./dns-context.ts";
+import type { DnsOffer } from "./dns-context.ts";
 import { kernelMechanism } from "./kernel-mechanism.ts";
+import { policyRoutes } from "./policy-routes.ts";
 
 export interface EndpointChainOptions extends ServerChainOptions {
   readonly ipam: Ipam;
+  /** Name servers for the clients. */
+  readonly dns: readonly DnsOffer[];
+  /** What the clients shall have, now. */
+  readonly policies: () => readonly PolicyRoute[];
   /** `inode://<device>/<inode>` of the own network namespace. */
   readonly netnsUrl: string;
   /** Chooses the name of the endpoint's device for a service. */
@@ -20,6 +28,8 @@ export function createEndpointChain(options: EndpointChainOptions): NetworkServi
   return serverChain(options)
     .use("trimPath", trimPath()) // nothing lies behind an endpoint
     .use("assignAddresses", assignAddresses(options.ipam)) // gives them back when the rest fails
+    .use("policyRoutes", policyRoutes(options.policies)) // after the pools: their addresses are no lease
+    .use("dnsContext", dnsContext(options.dns))
     .use("kernelMechanism", kernelMechanism(options)) // our end of the wire
     .end(answer());
 }

@@ -9,6 +9,7 @@ import {
   oneOf,
   only,
   optionalText,
+  path,
   policies,
   text,
 } from "../sdk/config.ts";
@@ -16,7 +17,9 @@ import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { parsePrefixGroups } from "../sdk/ipam/group.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
+import { parseDnsOffers } from "./dns-context.ts";
 
+const dnsOffers = kindOf("JSON", parseDnsOffers);
 const prefixGroups = kindOf("prefix groups", parsePrefixGroups);
 
 export const table = {
@@ -54,12 +57,16 @@ export const table = {
   unregisterItself: bool("NSM_UNREGISTER_ITSELF", "false", "unregister at the end"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   baseDir: optionalText("NSM_BASE_DIR", "", "read for compatibility"),
-  dnsConfigs: only("NSM_DNS_CONFIGS", ["[]", "null"], "name resolution is not supported yet"),
+  dnsConfigs: dnsOffers(
+    "NSM_DNS_CONFIGS",
+    "[]",
+    'name servers for the clients: [{"dns_server_ips":["10.0.0.1"],"search_domains":["my.domain"]}]; without domains, for all names',
+  ),
   idleTimeout: only("NSM_IDLE_TIMEOUT", ["0", "0s"], "the endpoint does not end by itself"),
-  pbrConfigPath: only(
+  pbrConfigPath: path(
     "NSM_PBR_CONFIG_PATH",
-    ["/etc/policy-based-routing/config.yaml"],
-    "policy routes are not supported yet",
+    "/etc/policy-based-routing/config.yaml",
+    "file with policy routes for the clients, read again when it changes; it may be absent",
   ),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of the endpoint"),
   podName: optionalText("POD_NAME", "", "label podName of the endpoint"),

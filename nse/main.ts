@@ -15,8 +15,10 @@ import { openMesh } from "../sdk/mesh.ts";
 import { netnsUrl } from "../sdk/netns-url.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
+import { openWatchedFile } from "../sdk/watched-file.ts";
 import { createEndpointChain } from "./chain.ts";
 import { table } from "./config.ts";
+import { parsePolicyRoutes, requestRefresh } from "./policy-routes.ts";
 import { registerAll } from "./register.ts";
 
 export const daemon = defineDaemon({
@@ -31,12 +33,25 @@ export const daemon = defineDaemon({
     const mesh = stack.use(await openMesh(config, runtime));
     const listenOn = config.listenOn ?? privateSocket(stack);
     const store = createMonitorStore();
+    const policies = stack.use(
+      await openWatchedFile({
+        path: config.pbrConfigPath,
+        what: "policy routes",
+        parse: parsePolicyRoutes,
+        missing: [],
+        log,
+        clock: mesh.clock,
+      }),
+    );
+    stack.use(policies.onChange(() => requestRefresh(store)));
     const chain = createEndpointChain({
       ...mesh,
       name: config.name,
       store,
       log,
       ipam: createIpam(config.cidrPrefix, config.ipamPolicy),
+      dns: config.dnsConfigs,
+      policies: policies.current,
       netnsUrl: netnsUrl(),
       interfaceName: generateInterfaceName,
     });

@@ -8,6 +8,7 @@ import type { Hops } from "../sdk/elements/next-hop.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import { clientInfo } from "./client-info.ts";
+import { excludedPrefixes } from "./excluded-prefixes.ts";
 import { selectForwarder } from "./select-forwarder.ts";
 import type { SelectForwarderOptions } from "./select-forwarder.ts";
 import { vouchForPeer } from "./vouch-for-peer.ts";
@@ -16,6 +17,8 @@ export interface ManagerChainOptions extends ServerChainOptions, SelectForwarder
   readonly hops: Hops;
   readonly history: History;
   readonly info: ClientInfo;
+  /** What no endpoint may give out, now. */
+  readonly excluded: () => readonly string[];
   /** True for ids that forwarders have, here and on other nodes. */
   readonly mayForward: (spiffeId: string) => boolean;
 }
@@ -25,6 +28,7 @@ export function createManagerChain(options: ManagerChainOptions): NetworkService
   return serverChain({ ...options, closeUnknown: true })
     .use("recordHistory", recordHistory(options.history)) // what callers with a right to the wire did
     .use("clientInfo", clientInfo(options.info)) // before matching: labels count
+    .use("excludedPrefixes", excludedPrefixes(options.excluded)) // before an endpoint chooses addresses
     .use("vouchForPeer", vouchForPeer(options.mayForward)) // while the caller's session is at hand
     .use("selectForwarder", selectForwarder(options)) // chooses the next hop
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call

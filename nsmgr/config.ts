@@ -1,5 +1,14 @@
 /** The manager's variables. */
-import { addressList, commonTable, duration, optionalText, policies, text, address } from "../sdk/config.ts";
+import {
+  address,
+  addressList,
+  commonTable,
+  duration,
+  optionalText,
+  path,
+  policies,
+  text,
+} from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
@@ -31,6 +40,11 @@ export const table = {
   ),
   registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
+  excludedPrefixesPath: path(
+    "NSM_EXCLUDED_PREFIXES_PATH",
+    "/var/lib/networkservicemesh/config/excluded_prefixes.yaml",
+    "file with prefixes that endpoints must not give out (prefixes: [10.96.0.0/12]), read again when it changes",
+  ),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of clients and endpoints of this node"),
   podName: optionalText("POD_NAME", "", "label podName where a workload has none of its own"),
   clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of clients and endpoints"),

@@ -12,12 +12,14 @@ import { createHistory } from "../sdk/elements/history.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { openServer } from "../sdk/grpc/server.ts";
+import { parseExcludedPrefixes } from "../sdk/excluded-prefixes.ts";
 import { createHops } from "../sdk/hops.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
+import { openWatchedFile } from "../sdk/watched-file.ts";
 import { createManagerChain } from "./chain.ts";
 import { table } from "./config.ts";
 import type { ManagerConfig } from "./config.ts";
@@ -60,6 +62,17 @@ export const daemon = defineDaemon({
     });
     const isOperator = idMatcher(config.operatorIds, trustDomain);
     const hops = stack.use(createHops({ pool, minter, name: config.name, log }));
+    const excluded = stack.use(
+      await openWatchedFile({
+        path: config.excludedPrefixesPath,
+        what: "excluded prefixes",
+        parse: parseExcludedPrefixes,
+        missing: [],
+        wrong: [], // a node without wires is worse than one without exclusions
+        log,
+        clock,
+      }),
+    );
     const chain = createManagerChain({
       ...shared,
       name: config.name,
@@ -69,6 +82,7 @@ export const daemon = defineDaemon({
       hops,
       view,
       mayForward,
+      excluded: excluded.current,
     });
     const forwarderNamed = (name: string) => local.hopTo(name, config.forwarderService);
     const owners = {

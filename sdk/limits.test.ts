@@ -98,9 +98,9 @@ const CONNECTIONS: readonly (readonly [string, ConnectionInit, ConnectionInit, s
   ],
   [
     "connection.context.ip_context.excluded_prefixes",
-    ip({ excludedPrefixes: times(64, "::/0") }),
-    ip({ excludedPrefixes: times(65, "::/0") }),
-    "65 entries, the limit is 64",
+    ip({ excludedPrefixes: times(256, "::/0") }),
+    ip({ excludedPrefixes: times(257, "::/0") }),
+    "257 entries, the limit is 256",
   ],
   [
     "connection.context.ip_context.ip_neighbors",

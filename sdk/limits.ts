@@ -39,7 +39,8 @@ export const Limits = {
   addresses: 16,
   routes: 64,
   policies: 16,
-  excludedPrefixes: 64,
+  /** After merging; a manager adds half of it at most. */
+  excludedPrefixes: 256,
   neighbors: 32,
   extraPrefixes: 64,
   extraPrefixRequests: 16,

@@ -256,10 +256,10 @@ describe("a request is refused", () => {
       },
     ],
     [
-      "65 excluded prefixes",
+      "257 excluded prefixes",
       ({ connection }) => {
         const ip = connection?.context?.ipContext;
-        if (ip) ip.excludedPrefixes = Array.from({ length: 65 }, (_, i) => `10.0.${i}.0/24`);
+        if (ip) ip.excludedPrefixes = Array.from({ length: 257 }, (_, i) => `10.${i & 255}.0.0/24`);
       },
     ],
     [

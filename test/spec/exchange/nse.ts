@@ -26,6 +26,8 @@ export const startEndpoint: Start = (bench, playback) => {
     store,
     log,
     ipam: createIpam(first === undefined ? [] : parsePrefixGroups(poolsOf(first)), "polite"),
+    dns: [],
+    policies: () => [],
     netnsUrl: first?.mechanism?.parameters["inodeURL"] ?? "",
     interfaceName: (service) => subject.names.invent(generateInterfaceName(service)),
     newId: () => subject.names.invent(randomUUID()),

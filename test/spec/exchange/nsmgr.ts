@@ -56,6 +56,7 @@ export const startManager: Start = (bench, { pool }) => {
     view,
     newId,
     mayForward,
+    excluded: () => [],
   });
   const owners = {
     minter,
