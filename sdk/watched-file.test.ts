@@ -79,6 +79,7 @@ test("a file that is taken away counts as the value of none", async () => {
   const clock = createFakeClock();
   writeFileSync(path, "one");
   await using file = await openWatchedFile({ ...options(), clock, missing: "none" });
+  expect(file.current()).toBe("one");
   rmSync(path);
   await clock.advance(5000);
   await eventually("no text", () => file.current() === "none");
