@@ -73,7 +73,7 @@ export const daemon = defineDaemon({
         },
         priority: config.mechanismPriority,
       },
-      select: { view, clock, log, isManager },
+      select: { view, clock, log, isManager, holdsWire: (id) => dataplane.found(id).length > 0 },
       plumb: { dataplane, tunnels, listenerOf: sockets.listenerOf, log },
     });
     const server = stack.use(

@@ -1,8 +1,9 @@
 import { create } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { State } from "../api/gen/connection_pb.js";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
-import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import type { MatchSchema, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { CallContext } from "../sdk/chain.ts";
 import type { WithNextHop } from "../sdk/elements/target.ts";
 import { NsmError } from "../sdk/errors.ts";
@@ -12,22 +13,38 @@ import { createFakeClock } from "../test/support/fake-clock.ts";
 import { makePeer } from "../test/support/peer.ts";
 import { selectEndpoint } from "./select.ts";
 
-const MANAGER = callBy(await makePeer("/nsmgr/node1"));
+const call = callBy(await makePeer("/nsmgr/node1"));
+const netns = { pid: 1, inode: 1n };
+const MANAGER = { ...call, clientEnd: { kind: "kernel", netns, interfaceName: "nsm-1" } } as const;
+/** Another forwarder asks, for the other end of a tunnel. */
+const OTHER_NODE = {
+  ...call,
+  clientEnd: { kind: "vxlan", vni: 1, localIp: "192.0.2.1", remoteIp: "192.0.2.2", port: 4789 },
+} as const;
 
-const endpoint = (name: string, url = `unix:///proc/1/root/${name}`) =>
+const endpoint = (name: string, url = `unix:///proc/1/root/${name}`, labels = {}) =>
   create(NetworkServiceEndpointSchema, {
     name,
     url,
     networkServiceNames: ["service"],
+    networkServiceLabels: { service: { labels } },
     pathIds: [`spiffe://example.org/nse/${name}`],
   });
 
-function build(endpoints: NetworkServiceEndpoint[]) {
+interface Known {
+  /** Of the service that everybody asks for; null: there is none. */
+  readonly matches?: readonly MessageInitShape<typeof MatchSchema>[] | null;
+  /** Wires that the kernel holds since an earlier life of the forwarder. */
+  readonly held?: readonly string[];
+}
+
+function build(endpoints: NetworkServiceEndpoint[], { matches = [], held = [] }: Known = {}) {
   const asked: string[] = [];
   const view = {
     service(name: string) {
       asked.push(`service ${name}`);
-      return Promise.resolve(create(NetworkServiceSchema, { name, payload: "IP" }));
+      if (matches === null) return Promise.resolve(undefined);
+      return Promise.resolve(create(NetworkServiceSchema, { name, payload: "IP", matches: [...matches] }));
     },
     endpointsOf: () => Promise.resolve(endpoints),
     endpoint(name: string) {
@@ -44,7 +61,9 @@ function build(endpoints: NetworkServiceEndpoint[]) {
     return original(call, ctx);
   };
   const isManager = (id: string) => id.startsWith("spiffe://example.org/nsmgr/");
-  const service = selectEndpoint({ view, clock: createFakeClock(), log: silentLogger, isManager })(recorder);
+  const holdsWire = (id: string) => held.includes(id);
+  const options = { view, clock: createFakeClock(), log: silentLogger, isManager, holdsWire };
+  const service = selectEndpoint(options)(recorder);
   const failing = (...names: string[]) => {
     recorder.answer = (call, ctx) => {
       hops.push(ctx.nextHop.url);
@@ -58,6 +77,12 @@ function build(endpoints: NetworkServiceEndpoint[]) {
 }
 
 const request = () => requestOn(["manager", "forwarder"]);
+
+function naming(name: string) {
+  const named = request();
+  if (named.connection !== undefined) named.connection.networkServiceEndpointName = name;
+  return named;
+}
 
 describe("a first request", () => {
   test("names the endpoint and the payload of the service", async () => {
@@ -100,6 +125,52 @@ describe("a first request", () => {
   });
 });
 
+describe("an endpoint that the client names", () => {
+  const leadsTo = (app: string) => [{ routes: [{ destinationSelector: { app } }] }];
+  const endpoints = ["a", "b"].map((name) => endpoint(name, undefined, { app: name }));
+
+  test("is taken when the service leads there", async () => {
+    const { service } = build(endpoints, { matches: leadsTo("b") });
+    expect((await service.request(naming("b"), MANAGER)).networkServiceEndpointName).toBe("b");
+  });
+
+  test("is refused when the service leads elsewhere, and nobody is asked", async () => {
+    const { service, recorder } = build(endpoints, { matches: leadsTo("a") });
+    await expect(service.request(naming("b"), MANAGER)).rejects.toMatchObject({
+      code: "NOT_FOUND",
+      reason: "endpoint-mismatch",
+      message: expect.stringMatching(/"service".*"b"/),
+    });
+    expect(recorder.calls).toEqual([]);
+  });
+
+  test.for([
+    ["leads nowhere", leadsTo("nobody"), "no-candidates"],
+    ["is gone", null, "service-not-found"],
+  ] as const)("is refused when the service %s, unless the wire is there", async ([, matches, reason]) => {
+    const asNew = build(endpoints, { matches });
+    await expect(asNew.service.request(naming("b"), MANAGER)).rejects.toMatchObject({ reason });
+    const held = build(endpoints, { matches, held: ["forwarder"] });
+    expect((await held.service.request(naming("b"), MANAGER)).networkServiceEndpointName).toBe("b");
+  });
+
+  test("is refused although the wire is there when the service leads elsewhere", async () => {
+    const { service } = build(endpoints, { matches: leadsTo("a"), held: ["forwarder"] });
+    await expect(service.request(naming("b"), MANAGER)).rejects.toMatchObject({
+      reason: "endpoint-mismatch",
+    });
+  });
+
+  test("is refused when it offers another service", async () => {
+    const other = endpoint("other");
+    other.networkServiceNames = ["another"];
+    const { service } = build([...endpoints, other]);
+    await expect(service.request(naming("other"), MANAGER)).rejects.toMatchObject({
+      reason: "endpoint-mismatch",
+    });
+  });
+});
+
 describe("later", () => {
   test("a refresh goes to the same endpoint and asks nobody", async () => {
     const { service, asked, hops } = build([endpoint("a"), endpoint("b")]);
@@ -127,11 +198,9 @@ describe("later", () => {
     expect(hops.map((url) => url.at(-1))).toEqual(["a", "b"]);
   });
 
-  test("a named endpoint is looked up by name", async () => {
-    const { service, asked } = build([endpoint("a"), endpoint("b")]);
-    const named = request();
-    if (named.connection !== undefined) named.connection.networkServiceEndpointName = "b";
-    expect((await service.request(named, MANAGER)).networkServiceEndpointName).toBe("b");
+  test("what another forwarder has chosen is looked up by name alone", async () => {
+    const { service, asked } = build([endpoint("a"), endpoint("b")], { matches: null });
+    expect((await service.request(naming("b"), OTHER_NODE)).networkServiceEndpointName).toBe("b");
     expect(asked).toEqual(["endpoint b"]);
   });
 

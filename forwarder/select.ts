@@ -6,26 +6,28 @@ import type { Connection } from "../api/gen/connection_pb.js";
 import { State } from "../api/gen/connection_pb.js";
 import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
-import type { Clock } from "../sdk/clock.ts";
 import { NOWHERE } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { CodeName } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
-import { createTurns, discover } from "../sdk/match.ts";
-import type { RegistryView } from "../sdk/registry/view.ts";
+import { createTurns } from "../sdk/turns.ts";
+import { candidatesOf } from "./candidates.ts";
+import type { CandidateOptions } from "./candidates.ts";
+import type { WithClientEnd } from "./client-side.ts";
 
 /** Failures that another endpoint would not mend: the caller's own side is at fault, or the call is over. */
 const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXISTS", "ABORTED", "CANCELLED"]);
 
-export interface SelectOptions {
-  readonly view: RegistryView;
-  readonly clock: Clock;
+export interface SelectOptions extends CandidateOptions {
   readonly log: Logger;
   /** Who may answer at a URL of another node: the managers of this mesh. */
   readonly isManager: (spiffeId: string) => boolean;
 }
+
+type Needs = Pick<WithClientEnd, "clientEnd">;
+type Context = CallContext & Needs;
 
 interface Choice {
   readonly endpoint: string;
@@ -33,20 +35,22 @@ interface Choice {
 }
 
 /** State: the choice per connection, so that refresh and close go where the first request went; dropped on close. */
-export function selectEndpoint(options: SelectOptions): Element<unknown, WithNextHop> {
+export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextHop> {
   const choices = new Map<string, Choice>();
   const turns = createTurns();
 
   return (next) => {
-    const attempt = async (request: NetworkServiceRequest, ctx: CallContext, choice: Choice) => {
+    const attempt = async (request: NetworkServiceRequest, ctx: Context, choice: Choice) => {
       const { id } = connectionOf(request);
       connectionOf(request).networkServiceEndpointName = choice.endpoint;
       const response = await next.request(request, { ...ctx, nextHop: choice.hop });
       choices.set(id, choice);
       return response;
     };
-    const tryInTurn = async (request: NetworkServiceRequest, ctx: CallContext) => {
-      const found = await candidatesOf(options, request, ctx);
+    const tryInTurn = async (request: NetworkServiceRequest, ctx: Context) => {
+      // Only forwarders ask for tunnels: the one before us has chosen.
+      const isChosen = ctx.clientEnd.kind !== "kernel";
+      const found = await candidatesOf(options, connectionOf(request), isChosen, ctx.signal);
       if (found.kind === "named")
         return attempt(request, ctx, { endpoint: found.endpoint.name, hop: hopTo(found.endpoint, options) });
       connectionOf(request).payload = found.payload;
@@ -87,31 +91,6 @@ export function selectEndpoint(options: SelectOptions): Element<unknown, WithNex
   };
 }
 
-async function candidatesOf(options: SelectOptions, request: NetworkServiceRequest, ctx: CallContext) {
-  const { view, clock } = options;
-  const connection = connectionOf(request);
-  const { networkServiceEndpointName: name, networkService } = connection;
-  if (name !== "") {
-    const endpoint = await view.endpoint(name, ctx.signal);
-    return discover({
-      connection,
-      services: [],
-      endpoints: endpoint === undefined ? [] : [endpoint],
-      nowMs: clock.now(),
-    });
-  }
-  const [service, endpoints] = await Promise.all([
-    view.service(networkService, ctx.signal),
-    view.endpointsOf(networkService, ctx.signal),
-  ]);
-  return discover({
-    connection,
-    services: service === undefined ? [] : [service],
-    endpoints,
-    nowMs: clock.now(),
-  });
-}
-
 async function lookUp(
   options: SelectOptions,
   connection: Connection,
@@ -120,7 +99,7 @@ async function lookUp(
   const name = connection.networkServiceEndpointName;
   if (name === "") return undefined;
   try {
-    const endpoint = await options.view.endpoint(name, ctx.signal);
+    const endpoint = await options.view.endpoint(name, connection.networkService, ctx.signal);
     return endpoint && { endpoint: name, hop: hopTo(endpoint, options) };
   } catch (err) {
     options.log.info(

@@ -9,7 +9,7 @@ import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
-import { forwarderOfClose, selectForwarders } from "../sdk/match.ts";
+import { forwarderOfClose, selectForwarders } from "../sdk/match-forwarders.ts";
 import type { RegistryView } from "../sdk/registry/view.ts";
 import type { LocalEndpoints } from "./local-endpoints.ts";
 

@@ -1,9 +1,5 @@
-/**
- * Selection: which endpoints a client may reach, which forwarders a manager may use, and in what order they are tried
- * (docs/protocol.md, "Matching"). Pure: clock and turns are passed in.
- */
+/** Which endpoints a client may reach (docs/protocol.md, "Matching"). Pure: the clock is passed in. */
 import type { Connection } from "../api/gen/connection_pb.js";
-import { State } from "../api/gen/connection_pb.js";
 import type { Match, NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import { NsmError } from "./errors.ts";
 import { isSubset } from "./selector-template.ts";
@@ -62,6 +58,22 @@ export function discover(input: DiscoverInput): Discovery {
   return { kind: "matched", payload: service.payload, candidates };
 }
 
+/**
+ * What the labels of a connection that names `endpoint` lead to, when that endpoint is among it. Throws NOT_FOUND as `discover`, and
+ * `endpoint-mismatch`.
+ */
+export function checkNamed(input: DiscoverInput, endpoint: NetworkServiceEndpoint): void {
+  const { connection } = input;
+  const found = discover({ ...input, connection: { ...connection, networkServiceEndpointName: "" } });
+  if (found.kind === "matched" && found.candidates.some((each) => each.endpoint.name === endpoint.name))
+    return;
+  throw new NsmError(
+    "NOT_FOUND",
+    "endpoint-mismatch",
+    `network service ${JSON.stringify(connection.networkService)} does not lead a client with labels ${labelText(connection.labels)} to the endpoint ${JSON.stringify(endpoint.name)} that it names: name none, or compare the matches of the service`,
+  );
+}
+
 /** The service that the connection asks for, of its payload when it has one. Throws NOT_FOUND `service-not-found`. */
 export function findService(services: readonly NetworkService[], connection: Connection): NetworkService {
   const { networkService, payload } = connection;
@@ -108,7 +120,7 @@ export function matchEndpoints(
   });
 }
 
-function firstMatch<T>(
+export function firstMatch<T>(
   service: NetworkService,
   client: Labels,
   candidatesOf: (match: Match, index: number) => readonly T[],
@@ -126,85 +138,9 @@ function everyOne(endpoints: readonly NetworkServiceEndpoint[], match: number | 
 }
 
 /** The labels that an endpoint carries for one of its services. */
-function labelsFor(endpoint: NetworkServiceEndpoint, service: string): Labels {
+export function labelsFor(endpoint: NetworkServiceEndpoint, service: string): Labels {
   const all = endpoint.networkServiceLabels;
   return Object.hasOwn(all, service) ? (all[service]?.labels ?? {}) : {};
-}
-
-export interface ForwarderInput {
-  readonly connection: Connection;
-  readonly services: readonly NetworkService[];
-  /** What the registry knows of forwarders, in its order. */
-  readonly forwarders: readonly NetworkServiceEndpoint[];
-  /** Service under which forwarders register (`forwarder`). */
-  readonly forwarderService: string;
-  /** Only forwarders whose recorded URL contains this one are ours. */
-  readonly managerUrl: string;
-  /** Name of the forwarder that served this connection before. */
-  readonly remembered: string | undefined;
-}
-
-/**
- * The forwarders that a manager tries for a Request, in this order. A remembered one is the only choice unless the
- * connection asks for a new selection.
- * Throws NOT_FOUND `service-not-found`; UNAVAILABLE `forwarder-gone` (the remembered one), `no-forwarder`.
- */
-export function selectForwarders(input: ForwarderInput): readonly NetworkServiceEndpoint[] {
-  const { connection, forwarderService } = input;
-  const reselect = connection.state === State.RESELECT_REQUESTED;
-  const remembered = reselect ? undefined : input.remembered;
-  const service = findService(input.services, connection);
-  const local = input.forwarders.filter(
-    (forwarder) =>
-      forwarder.networkServiceNames.includes(forwarderService) &&
-      forwarder.url.includes(input.managerUrl) &&
-      (remembered === undefined || forwarder.name === remembered),
-  );
-  const fitting = matchForwarders(service, connection.labels, local, forwarderService);
-  if (fitting.length === 0) throw noForwarder(service, connection.labels, local.length, remembered);
-  return reselect || remembered !== undefined ? fitting : nextHopFirst(fitting, connection);
-}
-
-/** The forwarder that a Close goes to: the remembered one, else the one that the path names; undefined when it is gone. */
-export function forwarderOfClose(
-  input: Omit<ForwarderInput, "services" | "forwarderService">,
-): NetworkServiceEndpoint | undefined {
-  const name = input.remembered ?? nextHop(input.connection);
-  return input.forwarders.find(
-    (forwarder) => forwarder.name === name && forwarder.url.includes(input.managerUrl),
-  );
-}
-
-function matchForwarders(
-  service: NetworkService,
-  client: Labels,
-  forwarders: readonly NetworkServiceEndpoint[],
-  forwarderService: string,
-): readonly NetworkServiceEndpoint[] {
-  if (service.matches.length === 0) return forwarders;
-  return firstMatch(service, client, (match) => {
-    const asked = match.metadata?.labels ?? {};
-    const selector = Object.keys(asked).length > 0 ? asked : { p2p: "true" };
-    return forwarders.filter((forwarder) =>
-      isSubset(selector, labelsFor(forwarder, forwarderService), client),
-    );
-  });
-}
-
-/** A manager that restarted finds its former choice in the path; that one changes places with the first. */
-function nextHopFirst(
-  forwarders: readonly NetworkServiceEndpoint[],
-  connection: Connection,
-): readonly NetworkServiceEndpoint[] {
-  const at = forwarders.findIndex((forwarder) => forwarder.name === nextHop(connection));
-  const [first, preferred] = [forwarders[0], forwarders[at]];
-  if (first === undefined || preferred === undefined) return forwarders;
-  return forwarders.with(at, first).with(0, preferred);
-}
-
-function nextHop(connection: Connection): string | undefined {
-  const path = connection.path;
-  return path?.pathSegments[path.index + 1]?.name;
 }
 
 function notFound(what: "service" | "endpoint", name: string, remedy: string): NsmError {
@@ -227,24 +163,8 @@ function noCandidates(service: NetworkService, client: Labels, live: number): Ns
   );
 }
 
-function noForwarder(
-  service: NetworkService,
-  client: Labels,
-  local: number,
-  remembered: string | undefined,
-): NsmError {
-  const name = JSON.stringify(service.name);
-  if (remembered !== undefined && local === 0)
-    return new NsmError("UNAVAILABLE", "forwarder-gone", `forwarder ${remembered} is not available`);
-  const why =
-    local === 0
-      ? "no forwarder is registered on this node; start one"
-      : `none of the ${local} forwarders of this node fits a client with labels ${labelText(client)}`;
-  return new NsmError("UNAVAILABLE", "no-forwarder", `network service ${name}: ${why}`);
-}
-
 /** Labels for an error text, of bounded length. */
-function labelText(labels: Labels): string {
+export function labelText(labels: Labels): string {
   const text = JSON.stringify(labels);
   return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }

@@ -94,6 +94,39 @@ test("the second look-up asks nobody", async () => {
   view[Symbol.dispose]();
 });
 
+test("an endpoint of a service that is followed is found by its name without asking anybody", async () => {
+  const { register, view, names, finds } = build();
+  await register("a");
+  await names();
+  await vi.waitFor(() => expect(finds()).toBe(3));
+  expect((await view.endpoint("a", "service", CONTEXT.signal))?.name).toBe("a");
+  expect(finds()).toBe(3);
+  view[Symbol.dispose]();
+});
+
+test("an endpoint that was found by its name is followed", async () => {
+  const { register, unregister, view, finds } = build();
+  await register("a");
+  const named = async (name: string) => (await view.endpoint(name, "service", CONTEXT.signal))?.name;
+  expect(await named("a")).toBe("a");
+  await vi.waitFor(() => expect(finds()).toBe(3));
+  expect(await named("a")).toBe("a");
+  expect(finds()).toBe(3);
+  await unregister("a");
+  await vi.waitFor(async () => expect(await named("a")).toBeUndefined());
+  expect(await named("b")).toBeUndefined();
+  view[Symbol.dispose]();
+});
+
+test("an endpoint that the watch of its service does not tell of is asked for by name", async () => {
+  const { register, view, names } = build();
+  await register("a");
+  await register("b", undefined, "other");
+  await names();
+  expect((await view.endpoint("b", "service", CONTEXT.signal))?.name).toBe("b");
+  view[Symbol.dispose]();
+});
+
 test("changes arrive by the watch", async () => {
   const { memory, register, names, view } = build();
   await register("a");

@@ -17,7 +17,7 @@ import type { Registries, Registry } from "./registry.ts";
 /** A watch that nobody asked about for so long is ended, a minute later at most. */
 const IDLE_MS = 10 * 60_000;
 const SWEEP_MS = 60_000;
-/** Watches of services, and of endpoints. */
+/** Watches of services, of endpoints by service, and of endpoints by name. */
 const MAX_WATCHES = 256;
 /** Where no watch is free, the one that was used least recently makes way if that was longer ago. */
 const BUSY_MS = 60_000;
@@ -29,13 +29,14 @@ export interface RegistryView extends Disposable {
   service(name: string, signal: AbortSignal): Promise<NetworkService | undefined>;
   /** Endpoints of a service that are not expired, in the registry's order. */
   endpointsOf(service: string, signal: AbortSignal): Promise<readonly NetworkServiceEndpoint[]>;
-  /** By name, asked anew each time. */
-  endpoint(name: string, signal: AbortSignal): Promise<NetworkServiceEndpoint | undefined>;
+  /** By name, unless it is expired. `service`: where it is found without asking if that is followed already. */
+  endpoint(name: string, service: string, signal: AbortSignal): Promise<NetworkServiceEndpoint | undefined>;
 }
 
 export function createRegistryView(registries: Registries, clock: Clock, log: Logger): RegistryView {
   const services = createWatches(registries.services, clock, log);
   const endpoints = createWatches(registries.endpoints, clock, log);
+  const named = createWatches(registries.endpoints, clock, log);
   const alive = (entry: NetworkServiceEndpoint) =>
     entry.expirationTime === undefined || timestampMs(entry.expirationTime) > clock.now();
   return {
@@ -47,22 +48,23 @@ export function createRegistryView(registries: Registries, clock: Clock, log: Lo
       const query = create(NetworkServiceEndpointSchema, { networkServiceNames: [service] });
       return (await endpoints.get(service, query, signal)).filter(alive);
     },
-    async endpoint(name, signal) {
-      const found = await findAll(
-        registries.endpoints,
-        create(NetworkServiceEndpointSchema, { name }),
-        signal,
-      );
+    async endpoint(name, service, signal) {
+      const known = endpoints.known(service).find((entry) => entry.name === name && alive(entry));
+      if (known !== undefined) return known;
+      const found = await named.get(name, create(NetworkServiceEndpointSchema, { name }), signal);
       return found.find((entry) => entry.name === name && alive(entry));
     },
     [Symbol.dispose]() {
       services[Symbol.dispose]();
       endpoints[Symbol.dispose]();
+      named[Symbol.dispose]();
     },
   };
 }
 
 interface Watches<T> extends Disposable {
+  /** What a watch that is open has told; nobody is asked. */
+  known(key: string): readonly T[];
   get(key: string, query: T, signal: AbortSignal): Promise<readonly T[]>;
 }
 
@@ -111,6 +113,7 @@ function createWatches<T extends { readonly name: string }>(
   };
 
   return {
+    known: (key) => [...(watches.get(key)?.entries.values() ?? [])],
     async get(key, query, signal) {
       const watch = watches.get(key);
       if (watch !== undefined) use(key, watch);

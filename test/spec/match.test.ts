@@ -9,15 +9,14 @@ import { NsmError } from "../../sdk/errors.ts";
 import {
   createTurns,
   discover,
-  forwarderOfClose,
   isSubset,
   matchesEndpoint,
   matchesMonitorSelector,
   matchesNetworkService,
   renderSelectorValue,
-  selectForwarders,
 } from "../../sdk/match.ts";
 import type { Labels } from "../../sdk/match.ts";
+import { forwarderOfClose, selectForwarders } from "../../sdk/match-forwarders.ts";
 import { describeVectors, outcomeOf, same, sameError, vectorKind } from "./support.ts";
 import type { VectorError, VectorFile } from "./support.ts";
 

@@ -49,7 +49,7 @@ export const startForwarder: Start = (bench, playback) => {
     hops,
     newId: () => subject.names.invent(randomUUID()),
     client: { tunnels, isManager: ofManager, release: (id) => dataplane.release(id), priority: [] },
-    select: { view, clock, log, isManager },
+    select: { view, clock, log, isManager, holdsWire: () => false },
     plumb: { dataplane, tunnels, listenerOf: (hop) => listenerOf(bench, hop), log },
   });
   return {
