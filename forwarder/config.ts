@@ -67,6 +67,7 @@ export const table = {
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of the registration"),
   podName: optionalText("POD_NAME", "", "label podName of the registration"),
+  zoneName: optionalText("ZONE_NAME", "", "label zoneName of the registration"),
   clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of the registration"),
   sriovConfig: only("NSM_SRIOV_CONFIG_FILE", [""], NO_SRIOV),
   vppMinOperationTimeout: optionalText(

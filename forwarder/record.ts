@@ -7,7 +7,7 @@ import type { ForwarderConfig } from "./config.ts";
 
 type Own = Pick<
   ForwarderConfig,
-  "name" | "service" | "labels" | "listenOn" | "nodeName" | "podName" | "clusterName"
+  "name" | "service" | "labels" | "listenOn" | "nodeName" | "podName" | "zoneName" | "clusterName"
 >;
 
 export function ownRecord(config: Own): NetworkServiceEndpoint {

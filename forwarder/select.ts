@@ -12,6 +12,7 @@ import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { CodeName } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
+import { tries } from "../sdk/prefer.ts";
 import { createTurns } from "../sdk/turns.ts";
 import { candidatesOf } from "./candidates.ts";
 import type { CandidateOptions } from "./candidates.ts";
@@ -55,7 +56,8 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
         return attempt(request, ctx, { endpoint: found.endpoint.name, hop: hopTo(found.endpoint, options) });
       connectionOf(request).payload = found.payload;
       const failures: NsmError[] = [];
-      for (const { endpoint } of turns.tries(connectionOf(request).networkService, found.candidates)) {
+      const { networkService } = connectionOf(request);
+      for (const { endpoint } of tries(turns, networkService, found.candidates)) {
         const copy = clone(NetworkServiceRequestSchema, request);
         try {
           return await attempt(copy, ctx, { endpoint: endpoint.name, hop: hopTo(endpoint, options) });

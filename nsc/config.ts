@@ -36,6 +36,7 @@ export const table = {
   livenessCheckTimeoutMs: duration("NSM_LIVENESS_CHECK_TIMEOUT", "1s", "read for compatibility"),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of the connections"),
   podName: optionalText("POD_NAME", "", "label podName of the connections"),
+  zoneName: optionalText("ZONE_NAME", "", "label zoneName of the connections"),
   clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of the connections"),
   ...commonTable,
 } as const satisfies Table;

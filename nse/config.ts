@@ -70,6 +70,7 @@ export const table = {
   ),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of the endpoint"),
   podName: optionalText("POD_NAME", "", "label podName of the endpoint"),
+  zoneName: optionalText("ZONE_NAME", "", "label zoneName of the endpoint"),
   clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of the endpoint"),
   ...commonTable,
 } as const satisfies Table;

@@ -22,6 +22,7 @@ export interface RegisterOptions {
     | "unregisterItself"
     | "nodeName"
     | "podName"
+    | "zoneName"
     | "clusterName"
   >;
   readonly registries: Registries;

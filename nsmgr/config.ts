@@ -47,6 +47,7 @@ export const table = {
   ),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of clients and endpoints of this node"),
   podName: optionalText("POD_NAME", "", "label podName where a workload has none of its own"),
+  zoneName: optionalText("ZONE_NAME", "", "label zoneName of clients and endpoints of this node"),
   clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of clients and endpoints"),
   ...commonTable,
 } as const satisfies Table;

@@ -1,9 +1,9 @@
 /** Labels that say where a workload runs, from the environment of its pod. */
-const LABELS = ["nodeName", "podName", "clusterName"] as const;
+const LABELS = ["nodeName", "podName", "zoneName", "clusterName"] as const;
 
 export type ClientInfo = ReadonlyMap<string, string>;
 
-/** From the variables NODE_NAME, POD_NAME and CLUSTER_NAME of a daemon's configuration. */
+/** From the variables NODE_NAME, POD_NAME, ZONE_NAME and CLUSTER_NAME of a daemon's configuration. */
 export function clientInfoOf(config: {
   readonly [K in (typeof LABELS)[number]]: string | undefined;
 }): ClientInfo {

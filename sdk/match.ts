@@ -2,6 +2,8 @@
 import type { Connection } from "../api/gen/connection_pb.js";
 import type { Match, NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import { NsmError } from "./errors.ts";
+import { preferenceOf } from "./prefer.ts";
+import type { Preference } from "./prefer.ts";
 import { isSubset } from "./selector-template.ts";
 import type { Labels } from "./selector-template.ts";
 
@@ -20,6 +22,8 @@ export interface Candidate {
   readonly match: number | undefined;
   /** Index in the match's routes; undefined when the match or the service stands for every endpoint. */
   readonly route: number | undefined;
+  /** Who is better than others is asked first, whatever the turns say. */
+  readonly preference: Preference;
 }
 
 /** Where a connection may go. `named`: the client chose the endpoint itself, labels were not looked at. */
@@ -103,20 +107,22 @@ export function matchEndpoints(
   client: Labels,
   endpoints: readonly NetworkServiceEndpoint[],
 ): readonly Candidate[] {
-  if (service.matches.length === 0) return everyOne(endpoints, undefined);
+  const candidate = (endpoint: NetworkServiceEndpoint, match?: number, route?: number): Candidate => ({
+    endpoint,
+    weight: weightOf(service, match, route),
+    match,
+    route,
+    preference: preferenceOf(client, labelsFor(endpoint, service.name)),
+  });
+  if (service.matches.length === 0) return endpoints.map((endpoint) => candidate(endpoint));
   return firstMatch(service, client, (match, index) => {
     const found = match.routes.flatMap((route, routeIndex) =>
       endpoints
         .filter((endpoint) => isSubset(route.destinationSelector, labelsFor(endpoint, service.name), client))
-        .map((endpoint) => ({
-          endpoint,
-          weight: Math.max(1, route.weight),
-          match: index,
-          route: routeIndex,
-        })),
+        .map((endpoint) => candidate(endpoint, index, routeIndex)),
     );
     const standsForAll = match.metadata !== undefined && match.routes.length === 0 && !match.fallthrough;
-    return standsForAll ? everyOne(endpoints, index) : found;
+    return standsForAll ? endpoints.map((endpoint) => candidate(endpoint, index)) : found;
   });
 }
 
@@ -133,8 +139,9 @@ export function firstMatch<T>(
   return [];
 }
 
-function everyOne(endpoints: readonly NetworkServiceEndpoint[], match: number | undefined): Candidate[] {
-  return endpoints.map((endpoint) => ({ endpoint, weight: 1, match, route: undefined }));
+function weightOf({ matches }: NetworkService, match: number | undefined, route: number | undefined): number {
+  if (match === undefined || route === undefined) return 1;
+  return Math.max(1, matches[match]?.routes[route]?.weight ?? 1);
 }
 
 /** The labels that an endpoint carries for one of its services. */

@@ -28,6 +28,7 @@ export const startManager: Start = (bench, { pool }) => {
   const info = clientInfoOf({
     nodeName: env["NODE_NAME"],
     podName: env["POD_NAME"],
+    zoneName: env["ZONE_NAME"],
     clusterName: env["CLUSTER_NAME"],
   });
   const registry = serverOf(recorded, component.name, "registry");

@@ -28,7 +28,12 @@ export function registriesOf(bench: Bench, { pool }: Playback): Registries {
 
 /** Where the node is, as the daemons read it from their environment. */
 export function nodeOf({ component: { env = {} } }: Bench) {
-  return { nodeName: env["NODE_NAME"], podName: env["POD_NAME"], clusterName: env["CLUSTER_NAME"] };
+  return {
+    nodeName: env["NODE_NAME"],
+    podName: env["POD_NAME"],
+    zoneName: env["ZONE_NAME"],
+    clusterName: env["CLUSTER_NAME"],
+  };
 }
 
 export interface Registering extends AsyncDisposable {
