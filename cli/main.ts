@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from "commander";
 import { helpOf } from "../sdk/config.ts";
 import type { Daemon } from "../sdk/daemon.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
+import { DEFAULT_SCENARIOS, SCENARIOS } from "./demo/scenario-names.ts";
 import { ExitCode } from "./exit-code.ts";
 import { roles } from "./roles.ts";
 import { versionText } from "./version.ts";
@@ -51,6 +52,13 @@ function describeDaemon(command: Command, daemon: Daemon): Command {
     .addHelpText("after", () => `\nEnvironment:\n${helpOf(daemon.table, process.stdout.columns)}`);
 }
 
+interface DemoWords {
+  readonly scenario: string;
+  readonly keep?: true;
+  readonly run?: string;
+  readonly output: "text" | "json";
+}
+
 function addDemo(program: Command, finish: (code: number) => void): void {
   const output = () =>
     new Option("--output <format>", "text, or one JSON document on stdout with progress on stderr")
@@ -60,20 +68,37 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     .command("demo")
     .summary("two nodes on this machine: connects, pings, shows the wires, cleans up")
     .description(
-      "Runs a whole mesh in network namespaces of this machine: two nodes, a client and three endpoints, every part its " +
-        "own process. Connects, pings over each wire, shows them and removes everything. Needs root.",
+      "Runs a whole mesh in network namespaces of this machine: two nodes, clients and endpoints, every part its own process. " +
+        "Plays scenarios in it, shows what happened and removes everything. Needs root.",
+    )
+    .option(
+      "--scenario <names>",
+      `what happens in it, comma-separated:\n${scenarioHelp()}`,
+      DEFAULT_SCENARIOS,
     )
     .option("--keep", "leave it running and print the commands to look around")
     .option("--run <name>", "name of this run (lower-case letters and digits, at most 8)")
     .addOption(output())
     .allowExcessArguments()
-    .action(async (options: { keep?: true; run?: string; output: "text" | "json" }, command: Command) => {
+    .action(async (options: DemoWords, command: Command) => {
       const [word] = command.args;
       if (word !== undefined) command.error(`error: unknown command '${word}'\n(Did you mean down?)`);
       const { runDemo } = await import("./demo/main.ts");
       finish(
-        await runDemo({ keep: options.keep === true, run: options.run, json: options.output === "json" }),
+        await runDemo({
+          scenarios: options.scenario,
+          keep: options.keep === true,
+          run: options.run,
+          json: options.output === "json",
+        }),
       );
+    });
+  program
+    .command("_probe", { hidden: true })
+    .argument("<words...>")
+    .action(async (words: readonly string[]) => {
+      const { runProbe } = await import("./probe/main.ts");
+      await runProbe(words);
     });
   demo
     .command("down")
@@ -85,6 +110,12 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       const { runDown } = await import("./demo/main.ts");
       finish(await runDown({ run: options.run, json: options.output === "json" }));
     });
+}
+
+function scenarioHelp(): string {
+  return Object.entries(SCENARIOS)
+    .map(([name, what]) => `  ${name}: ${what}`)
+    .join("\n");
 }
 
 try {

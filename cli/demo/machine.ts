@@ -1,11 +1,10 @@
-/** Which of the demo's wires this machine can have, after installing what is missing where that can be done. */
+/** Which kinds of wires this machine can have, after installing what is missing where that can be done. */
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { probeKernel } from "../kernel.ts";
 import type { Kernel } from "../kernel.ts";
 import { baseTools, isRoot, nft, provide, userspaceWireGuard } from "../requirements.ts";
 import type { Tool } from "../requirements.ts";
-import { wantedWires } from "./topology.ts";
-import type { MechanismName, WantedWire } from "./topology.ts";
+import type { MechanismName } from "./topology.ts";
 
 export interface Unavailable {
   readonly mechanism: MechanismName;
@@ -14,12 +13,14 @@ export interface Unavailable {
 }
 
 export interface Machine {
-  readonly wires: readonly WantedWire[];
+  /** Of those that were asked for. */
+  readonly mechanisms: ReadonlySet<MechanismName>;
+  /** The others. */
   readonly unavailable: readonly Unavailable[];
 }
 
 /** Throws FAILED_PRECONDITION in one clear line when no demo is possible at all. */
-export function checkMachine(say: (line: string) => void): Machine {
+export function checkMachine(wanted: ReadonlySet<MechanismName>, say: (line: string) => void): Machine {
   if (!isRoot())
     throw new NsmError(
       "FAILED_PRECONDITION",
@@ -40,11 +41,12 @@ export function checkMachine(say: (line: string) => void): Machine {
       "no-veth",
       `cannot make veth devices (${kernel.veth}): load the kernel module veth (CONFIG_VETH) or add CAP_NET_ADMIN`,
     );
-  const unavailable = [...wireGuardFaults(kernel, say), ...vxlanFaults(kernel, say)];
-  return {
-    wires: wantedWires.filter(({ mechanism }) => !unavailable.some((fault) => fault.mechanism === mechanism)),
-    unavailable,
-  };
+  const unavailable = [
+    ...(wanted.has("WIREGUARD") ? wireGuardFaults(kernel, say) : []),
+    ...(wanted.has("VXLAN") ? vxlanFaults(kernel, say) : []),
+  ];
+  const isMissing = (mechanism: MechanismName) => unavailable.some((fault) => fault.mechanism === mechanism);
+  return { mechanisms: new Set([...wanted].filter((each) => !isMissing(each))), unavailable };
 }
 
 function wireGuardFaults(kernel: Kernel, say: (line: string) => void): readonly Unavailable[] {

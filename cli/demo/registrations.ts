@@ -9,6 +9,16 @@ export interface Registration {
   readonly match: { readonly uid: number; readonly gid: number; readonly netns?: number };
 }
 
+/**
+ * The operator of a run: whoever has the user, group and network namespace of the driver, so that the shell that started
+ * the demo can also look at the mesh.
+ */
+export function operator(): Registration {
+  const netns = statSync("/proc/self/ns/net").ino;
+  const [uid = -1, gid = -1] = [process.getuid?.(), process.getgid?.()];
+  return { id: `spiffe://${TRUST_DOMAIN}/operator/demo`, match: { uid, gid, netns } };
+}
+
 /** The file that NSM_IDENTITY_REGISTRATIONS names. The namespaces must exist. */
 export function registrationsOf(topology: Topology, more: readonly Registration[] = []): string {
   const registrations = topology.parts.flatMap((part): Registration[] => {

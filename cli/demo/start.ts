@@ -1,7 +1,7 @@
 /** Starts the parts of a run: each in its namespace, with its group and no more capabilities than its role needs. */
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { NsmError } from "../../sdk/errors.ts";
 import { selfCommand } from "../package-root.ts";
@@ -17,7 +17,7 @@ import type { Part, Topology } from "./topology.ts";
  * The authority looks at the namespaces of processes that may do more than itself, the forwarder enters those of pods and
  * changes them, the client probes its wires.
  */
-export const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
+const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
   identity: ["dac_read_search", "sys_ptrace"],
   registry: ["dac_read_search"],
   nsmgr: ["dac_read_search"],
@@ -25,6 +25,10 @@ export const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
   nse: ["dac_read_search"],
   nsc: ["dac_read_search", "net_raw"],
 };
+
+export function capabilitiesOf({ role, capabilities = [] }: Part): readonly string[] {
+  return [...CAPABILITIES[role], ...capabilities];
+}
 
 export interface StartedPart extends ProcessId {
   readonly part: Part;
@@ -40,7 +44,7 @@ export function logFile(folder: string, part: string): string {
  * Throws INTERNAL `part-failed` when it could not be started or ended at once.
  */
 export function startPart(topology: Topology, part: Part): StartedPart {
-  const capabilities = CAPABILITIES[part.role].map((name) => `+${name}`);
+  const capabilities = capabilitiesOf(part).map((name) => `+${name}`);
   const log = openSync(logFile(topology.folder, part.name), "a", 0o644);
   try {
     const child = spawn(
@@ -54,7 +58,7 @@ export function startPart(topology: Topology, part: Part): StartedPart {
         `--bounding-set=-all,${capabilities.join(",")}`,
         "--",
         ...selfCommand(),
-        part.role,
+        ...(part.command ?? [part.role]),
       ],
       {
         detached: true,
@@ -72,8 +76,9 @@ export function startPart(topology: Topology, part: Part): StartedPart {
   }
 }
 
-/** The last warnings and errors of a log, else its last lines, as one line each. */
+/** The last warnings and errors of a log, else its last lines, as one line each; none of a part that was not started. */
 export function lastComplaints(folder: string, part: string, count: number): readonly string[] {
+  if (!existsSync(logFile(folder, part))) return [];
   const lines = readFileSync(logFile(folder, part), "utf8").trim().split("\n");
   const complaints = lines.filter((line) => /"level":[456]0/.test(line) || !line.startsWith("{"));
   return (complaints.length > 0 ? complaints : lines).slice(-count).filter((line) => line !== "");

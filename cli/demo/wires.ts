@@ -6,6 +6,24 @@ import type { PingResult } from "../../sdk/icmp.ts";
 import { ipJson, namespaceFile } from "./namespaces.ts";
 import type { MechanismName } from "./topology.ts";
 
+/** A wire as it stands in the report of a run. */
+export interface WireReport {
+  readonly client: string;
+  readonly service: string;
+  readonly endpoint: string;
+  readonly mechanism: MechanismName | "?";
+  readonly interface: string;
+  readonly addresses: readonly string[];
+  /** Addresses at the endpoint's side. */
+  readonly peers: readonly string[];
+  readonly path: readonly string[];
+  readonly mtu: number;
+  /** Median of the pings; null when none returned. */
+  readonly rttMs: number | null;
+  readonly pingsSent: number;
+  readonly pingsReceived: number;
+}
+
 const PINGS = 5;
 const PING_INTERVAL_MS = 50;
 const PING_TIMEOUT_MS = 2000;
@@ -101,6 +119,29 @@ export async function pingWire(
 }
 
 /** The middle of the round-trip times; undefined when there is none. */
-export function medianOf(values: readonly number[]): number | undefined {
+function medianOf(values: readonly number[]): number | undefined {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+}
+
+export function reportOf(
+  client: string,
+  wire: Established,
+  device: WireDevice,
+  { sent, received, rttsMs }: PingResult,
+): WireReport {
+  const rttMs = medianOf(rttsMs);
+  return {
+    client,
+    service: wire.service,
+    endpoint: wire.nse,
+    mechanism: device.mechanism,
+    interface: device.name,
+    addresses: device.addresses,
+    peers: wire.peerAddresses,
+    path: wire.path,
+    mtu: device.mtu,
+    rttMs: rttMs === undefined ? null : Math.round(rttMs * 1000) / 1000,
+    pingsSent: sent,
+    pingsReceived: received,
+  };
 }

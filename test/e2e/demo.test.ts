@@ -5,6 +5,8 @@ import { readFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
+import { markOf } from "../../cli/demo/down.ts";
+import { argumentsOf, findProcesses, hasEnvironment, signalAll } from "../../cli/demo/processes.ts";
 import { expectNothingLeft, takeInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 
@@ -22,13 +24,23 @@ const Wire = z.object({
   pingsSent: z.number(),
   pingsReceived: z.number(),
 });
+const Scenario = z.object({
+  ok: z.boolean(),
+  setupMs: z.number().nullable(),
+  healGapMs: z.number().nullable(),
+  packetsLost: z.number().nullable(),
+});
 const Document = z.object({
   run: z.string(),
-  firstPingMs: z.number(),
+  firstPingMs: z.number().nullable(),
   wires: z.array(Wire),
   unavailable: z.array(z.object({ mechanism: z.string(), reason: z.string(), remedy: z.string() })),
+  scenarios: z.record(z.string(), Scenario),
   removed: z.boolean(),
 });
+
+/** The words before a command that let it see a machine without user-space tunnels. */
+const WITHOUT_TUN = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /dev/net && exec "$@"', "sh"];
 
 let before: Inventory;
 beforeAll(async () => {
@@ -38,23 +50,31 @@ beforeAll(async () => {
 /** `nsm demo …` as a process of its own. */
 class Demo {
   readonly #child: ChildProcess;
+  #heard = Promise.withResolvers<void>();
   stdout = "";
   stderr = "";
 
   constructor(args: readonly string[], wrapper: readonly string[] = []) {
     const [program = "", ...rest] = [...wrapper, process.execPath, NSM, "demo", ...args];
     this.#child = spawn(program, rest, { stdio: ["ignore", "pipe", "pipe"] });
-    this.#child.stdout?.on("data", (data: Buffer) => (this.stdout += data.toString()));
-    this.#child.stderr?.on("data", (data: Buffer) => (this.stderr += data.toString()));
+    this.#child.stdout?.on("data", (data: Buffer) => {
+      this.stdout += data.toString();
+      this.#hear();
+    });
+    this.#child.stderr?.on("data", (data: Buffer) => {
+      this.stderr += data.toString();
+      this.#hear();
+    });
     onTestFinished(() => void this.#child.kill("SIGKILL"));
   }
 
+  #hear(): void {
+    this.#heard.resolve();
+    this.#heard = Promise.withResolvers();
+  }
+
   async says(words: string): Promise<void> {
-    while (!(this.stdout + this.stderr).includes(words))
-      await Promise.race([
-        once(this.#child.stdout ?? this.#child, "data"),
-        once(this.#child.stderr ?? this.#child, "data"),
-      ]);
+    while (!(this.stdout + this.stderr).includes(words)) await this.#heard.promise;
   }
 
   kill(signal: NodeJS.Signals): void {
@@ -97,11 +117,60 @@ test("the demo pings over a wire of each mechanism, says so as JSON and leaves n
   }
   expect(document).toMatchObject({ unavailable: [], removed: true });
   expect(document.firstPingMs).toBeLessThan(10_000);
+  expect(document.scenarios).toEqual({
+    local: { ok: true, setupMs: expect.any(Number), healGapMs: null, packetsLost: expect.any(Number) },
+    heal: {
+      ok: true,
+      setupMs: expect.any(Number),
+      healGapMs: expect.any(Number),
+      packetsLost: expect.any(Number),
+    },
+  });
+  await expectNothingLeft(before);
+});
+
+test("scenario heal alone kills the endpoint in use and measures the gap until the spare answers", async () => {
+  const demo = new Demo(["--scenario", "heal", "--output", "json"]);
+  expect(await demo.ended(), demo.stderr).toBe(0);
+  const { scenarios, wires, firstPingMs } = Document.parse(JSON.parse(demo.stdout));
+  expect(Object.keys(scenarios)).toEqual(["heal"]);
+  expect(wires).toEqual([]);
+  expect(firstPingMs).toBeGreaterThan(0);
+  const { healGapMs, packetsLost } = scenarios["heal"] ?? {};
+  expect(packetsLost).toBeGreaterThan(0);
+  expect(healGapMs).toBeGreaterThan(0);
+  const [, victim, spare] = /killed (heal-\d)[^]*healed: (heal-\d) answers/.exec(demo.stderr) ?? [];
+  expect(new Set([victim, spare])).toEqual(new Set(["heal-1", "heal-2"]));
+  await expectNothingLeft(before);
+});
+
+test("a scenario that does not exist is named beside those that do", async () => {
+  const demo = new Demo(["--scenario", "local,nothing"]);
+  expect(await demo.ended()).toBe(2);
+  expect(demo.stderr).toContain('there is no scenario "nothing": choose among local, heal');
+});
+
+test("a run that fails says in its JSON what the machine lacks and which scenario it was", async () => {
+  const demo = new Demo(["--run", "broken", "--output", "json"], WITHOUT_TUN);
+  await demo.says("started");
+  const registry = findProcesses(
+    (pid) => hasEnvironment(pid, markOf("broken")) && argumentsOf(pid).at(-1) === "registry",
+  );
+  expect(registry).toHaveLength(1);
+  signalAll(registry, "SIGKILL");
+  expect(await demo.ended()).toBe(1);
+  expect(demo.stderr).toContain("registry ended (SIGKILL)");
+  expect(Document.parse(JSON.parse(demo.stdout))).toMatchObject({
+    wires: [],
+    unavailable: [{ mechanism: "WIREGUARD" }],
+    scenarios: { local: { ok: false } },
+    removed: true,
+  });
   await expectNothingLeft(before);
 });
 
 test("a kept demo runs every part as a process of its own place and group, until it is taken down", async () => {
-  const demo = new Demo(["--keep", "--run", "kept"]);
+  const demo = new Demo(["--keep", "--run", "kept", "--scenario", "local"]);
   expect(await demo.ended(), demo.stderr).toBe(0);
   expect(demo.stdout).toContain("ip netns exec nsm-kept-pod-client ip address");
   expect(demo.stdout).toMatch(/bin\/nsm\.js demo down --run kept$/m);
@@ -134,7 +203,7 @@ test("a kept demo runs every part as a process of its own place and group, until
   await expectNothingLeft(before);
 });
 
-test.for(["recorded in", "joined", "started", "nsm-1 is up", "pinged over"])(
+test.for(["recorded in", "joined", "started", "nsm-1 is up", "pinged over", "killed heal-"])(
   "killed with SIGKILL when it says '%s', it is removed by demo down",
   async (words) => {
     const demo = new Demo([]);
@@ -186,8 +255,7 @@ test("two demos run at once, and taking one down leaves the other alone", async 
 });
 
 test("without /dev/net/tun the WIREGUARD wire is named with its remedy, the others are up, and the code is 3", async () => {
-  const without = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /dev/net && exec "$@"', "sh"];
-  const demo = new Demo(["--output", "json"], without);
+  const demo = new Demo(["--output", "json"], WITHOUT_TUN);
   expect(await demo.ended(), demo.stderr).toBe(3);
   const document = Document.parse(JSON.parse(demo.stdout));
   expect(document.wires.map((wire) => wire.mechanism)).toEqual(["KERNEL", "VXLAN"]);

@@ -11,8 +11,8 @@ import { WIREGUARD_FOLDER, markedEnvironment, removeRun } from "../../cli/demo/d
 import { makeNamespaces, namespaceFile } from "../../cli/demo/namespaces.ts";
 import { processId } from "../../cli/demo/processes.ts";
 import { registrationsOf } from "../../cli/demo/registrations.ts";
-import { CAPABILITIES } from "../../cli/demo/start.ts";
-import { FOLDERS, TRUST_DOMAIN, namespaceOf } from "../../cli/demo/topology.ts";
+import { capabilitiesOf } from "../../cli/demo/start.ts";
+import { FOLDERS, TRUST_DOMAIN, identityUrl, managerUrl, namespaceOf } from "../../cli/demo/topology.ts";
 import type { NodeName, Part, Topology } from "../../cli/demo/topology.ts";
 import { warmUp } from "../../cli/demo/warm-up.ts";
 import { parseEstablished } from "../../cli/demo/wires.ts";
@@ -71,11 +71,11 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   const fullName = (place: string) => namespaceOf(run, place);
   const start = (part: Part, env: Readonly<Record<string, string>> = {}) => {
     const process = startDaemon({
-      role: part.role,
+      command: part.command ?? [part.role],
       name: part.name,
       netns: namespaceFile(fullName(part.place)),
       gid: part.gid,
-      capabilities: CAPABILITIES[part.role],
+      capabilities: capabilitiesOf(part),
       env: { ...definedOf(markedEnvironment(run)), ...part.env, ...env },
     });
     running.set(part.name, process);
@@ -105,14 +105,14 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       for (const name of names) start(partOf(topology, name));
     },
     namespace: (place) => namespaceNamed(fullName(place)),
-    managerUrl: (node = "node1") => `unix://${topology.folder}/${node}/nsmgr.sock`,
+    managerUrl: (node = "node1") => managerUrl(topology.folder, node),
     established: (client, interfaceName) => established(daemon(client), interfaceName),
     async workload(name, where) {
       const workload = await startWorkload({
         netns: typeof where === "string" ? fullName(where) : where.name,
         gid: gidOfWorkload(options, name),
-        identityUrl: `unix://${topology.folder}/identity.sock`,
-        managerUrl: `unix://${topology.folder}/node1/nsmgr.sock`,
+        identityUrl: identityUrl(topology.folder),
+        managerUrl: managerUrl(topology.folder, "node1"),
         env: markedEnvironment(run),
       });
       return workloads.use(workload);

@@ -14,10 +14,10 @@ export interface LogLine {
 }
 
 export interface DaemonOptions {
-  /** Subcommand of `nsm`. */
-  readonly role: string;
-  /** For messages of the test; the role when undefined. */
-  readonly name?: string;
+  /** Words after `nsm`. */
+  readonly command: readonly string[];
+  /** For messages of the test. */
+  readonly name: string;
   /** All of its environment beside PATH. */
   readonly env: Readonly<Record<string, string>>;
   /** A path that nsenter(1) takes, such as /run/netns/name; the test's own namespace when undefined. */
@@ -46,7 +46,7 @@ export interface DaemonProcess extends AsyncDisposable {
 
 /** Starts without waiting for anything. Disposing stops it, by force after 6 s, which fails the test. */
 export function startDaemon(options: DaemonOptions): DaemonProcess {
-  const { role, name = role, env, netns, gid, capabilities } = options;
+  const { name, env, netns, gid, capabilities } = options;
   const bounds = capabilities?.map((each) => `+${each}`);
   const privileges = [
     ...(gid === undefined ? [] : [`--regid=${gid}`, "--clear-groups"]),
@@ -57,7 +57,7 @@ export function startDaemon(options: DaemonOptions): DaemonProcess {
     ...(privileges.length === 0 ? [] : ["setpriv", ...privileges, "--"]),
     process.execPath,
     NSM,
-    role,
+    ...options.command,
   ];
   const [program = "", ...args] = command;
   const child = spawn(program, args, {

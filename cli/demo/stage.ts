@@ -1,0 +1,153 @@
+/** Where a scenario of the demo plays: a running mesh, the means to start, kill and measure, and somebody to tell. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { NsmError } from "../../sdk/errors.ts";
+import { monotonicMs } from "../probe/main.ts";
+import { checkProber, startProber, startReflector } from "../probe/start.ts";
+import type { ProbeOptions, Prober, Reflector } from "../probe/start.ts";
+import type { Cast } from "./cast.ts";
+import { createClientLogs } from "./client-logs.ts";
+import type { ClientLogs } from "./client-logs.ts";
+import { markedEnvironment } from "./down.ts";
+import type { Machine } from "./machine.ts";
+import { namespaceFile, removeNamespaces } from "./namespaces.ts";
+import type { Scenario } from "./scenario.ts";
+import { registerServices } from "./services.ts";
+import { lastComplaints } from "./start.ts";
+import type { Story } from "./story.ts";
+import { namespaceOf, underlay } from "./topology.ts";
+import type { Part, Topology } from "./topology.ts";
+import { pingWire, readDevices, reportOf } from "./wires.ts";
+import type { Established, WireReport } from "./wires.ts";
+
+/** How long a scenario may take. */
+const SCENARIO_WITHIN_MS = 60_000;
+const SELF_CHECK_MS = 300;
+
+export interface Stage {
+  readonly run: string;
+  /** The run's. */
+  readonly folder: string;
+  readonly machine: Machine;
+  readonly story: Story;
+  /** Aborts when the run is interrupted, a part ends that should not, or it takes too long. */
+  readonly signal: AbortSignal;
+  /** When the scenario began, on the clock of {@link monotonicMs}. */
+  readonly startMs: number;
+  /** Starts a part of the scenario that was kept back. */
+  start(name: string): void;
+  /** SIGKILL, as a crash; its end is no failure of the run. */
+  kill(name: string): Promise<void>;
+  /** Removes the namespace of a part that was killed, as when a pod goes away. */
+  removeNamespace(place: string): Promise<void>;
+  /** The first line about a wire, said already or to come, that a client of the scenario logs and that fits. */
+  established(client: string, test: (wire: Established) => boolean): Promise<Established>;
+  /** Looks at the wire's device and pings over it. */
+  ping(client: string, wire: Established): Promise<WireReport>;
+  reflector(name: string, place: string): Promise<Reflector>;
+  prober(place: string, address: string): Promise<Prober>;
+  /** Says what the prober sees over the bare underlay. */
+  checkProber(): Promise<void>;
+}
+
+export interface StageOptions {
+  readonly topology: Topology;
+  readonly machine: Machine;
+  readonly cast: Cast;
+  readonly story: Story;
+  readonly signal: AbortSignal;
+  /** Called for the first reply over any wire. */
+  readonly onReply: () => void;
+}
+
+/** Starts the scenario's parts and plays it. */
+export async function play(scenario: Scenario, parts: readonly Part[], options: StageOptions) {
+  const { topology, cast, story } = options;
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(tooLate(scenario, topology)), SCENARIO_WITHIN_MS);
+  const signal = AbortSignal.any([options.signal, cast.failed, late.signal]);
+  using logs = createClientLogs(topology.folder, signal);
+  try {
+    const startMs = monotonicMs();
+    for (const [name, content] of Object.entries(scenario.files ?? {})) {
+      mkdirSync(dirname(join(topology.folder, name)), { recursive: true });
+      writeFileSync(join(topology.folder, name), content);
+    }
+    await registerServices(topology, scenario.services ?? [], signal);
+    const atOnce = parts.filter(({ name }) => scenario.later?.includes(name) !== true);
+    for (const part of atOnce) cast.start(part);
+    story.step(`started ${cast.newNames().join(", ")}`);
+    return await scenario.play(createStage(parts, logs, { ...options, signal }, startMs));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function createStage(
+  parts: readonly Part[],
+  logs: ClientLogs,
+  options: StageOptions,
+  startMs: number,
+): Stage {
+  const { topology, machine, cast, story, signal, onReply } = options;
+  const { run, folder } = topology;
+  const env = markedEnvironment(run);
+  const probeIn = (place: string): ProbeOptions => ({ netns: namespaceFile(namespaceOf(run, place)), env });
+  return {
+    run,
+    folder,
+    machine,
+    story,
+    signal,
+    startMs,
+    start(name) {
+      const part = parts.find((each) => each.name === name);
+      if (part === undefined)
+        throw new NsmError("INTERNAL", "no-such-part", `the scenario has no part ${name}`);
+      cast.start(part);
+    },
+    kill: (name) => cast.kill(name),
+    removeNamespace: (place) => removeNamespaces([namespaceOf(run, place)], env),
+    established: (client, test) => logs.established(client, test),
+    async ping(client, wire) {
+      const namespace = namespaceOf(run, `pod-${client}`);
+      const device = (await readDevices(namespace, env)).find(({ name }) => name === wire.interface);
+      if (device === undefined)
+        throw new NsmError(
+          "NOT_FOUND",
+          "no-device",
+          `${client} has no device ${wire.interface}, which it announced`,
+        );
+      return reportOf(client, wire, device, await pingWire(namespace, wire, device, signal, onReply));
+    },
+    reflector: (name, place) => startReflector(name, probeIn(place)),
+    async prober(place, address) {
+      const prober = await startProber(address, probeIn(place));
+      prober.waitFor(() => true, signal).then(onReply, () => undefined);
+      return prober;
+    },
+    async checkProber() {
+      const { lost, gapMs, sent } = await checkProber(
+        probeIn("node1"),
+        probeIn("node2"),
+        underlay.node2,
+        SELF_CHECK_MS,
+        signal,
+      );
+      story.step(
+        `prober over the bare underlay: ${lost} of ${sent} lost, longest gap ${gapMs.toFixed(1)} ms (the mesh has no part in it)`,
+      );
+    },
+  };
+}
+
+function tooLate(scenario: Scenario, topology: Topology): NsmError {
+  const said = topology.parts.flatMap((part) =>
+    lastComplaints(topology.folder, part.name, 2).map((line) => `${part.name}: ${line}`),
+  );
+  return new NsmError(
+    "DEADLINE_EXCEEDED",
+    "wires-missing",
+    `scenario ${scenario.name} was not done after ${SCENARIO_WITHIN_MS / 1000} s. The parts said last:\n  ${said.join("\n  ")}`,
+  );
+}

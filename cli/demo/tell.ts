@@ -1,0 +1,91 @@
+/** Tables and hints of the demo, for people. */
+import { join } from "node:path";
+import { packageRoot } from "../package-root.ts";
+import { formatTable, terminalWidth } from "../table.ts";
+import type { Unavailable } from "./machine.ts";
+import type { Scenario, ScenarioReport } from "./scenario.ts";
+import type { Story } from "./story.ts";
+import { namespaceOf, runFolder } from "./topology.ts";
+import type { WireReport } from "./wires.ts";
+
+/** The devices of one client, and its wires. */
+export function tellWires(wires: readonly WireReport[], { story, run }: { story: Story; run: string }): void {
+  const width = terminalWidth();
+  const devices = formatTable(
+    wires,
+    [
+      { title: "INTERFACE", value: (wire) => wire.interface },
+      { title: "ADDRESSES", value: (wire) => wire.addresses.join(" ") },
+      { title: "MTU", value: (wire) => String(wire.mtu) },
+    ],
+    [],
+    width,
+  );
+  const namespace = namespaceOf(run, `pod-${wires[0]?.client}`);
+  story.print(["", `Interfaces of the client (namespace ${namespace})`, ...devices]);
+  const table = formatTable(
+    wires,
+    [
+      { title: "CLIENT", value: (wire) => wire.client },
+      { title: "SERVICE", value: (wire) => wire.service },
+      { title: "ENDPOINT", value: (wire) => wire.endpoint },
+      { title: "MECHANISM", value: (wire) => wire.mechanism },
+      { title: "ADDRESSES", value: addresses },
+      { title: "MTU", value: (wire) => String(wire.mtu) },
+      { title: "RTT", value: (wire) => (wire.rttMs === null ? "none" : `${wire.rttMs.toFixed(2)} ms`) },
+      { title: "PINGS", value: (wire) => `${wire.pingsReceived}/${wire.pingsSent}` },
+    ],
+    [{ title: "PATH", value: (wire) => wire.path.join(" → ") }],
+    width,
+  );
+  story.print(["", "Wires", ...table, ""]);
+}
+
+function addresses(wire: WireReport): string {
+  const plain = (list: readonly string[]) => list.map((address) => address.split("/")[0]).join(",");
+  return `${plain(wire.addresses)} → ${plain(wire.peers)}`;
+}
+
+export function tellScenarios(scenarios: Readonly<Record<string, ScenarioReport>>, story: Story): void {
+  const figure = (value: number | null, unit: string) => (value === null ? "" : `${value}${unit}`);
+  const table = formatTable(
+    Object.entries(scenarios),
+    [
+      { title: "SCENARIO", value: ([name]) => name },
+      { title: "", value: ([, { ok }]) => (ok ? "ok" : "FAILED") },
+      { title: "SET-UP", value: ([, { setupMs }]) => figure(setupMs, " ms") },
+      { title: "GAP", value: ([, { healGapMs }]) => figure(healGapMs, " ms") },
+      { title: "LOST", value: ([, { packetsLost }]) => figure(packetsLost, "") },
+    ],
+    [],
+    terminalWidth(),
+  );
+  story.print(["", ...table, ""]);
+}
+
+export function tellUnavailable(unavailable: readonly Unavailable[], story: Story): void {
+  story.print(
+    unavailable.flatMap(({ mechanism, reason, remedy }) => [
+      `No ${mechanism} wire on this machine: ${reason}`,
+      `    ${remedy}`,
+    ]),
+  );
+}
+
+/** What to look at in a mesh that was kept. */
+export function tellTour(run: string, scenarios: readonly Scenario[], story: Story): void {
+  const looks = scenarios.flatMap(({ look }) => look);
+  story.print([
+    "The mesh is running. Look around:",
+    ...looks.map(({ place, command }) => `  ip netns exec ${namespaceOf(run, place)} ${command}`),
+    `  tail -f ${runFolder(run)}/logs/*.log`,
+    "End it:",
+    `  ${ourName()} demo down --run ${run}`,
+  ]);
+}
+
+/** How this command can be called from any folder. */
+function ourName(): string {
+  const isCheckout = import.meta.filename.endsWith(".ts");
+  return isCheckout ? `node ${join(packageRoot(), "bin/nsm.js")}` : "nsm";
+}
