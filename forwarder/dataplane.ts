@@ -9,15 +9,17 @@ import type { ApplyOptions, Device } from "./apply.ts";
 import { formatAlias } from "./alias.ts";
 import { createInterfaceNames } from "./interface-names.ts";
 import { openNetlink } from "./netlink/socket.ts";
-import { openNetns } from "./netns.ts";
+import { netnsIdentity, openNetns } from "./netns.ts";
 import { readLink } from "./observe.ts";
 import { planWire } from "./plan.ts";
-import type { Wanted } from "./plan.ts";
+import type { Wanted, WantedEnd } from "./plan.ts";
 import { createReservations } from "./reservations.ts";
 import type { WireguardReservation } from "./reservations.ts";
 import { ownGroup, scan } from "./scan.ts";
 import { createSetBack } from "./set-back.ts";
 import type { SetBack } from "./set-back.ts";
+import { endsOf, readStats } from "./stats.ts";
+import type { EndStats } from "./stats.ts";
 import { forgetTunnel } from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
 import { createTurns } from "./turns.ts";
@@ -38,6 +40,7 @@ export type {
   WireRoute,
   WireguardSide,
 } from "./wire.ts";
+export type { EndStats } from "./stats.ts";
 
 export interface DataplaneOptions {
   readonly log: Logger;
@@ -78,6 +81,13 @@ export interface Dataplane extends AsyncDisposable {
   release(wireId: string): void;
   /** Removes what was found and is no wire's of `claimed`; returns the ids of the wires removed. */
   sweep(claimed: ReadonlySet<string>): Promise<string[]>;
+  /**
+   * What wires have carried, an entry for each end on this node: of those wires, else of all, by wire id. A wire without
+   * devices is left out. Counters begin anew when a device is replaced.
+   */
+  stats(wireIds?: Iterable<string>): Promise<ReadonlyMap<string, readonly EndStats[]>>;
+  /** The same of one wire, as of its last refresh: costs nothing. */
+  lastStats(wireId: string): readonly EndStats[];
   /** Largest IP packet towards a node. UNAVAILABLE `no-route` when there is no way. */
   underlayMtu(remoteIp: string): Promise<number>;
 }
@@ -87,6 +97,8 @@ interface Applied {
   readonly devices: readonly Device[];
   /** By the monotonic clock. */
   readonly checkedMs: number;
+  /** As of the last `apply` that changed nothing. */
+  stats: readonly EndStats[];
 }
 
 /** Above the kernel's own numbers, below 2^30: a clash is a one in a thousand million event and just retried. */
@@ -143,6 +155,10 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
       for (const wireId of orphans) await remove(wireId);
       return [...orphans];
     },
+    async stats(wireIds = [...state.applied.keys(), ...recovered.map(({ wireId }) => wireId)]) {
+      return await readStats([...new Set(wireIds)].flatMap((wireId) => devicesOf(state, wireId)));
+    },
+    lastStats: (wireId) => state.applied.get(wireId)?.stats ?? [],
     underlayMtu,
     async [Symbol.asyncDispose]() {
       vxlan.filter?.[Symbol.dispose]();
@@ -194,10 +210,10 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const isDue = state.setBack.isDue(before?.checkedMs ?? 0) && wanted.link.kind === "wireguard";
   if (before?.fingerprint === fingerprint && !isDue && (await isThere(wanted, before))) return;
   const known = before?.devices ?? (await claim(state, wanted));
-  const names = state.names.take(wanted);
+  const names = state.names.take(wanted, wanted.ends.map(placeOf));
   try {
     const devices = await applyWire(state.options, wanted, known, signal);
-    state.applied.set(wire.id, { fingerprint, devices, checkedMs: systemClock.monotonic() });
+    state.applied.set(wire.id, { fingerprint, devices, checkedMs: systemClock.monotonic(), stats: [] });
     names.keep();
     dropFound(state, wire.id);
     const kept = devices.every(({ ifindex }) => known.some((device) => device.ifindex === ifindex));
@@ -207,6 +223,12 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
     names.undo();
     throw error;
   }
+}
+
+/** By more than its inode, which a namespace inherits from one that ended, whose wires may still be known. */
+function placeOf({ netns }: WantedEnd): string {
+  using open = openNetns(netns);
+  return netnsIdentity(open);
 }
 
 async function removeNow(state: State, wireId: string): Promise<void> {
@@ -220,14 +242,16 @@ async function removeNow(state: State, wireId: string): Promise<void> {
 }
 
 /** One question to the kernel: the other end and all that is on the devices live and die with this one. */
-async function isThere({ ends }: Wanted, { devices }: Applied): Promise<boolean> {
+async function isThere({ ends }: Wanted, applied: Applied): Promise<boolean> {
   const [end] = ends;
-  const [device] = devices;
+  const [device] = applied.devices;
   if (end === undefined || device === undefined) return false;
   using netns = openNetns(end.netns);
   using socket = openNetlink("route", netns.fd);
-  const link = await readLink(socket, { ifindex: device.ifindex });
-  return link?.alias === device.alias && link.name === device.name;
+  const link = await readLink(socket, { ifindex: device.ifindex }, true);
+  if (link?.alias !== device.alias || link.name !== device.name) return false;
+  applied.stats = endsOf(applied.devices, link.counters);
+  return true;
 }
 
 /** What an earlier life left of this wire: kept or replaced. PERMISSION_DENIED when somebody else claims it, or from elsewhere. */
@@ -252,6 +276,11 @@ async function claim(state: State, { wireId, ends }: Wanted): Promise<Device[]> 
 
 function foundOf({ recovered }: State, wireId: string): FoundDevice[] {
   return recovered.filter((device) => device.wireId === wireId);
+}
+
+/** Of a wire that is applied, else what an earlier life left of it. */
+function devicesOf(state: State, wireId: string): readonly Device[] {
+  return state.applied.get(wireId)?.devices ?? foundOf(state, wireId).map(deviceOf);
 }
 
 function dropFound(state: State, wireId: string): void {

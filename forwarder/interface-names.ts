@@ -4,10 +4,10 @@ import type { Wanted } from "./plan.ts";
 
 export interface InterfaceNames {
   /**
-   * Claims the names of a wire beside those that it has. ALREADY_EXISTS `interface-name-taken` when another wire has one.
-   * Either `keep` or `undo` follows.
+   * Claims the names of a wire beside those that it has; `places` are the identities of the namespaces of its ends.
+   * ALREADY_EXISTS `interface-name-taken` when another wire has one. Either `keep` or `undo` follows.
    */
-  take(wanted: Wanted): { keep(): void; undo(): void };
+  take(wanted: Pick<Wanted, "wireId" | "ends">, places: readonly string[]): { keep(): void; undo(): void };
   release(wireId: string): void;
 }
 
@@ -15,9 +15,9 @@ export function createInterfaceNames(): InterfaceNames {
   const owners = new Map<string, string>();
   const keysOf = (wireId: string) => [...owners].filter(([, owner]) => owner === wireId).map(([key]) => key);
   return {
-    take({ wireId, ends }) {
+    take({ wireId, ends }, places) {
       const before = new Set(keysOf(wireId));
-      const keys = ends.map(({ netns, name }) => `${netns.inode}/${name}`);
+      const keys = ends.map(({ name }, i) => `${places[i]}/${name}`);
       for (const [i, key] of keys.entries()) {
         const owner = owners.get(key) ?? wireId;
         if (owner !== wireId)

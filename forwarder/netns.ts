@@ -2,6 +2,7 @@
 import { closeSync, fstatSync, openSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { systemClock } from "../sdk/clock.ts";
 import { NsmError, errnoOf } from "../sdk/errors.ts";
+import { closeFd, insideNetns, openSocket, socketOption } from "../sdk/native.ts";
 
 /** How long one look through all processes serves. It takes milliseconds, and a node's pods may all end at once. */
 const SEEN_MS = 1000;
@@ -92,6 +93,29 @@ export function tryOpen(path: string): Netns | undefined {
       open = false;
     },
   };
+}
+
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
+
+/**
+ * Tells a namespace from all others since the machine started. Its inode does not: the kernel gives the number of a namespace
+ * that ended to the next one. The inode all the same where the kernel has no cookies (before 5.14).
+ */
+export function netnsIdentity({ fd, inode }: Netns): string {
+  return insideNetns(fd, () => {
+    const socket = openSocket(AF_UNIX, SOCK_DGRAM, 0);
+    try {
+      return `cookie-${socketOption(socket, SOL_SOCKET, SO_NETNS_COOKIE, 8).readBigUInt64LE()}`;
+    } catch (error) {
+      if (error instanceof NsmError && error.reason === "enoprotoopt") return `inode-${inode}`;
+      throw error;
+    } finally {
+      closeFd(socket);
+    }
+  });
 }
 
 function netnsGone(ref: NetnsRef): NsmError {

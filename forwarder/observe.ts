@@ -15,13 +15,14 @@ import {
 } from "./netlink/route.ts";
 import type { NetlinkSocket } from "./netlink/socket.ts";
 
-/** A link of the socket's namespace; undefined when there is none. */
+/** A link of the socket's namespace, with counters if asked; undefined when there is none. */
 export async function readLink(
   socket: NetlinkSocket,
   which: { ifindex: number } | { name: string },
+  counters = false,
 ): Promise<Link | undefined> {
   try {
-    return decodeLink(await socket.get(getLink(which)));
+    return decodeLink(await socket.get(getLink(which, counters)));
   } catch (error) {
     if (isKernelError(error, "ENODEV")) return undefined;
     throw error;

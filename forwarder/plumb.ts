@@ -14,6 +14,7 @@ import { bindingOf } from "./binding.ts";
 import type { WithClientEnd } from "./client-side.ts";
 import type { Dataplane, KernelSide, Wire } from "./dataplane.ts";
 import { netnsOfProcess } from "./namespaces.ts";
+import { writeSegmentMetrics } from "./segment-metrics.ts";
 import type { Tunnels } from "./tunnels.ts";
 
 /** What a local wire gets when nobody asked for less; the value that the Go forwarders start with. */
@@ -70,6 +71,11 @@ export function plumb(
         const mechanism = response.mechanism;
         if (mechanism !== undefined)
           mechanisms.set(id, { url: ctx.nextHop.url, mechanism: clone(MechanismSchema, mechanism) });
+        writeSegmentMetrics(
+          response,
+          { server: ctx.clientMechanism, client: mechanism },
+          dataplane.lastStats(id),
+        );
         return response;
       },
       async close(connection, ctx) {

@@ -77,6 +77,7 @@ test.each<[string, Request, number, number, string]>([
     0,
     "00000000 00000000 00000000 00000000 08001d00 08000000 06000300 61000000",
   ],
+  ["by index, with counters", getLink({ ifindex: 7 }, true), 18, 0, "00000000 07000000 00000000 00000000"],
   ["all", dumpLinks(), 18, 0x300, "00000000 00000000 00000000 00000000 08001d00 08000000"],
   [
     "a probe that makes nothing: its MTU is refused",
@@ -114,4 +115,14 @@ test("a link is read back as it was asked for", () => {
     noAddressGeneration: false,
     vxlan,
   });
+});
+
+test("counters are read where the kernel sends them", () => {
+  const header = Buffer.alloc(16);
+  const stats = Buffer.alloc(4 + 8 * 3);
+  stats.writeUInt16LE(stats.length, 0);
+  stats.writeUInt16LE(23, 2);
+  stats.writeBigUInt64LE(9n, 4 + 8 * 2);
+  const { counters } = decodeLink({ type: 16, flags: 0, seq: 1, body: Buffer.concat([header, stats]) });
+  expect(counters).toMatchObject({ rxPackets: 0, rxBytes: 9 });
 });

@@ -4,6 +4,8 @@ import type { Attribute, AttributeMap } from "./attribute.ts";
 import { ipBytes, ipText, macBytes, macText } from "./ip.ts";
 import { NLM_F } from "./message.ts";
 import type { Message, Request } from "./message.ts";
+import { decodeCounters } from "./stats.ts";
+import type { LinkCounters } from "./stats.ts";
 
 export const RTM_LINK = { NEW: 16, DEL: 17, GET: 18, SET: 19 } as const;
 
@@ -14,6 +16,7 @@ const IFLA = {
   LINK: 5,
   LINKINFO: 18,
   IFALIAS: 20,
+  STATS64: 23,
   AF_SPEC: 26,
   GROUP: 27,
   NET_NS_FD: 28,
@@ -146,10 +149,10 @@ export function deleteLink(ifindex: number): Request {
   return { doing: `delete link ${ifindex}`, type: RTM_LINK.DEL, flags: 0, body: ifinfomsg(ifindex) };
 }
 
-/** One link by index or name. */
-export function getLink(which: { ifindex: number } | { name: string }): Request {
+/** One link by index or name, with its counters or, cheaper, without. */
+export function getLink(which: { ifindex: number } | { name: string }, counters = false): Request {
   const byName = "name" in which;
-  const attributes = [u32(IFLA.EXT_MASK, RTEXT_FILTER_SKIP_STATS)];
+  const attributes = counters ? [] : [u32(IFLA.EXT_MASK, RTEXT_FILTER_SKIP_STATS)];
   if (byName) attributes.push(text(IFLA.IFNAME, which.name));
   return {
     doing: `get link ${byName ? which.name : which.ifindex}`,
@@ -182,6 +185,8 @@ export interface Link {
   readonly linkNetnsId: number | undefined;
   readonly noAddressGeneration: boolean;
   readonly vxlan: Partial<VxlanShape> | undefined;
+  /** Where they were asked for. */
+  readonly counters?: LinkCounters;
 }
 
 /** Of an RTM_NEWLINK message. */
@@ -190,6 +195,7 @@ export function decodeLink({ body }: Message): Link {
   const info = attributes.nest(IFLA.LINKINFO);
   const flags = body.readUInt32LE(8);
   const kind = info.text(IFLA_INFO.KIND) ?? "";
+  const stats = attributes.bytes(IFLA.STATS64);
   const mac = attributes.bytes(IFLA.ADDRESS);
   return {
     ifindex: body.readInt32LE(4),
@@ -206,6 +212,7 @@ export function decodeLink({ body }: Message): Link {
     noAddressGeneration:
       attributes.nest(IFLA.AF_SPEC).nest(AF_INET6).u8(IFLA_INET6_ADDR_GEN_MODE) === IN6_ADDR_GEN_MODE_NONE,
     vxlan: kind === "vxlan" ? decodeVxlan(info.nest(IFLA_INFO.DATA)) : undefined,
+    ...(stats && { counters: decodeCounters(stats) }),
   };
 }
 

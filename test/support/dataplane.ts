@@ -35,6 +35,8 @@ export function createFakeDataplane(overrides: Partial<Dataplane> = {}): FakeDat
     keepVni: () => undefined,
     release: (id) => void plane.released.push(id),
     sweep: () => Promise.resolve([]),
+    stats: () => Promise.resolve(new Map()),
+    lastStats: () => [],
     underlayMtu: () => Promise.resolve(1500),
     [Symbol.asyncDispose]: () => Promise.resolve(),
     ...overrides,

@@ -3,13 +3,17 @@ import { openDataplane } from "../../forwarder/dataplane.ts";
 import type { Wire } from "../../forwarder/dataplane.ts";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { createLogger } from "../../sdk/log.ts";
+import { sendsSoFar, stopBefore } from "./stepped-native.ts";
 
 export type Call =
   | { id: number; method: "modes" | "busy" }
+  | { id: number; method: "applyStepped"; args: [wire: Wire, step: number, event: "abort" | "pause"] }
+  | { id: number; method: "go" }
   | { id: number; method: "apply"; args: [wire: Wire, timeoutMs: number] }
   | { id: number; method: "remove" | "release" | "reserveWireguard" | "found"; args: [wireId: string] }
   | { id: number; method: "reserveVni"; args: [wireId: string, parity: "even" | "odd", port: number] }
   | { id: number; method: "keepVni"; args: [wireId: string, vni: number] }
+  | { id: number; method: "stats"; args: [wireIds?: string[]] }
   | { id: number; method: "sweep"; args: [claimed: string[]] }
   | { id: number; method: "underlayMtu"; args: [remoteIp: string] };
 
@@ -44,11 +48,18 @@ async function answer(call: Call): Promise<unknown> {
     case "apply":
       await dataplane.apply(call.args[0], AbortSignal.timeout(call.args[1]));
       return performance.now() - startedMs;
+    case "applyStepped":
+      return await applyStepped(...call.args);
+    case "go":
+      goOn();
+      return undefined;
     case "remove":
       await dataplane.remove(...call.args);
       return performance.now() - startedMs;
     case "sweep":
       return await dataplane.sweep(new Set(call.args[0]));
+    case "stats":
+      return await dataplane.stats(call.args[0]);
     case "underlayMtu":
       return await dataplane.underlayMtu(...call.args);
     case "reserveVni":
@@ -60,6 +71,27 @@ async function answer(call: Call): Promise<unknown> {
     case "reserveWireguard":
     default:
       return dataplane[call.method](...call.args);
+  }
+}
+
+let goOn = () => {};
+
+/** Before the `step`th send of an `apply`: its caller leaves, or `{ paused }` is sent and `go` waited for. Answers how many sends it took. */
+async function applyStepped(wire: Wire, step: number, event: "abort" | "pause"): Promise<number> {
+  const controller = new AbortController();
+  stopBefore(step, async () => {
+    if (event === "abort") controller.abort();
+    else
+      await new Promise<void>((resolve) => {
+        goOn = resolve;
+        process.send?.({ id: 0, paused: true });
+      });
+  });
+  try {
+    await dataplane.apply(wire, controller.signal);
+    return sendsSoFar();
+  } finally {
+    stopBefore(0, () => Promise.resolve());
   }
 }
 

@@ -10,6 +10,11 @@ export interface Node extends AsyncDisposable {
   modes(): Promise<Pick<Dataplane, "wireguard" | "vxlan">>;
   /** Milliseconds that it took; the signal aborts after `timeoutMs`. */
   apply(wire: Wire, timeoutMs?: number): Promise<number>;
+  /**
+   * `apply`, interrupted before the `step`th message to the kernel: `event` is waited for, or "abort" lets the caller leave.
+   * Answers how many messages it took; `event` did not happen when there are fewer.
+   */
+  applyStepped(wire: Wire, step: number, event: "abort" | (() => Promise<void>)): Promise<number>;
   remove(wireId: string): Promise<number>;
   found(wireId: string): Promise<FoundDevice[]>;
   sweep(claimed: string[]): Promise<string[]>;
@@ -18,6 +23,7 @@ export interface Node extends AsyncDisposable {
   keepVni(wireId: string, vni: number): Promise<void>;
   release(wireId: string): Promise<void>;
   underlayMtu(remoteIp: string): Promise<number>;
+  stats(wireIds?: string[]): ReturnType<Dataplane["stats"]>;
   /** Milliseconds that the event loop was not idle since the last question. */
   busy(): Promise<number>;
   /** SIGKILL, as a crash. */
@@ -29,7 +35,12 @@ export async function startNode(ns: Namespace, environment: { UNFILTERED?: "true
   const child = fork(new URL("node-process.ts", import.meta.url), [], {
     env: { ...process.env, ...environment },
     execPath: "nsenter",
-    execArgv: [`--net=/run/netns/${ns.name}`, process.execPath],
+    execArgv: [
+      `--net=/run/netns/${ns.name}`,
+      process.execPath,
+      "--import",
+      new URL("step-hooks.ts", import.meta.url).pathname,
+    ],
     serialization: "advanced",
   });
   const call = createCalls(child);
@@ -44,6 +55,17 @@ export async function startNode(ns: Namespace, environment: { UNFILTERED?: "true
     pid: child.pid ?? 0,
     modes: () => call("modes"),
     apply: (wire, timeoutMs = 30_000) => call("apply", wire, timeoutMs),
+    async applyStepped(wire, step, event) {
+      const isPaused = (message: { paused?: true }) => {
+        if (message.paused === true && event !== "abort") void event().finally(() => void call("go"));
+      };
+      child.on("message", isPaused);
+      try {
+        return await call("applyStepped", wire, step, event === "abort" ? "abort" : "pause");
+      } finally {
+        child.off("message", isPaused);
+      }
+    },
     remove: (wireId) => call("remove", wireId),
     found: (wireId) => call("found", wireId),
     sweep: (claimed) => call("sweep", claimed),
@@ -52,6 +74,7 @@ export async function startNode(ns: Namespace, environment: { UNFILTERED?: "true
     keepVni: (wireId, vni) => call("keepVni", wireId, vni),
     release: (wireId) => call("release", wireId),
     underlayMtu: (remoteIp) => call("underlayMtu", remoteIp),
+    stats: (...wireIds) => call("stats", ...wireIds),
     busy: () => call("busy"),
     kill,
     [Symbol.asyncDispose]: kill,

@@ -52,6 +52,8 @@ export function createPlannedDataplane({ subject }: Bench): PlannedDataplane {
       return Promise.resolve();
     },
     sweep: () => Promise.resolve([]),
+    stats: () => Promise.resolve(new Map()),
+    lastStats: () => [],
     underlayMtu: () => Promise.resolve(UNDERLAY_MTU),
     check(call, sent) {
       const id = ownIdIn(call);

@@ -1,0 +1,10 @@
+/** Preloaded by a node of a test: the netlink socket of its data plane sends through `stepped-native.ts`. */
+import { registerHooks } from "node:module";
+
+registerHooks({
+  resolve(specifier, context, next) {
+    const isSocket = context.parentURL?.endsWith("/forwarder/netlink/socket.ts") === true;
+    if (!isSocket || !specifier.endsWith("/sdk/native.ts")) return next(specifier, context);
+    return { url: new URL("stepped-native.ts", import.meta.url).href, shortCircuit: true };
+  },
+});
