@@ -96,7 +96,7 @@ describe("a first request", () => {
   test("the answer names mechanism and interface of both sides in the forwarder's own segment", async () => {
     const { ask } = build();
     const metrics = (await ask()).path?.pathSegments[2]?.metrics;
-    expect(metrics).toEqual({ client_interface: "KERNEL/nsm-1", server_interface: "KERNEL/nse-1" });
+    expect(metrics).toEqual({ server_interface: "KERNEL/nsm-1", client_interface: "KERNEL/nse-1" });
   });
 
   test("becomes a veth pair between both namespaces, bound to the ids before us", async () => {

@@ -63,7 +63,7 @@ export function plumb(
         try {
           const wire = wireOf(options, response, ctx);
           await dataplane.apply(wire, ctx.signal);
-          nameInterfaces(response, ctx.clientMechanism, wire);
+          writeSegmentMetrics(response, ctx.clientMechanism, wire, dataplane.lastStats(id));
         } catch (error) {
           if (known === undefined) await closeBehind(response, ctx);
           throw error;
@@ -71,11 +71,6 @@ export function plumb(
         const mechanism = response.mechanism;
         if (mechanism !== undefined)
           mechanisms.set(id, { url: ctx.nextHop.url, mechanism: clone(MechanismSchema, mechanism) });
-        writeSegmentMetrics(
-          response,
-          { server: ctx.clientMechanism, client: mechanism },
-          dataplane.lastStats(id),
-        );
         return response;
       },
       async close(connection, ctx) {
@@ -93,16 +88,6 @@ export function plumb(
       },
     };
   };
-}
-
-/** In our path segment, for people: the keys and the form of the Go forwarders. A tunnel's device is the one in the pod. */
-function nameInterfaces({ path, mechanism }: Connection, clientMechanism: Mechanism, wire: Wire): void {
-  const segment = path?.pathSegments[path.index];
-  if (segment === undefined || mechanism === undefined) return;
-  const nameOf = (side: Wire["client"]) => (side.kind === "kernel" ? side.interfaceName : undefined);
-  const [client, endpoint] = [nameOf(wire.client), nameOf(wire.endpoint)];
-  segment.metrics["client_interface"] = `${clientMechanism.type}/${client ?? endpoint ?? ""}`;
-  segment.metrics["server_interface"] = `${mechanism.type}/${endpoint ?? client ?? ""}`;
 }
 
 /** After a restart nothing is remembered; the devices say whose they are. */

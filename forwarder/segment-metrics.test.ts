@@ -4,8 +4,10 @@ import { ConnectionSchema, MechanismSchema } from "../api/gen/connection_pb.js";
 import { writeSegmentMetrics } from "./segment-metrics.ts";
 import type { EndStats } from "./stats.ts";
 
-const kernel = create(MechanismSchema, { cls: "LOCAL", type: "KERNEL", parameters: { name: "nsm-1" } });
-const vxlan = create(MechanismSchema, { cls: "REMOTE", type: "VXLAN" });
+const mechanism = (type: string) => create(MechanismSchema, { cls: "LOCAL", type });
+const pod = (interfaceName: string) =>
+  ({ kind: "kernel", netns: { pid: 1, inode: 1n }, interfaceName, binding: "" }) as const;
+const tunnel = { kind: "vxlan", localIp: "", remoteIp: "", port: 4789, vni: 1 } as const;
 const counted = { rxErrors: 0, txErrors: 0, rxDropped: 2, txDropped: 3 };
 const client: EndStats = {
   ...counted,
@@ -17,20 +19,22 @@ const client: EndStats = {
   txBytes: 400,
 };
 
-function metricsOf(server: typeof kernel, towards: typeof kernel, stats: readonly EndStats[]) {
+function metricsOf(endpoint: "KERNEL" | "VXLAN", stats: readonly EndStats[]) {
   const connection = create(ConnectionSchema, {
+    mechanism: mechanism(endpoint),
     path: { index: 1, pathSegments: [{ name: "a" }, { name: "b", metrics: { kept: "yes" } }] },
   });
-  writeSegmentMetrics(connection, { server, client: towards }, stats);
+  const wire = { client: pod("nsm-1"), endpoint: endpoint === "KERNEL" ? pod("nse-1") : tunnel };
+  writeSegmentMetrics(connection, mechanism("KERNEL"), wire, stats);
   expect(connection.path?.pathSegments[0]?.metrics).toEqual({});
   return connection.path?.pathSegments[1]?.metrics;
 }
 
 test("a wire that was just made has interfaces and no counters", () => {
-  expect(metricsOf(kernel, vxlan, [])).toEqual({
+  expect(metricsOf("VXLAN", [])).toEqual({
     kept: "yes",
     server_interface: "KERNEL/nsm-1",
-    client_interface: "VXLAN/",
+    client_interface: "VXLAN/nsm-1",
   });
 });
 
@@ -42,7 +46,7 @@ test("counters are the forwarder's: what the pod's device sent was received, and
     server_tx_packets: "1",
     server_drops: "5",
   };
-  expect(metricsOf(kernel, vxlan, [client])).toMatchObject({
+  expect(metricsOf("VXLAN", [client])).toMatchObject({
     ...towardsClient,
     client_rx_bytes: "100",
     client_tx_bytes: "400",
@@ -50,7 +54,7 @@ test("counters are the forwarder's: what the pod's device sent was received, and
     client_tx_packets: "4",
   });
   const endpoint: EndStats = { ...client, side: "endpoint", rxBytes: 390, txBytes: 90 };
-  expect(metricsOf(kernel, kernel, [client, endpoint])).toMatchObject({
+  expect(metricsOf("KERNEL", [client, endpoint])).toMatchObject({
     ...towardsClient,
     client_rx_bytes: "90",
     client_tx_bytes: "390",

@@ -1,33 +1,31 @@
 /** What the forwarder says of a wire in its own path segment (docs/protocol.md, "Wires"): interfaces and counters, for people to read. */
 import type { Connection, Mechanism } from "../api/gen/connection_pb.js";
 import type { EndStats } from "./stats.ts";
-
-/** The mechanism towards either side; `server` is the client's side, as the Go forwarders call it. */
-export interface SegmentMechanisms {
-  readonly server: Mechanism;
-  readonly client: Mechanism | undefined;
-}
+import type { Side, Wire } from "./wire.ts";
 
 /**
- * Writes `<side>_interface` and `<side>_{rx,tx}_{bytes,packets}`, `<side>_drops` into the segment at the connection's index. As
- * seen from the forwarder: what it receives is what the pod's device sent. A tunnel has one device, which speaks for both sides.
+ * Writes `<side>_interface` and `<side>_{rx,tx}_{bytes,packets}`, `<side>_drops` into the segment at the connection's index, with
+ * the keys and the form of the Go forwarders: `server` is the client's side, `client` the endpoint's, and a forwarder receives
+ * what a pod's device sends. The one device of a tunnel speaks for both sides.
  */
 export function writeSegmentMetrics(
-  { path }: Connection,
-  { server, client }: SegmentMechanisms,
+  { path, mechanism }: Connection,
+  clientMechanism: Mechanism,
+  wire: Pick<Wire, "client" | "endpoint">,
   stats: readonly EndStats[],
 ): void {
   const segment = path?.pathSegments[path.index];
-  if (segment === undefined) return;
+  if (segment === undefined || mechanism === undefined) return;
+  const nameOf = (side: Wire["client"]) => (side.kind === "kernel" ? side.interfaceName : undefined);
+  const [client, endpoint] = [nameOf(wire.client), nameOf(wire.endpoint)];
   const [first] = stats;
-  const towardsClient = stats.find(({ side }) => side === "client") ?? (first && mirrored(first));
-  const towardsEndpoint = stats.find(({ side }) => side === "endpoint") ?? (first && mirrored(first));
+  const endOf = (side: Side) => stats.find((end) => end.side === side) ?? (first && mirrored(first));
   segment.metrics = {
     ...segment.metrics,
-    server_interface: interfaceOf(server),
-    ...(client && { client_interface: interfaceOf(client) }),
-    ...countersOf("server", towardsClient),
-    ...countersOf("client", towardsEndpoint),
+    server_interface: `${clientMechanism.type}/${client ?? endpoint ?? ""}`,
+    client_interface: `${mechanism.type}/${endpoint ?? client ?? ""}`,
+    ...countersOf("server", endOf("client")),
+    ...countersOf("client", endOf("endpoint")),
   };
 }
 
@@ -36,10 +34,6 @@ type Counted = Pick<EndStats, "rxPackets" | "txPackets" | "rxBytes" | "txBytes" 
 function mirrored(end: Counted): Counted {
   const { rxPackets, txPackets, rxBytes, txBytes } = end;
   return { ...end, rxPackets: txPackets, txPackets: rxPackets, rxBytes: txBytes, txBytes: rxBytes };
-}
-
-function interfaceOf({ type, parameters }: Mechanism): string {
-  return `${type}/${parameters["name"] ?? ""}`;
 }
 
 function countersOf(side: "server" | "client", device: Counted | undefined): Record<string, string> {
