@@ -2,9 +2,10 @@
 import { address, bool, commonTable, duration, kindOf, only, optionalText, text } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
-import { parseServiceUrls } from "../sdk/ns-url.ts";
+import { parseAwarenessGroups, parseServiceUrls } from "../sdk/ns-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 
+const awarenessGroups = kindOf("groups of service URLs", parseAwarenessGroups);
 const serviceUrls = kindOf("service URL list", parseServiceUrls);
 
 export const table = {
@@ -18,7 +19,11 @@ export const table = {
     undefined,
     "wires to keep: kernel://service[@domain][/interface][?label=value&…], comma-separated",
   ),
-  awarenessGroups: only("NSM_AWARENESS_GROUPS", [""], "awareness groups are not supported yet"),
+  awarenessGroups: awarenessGroups(
+    "NSM_AWARENESS_GROUPS",
+    "",
+    "wires that may share addresses: [url,url],[url] of service URLs",
+  ),
   labels: optionalText("NSM_LABELS", "", "read for compatibility; labels come from the service URLs"),
   mechanism: only("NSM_MECHANISM", ["kernel", "KERNEL"], "clients use kernel interfaces"),
   localDnsServerEnabled: bool(

@@ -7,8 +7,10 @@ import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { netnsUrl } from "../sdk/netns-url.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
+import { groupOf } from "./awareness-groups.ts";
 import { table } from "./config.ts";
 import type { ClientConfig } from "./config.ts";
+import { excludeOtherWires } from "./excluded-prefixes.ts";
 import { followManager } from "./follow.ts";
 import { createManager } from "./manager.ts";
 import type { Wish } from "./request.ts";
@@ -38,8 +40,12 @@ export const daemon = defineDaemon({
       follower.adopted,
       delay(ADOPT_WITHIN_MS).then(() => new Map<string, Connection>()),
     ]);
+    const groups = groupsOf(config, log);
     const options = {
-      manager,
+      manager: excludeOtherWires(manager, {
+        groupOf: (id) => groups.get(id),
+        adopted: adopted.values(),
+      }),
       clock: mesh.clock,
       log,
       requestTimeoutMs: config.requestTimeoutMs,
@@ -58,13 +64,27 @@ export const daemon = defineDaemon({
   },
 });
 
+/** Awareness groups of the connections, by id. A URL that no wire has is a mistake that would go unnoticed. */
+function groupsOf(config: ClientConfig, log: Logger): ReadonlyMap<string, number | undefined> {
+  const info = clientInfoOf(config);
+  const groups = config.awarenessGroups;
+  for (const url of groups.flat())
+    if (config.services.every((wish) => groupOf(wish, [[url]], info) === undefined))
+      log.warn({ service: url.networkService }, "an awareness group names a URL that is not among the wires");
+  return new Map(config.services.map((wish, index) => [idOf(config, index), groupOf(wish, groups, info)]));
+}
+
+function idOf({ name }: ClientConfig, index: number): string {
+  return `${name}-${index}`;
+}
+
 function wishesOf(config: ClientConfig): Wish[] {
   const url = netnsUrl();
   return config.services.map(({ networkService, labels, mechanism }, index) => {
     const own = { ...labels };
     addClientInfo(own, clientInfoOf(config));
     return {
-      id: `${config.name}-${index}`,
+      id: idOf(config, index),
       name: config.name,
       networkService,
       labels: own,

@@ -49,7 +49,7 @@ const PROGRAMS: readonly (readonly [string, Table, Readonly<Record<string, strin
       NSM_DIAL_TIMEOUT: "5s",
       NSM_REQUEST_TIMEOUT: "15s",
       NSM_NETWORK_SERVICES: "kernel://my-service/nsm-1?app=foo",
-      NSM_AWARENESS_GROUPS: "",
+      NSM_AWARENESS_GROUPS: "[kernel://my-service/nsm-1?app=foo]",
       NSM_LABELS: "",
       NSM_MECHANISM: "kernel",
       NSM_LOCAL_DNS_SERVER_ENABLED: "true",
@@ -125,7 +125,7 @@ test.each([
   ["registry", registry, { NSM_PROXY_REGISTRY_URL: "nsmgr-proxy:5004" }],
   ["nse", nse, { NSM_DNS_CONFIGS: '[{"dns_server_ips":["ns.example"]}]' }],
   ["nse", nse, { NSM_IDLE_TIMEOUT: "30s" }],
-  ["nsc", nsc, { NSM_NETWORK_SERVICES: "kernel://a", NSM_AWARENESS_GROUPS: "[kernel://a]" }],
+  ["nsc", nsc, { NSM_NETWORK_SERVICES: "kernel://a", NSM_AWARENESS_GROUPS: "[kernel://a],[" }],
   ["nsc", nsc, { NSM_NETWORK_SERVICES: "kernel://a", NSM_MECHANISM: "vfio" }],
 ] as const)("%s refuses to start with what it would have to ignore: %#", (_, table, env) => {
   const [name] = Object.keys(env).slice(-1);
