@@ -238,8 +238,8 @@ async function createDevices(
 }
 
 /**
- * Something has the name, the VNI or the index that we want. A device of ours that was left half made is removed; anybody else's
- * is never touched: ALREADY_EXISTS `vni-taken` or `interface-name-taken`. A taken index needs just another try.
+ * Something has the name, the VNI or the index that we want. A device of ours that was left half made is removed, and one of the same
+ * path up to us by another forwarder of this node; anybody else's is never touched: ALREADY_EXISTS `vni-taken` or `interface-name-taken`. A taken index needs just another try.
  */
 async function clearTheWay(
   { group }: ApplyOptions,
@@ -258,9 +258,7 @@ async function clearTheWay(
     const link = await readLink(socket, { name: end.name });
     if (link === undefined) continue;
     const mark = parseAlias(link.alias);
-    const ours =
-      link.group === group &&
-      (link.alias === "" || (mark?.wireId === wanted.wireId && mark.binding === end.binding));
+    const ours = link.group === group && (link.alias === "" || mark?.binding === end.binding);
     if (!ours)
       throw new NsmError(
         "ALREADY_EXISTS",

@@ -2,6 +2,7 @@
 import type { NetworkService } from "../sdk/chain.ts";
 import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
 import type { Hops } from "../sdk/elements/next-hop.ts";
+import { closeOldHalf } from "../sdk/elements/old-half.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import { createClientNamespaces } from "./client-namespaces.ts";
@@ -26,6 +27,7 @@ export function createForwarderChain(options: ForwarderChainOptions): NetworkSer
   return serverChain({ ...options, closeUnknown: true, refuseStranger })
     .use("clientSide", clientSide(options.client, namespaces)) // refuses a foreign namespace before anybody else is asked
     .use("selectEndpoint", selectEndpoint(options.select)) // one candidate after the other through all that follows
+    .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the kernel has the new half
     .use("plumb", plumb(options.plumb)) // acts on the way back, when both ends are known
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
     .end(connect(options.hops));

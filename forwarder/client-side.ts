@@ -49,6 +49,9 @@ export function clientSide(
       const { id } = connection;
       const clientMechanism = chooseMechanism(request, options);
       try {
+        // Chosen anew without a name of its own, a wire keeps the one that it has.
+        const known = ctx.previous?.mechanism?.parameters["name"];
+        if (known !== undefined) clientMechanism.parameters["name"] ||= known;
         const clientEnd = await endOf(clientMechanism, connection, ctx, options);
         connection.mechanism = clone(MechanismSchema, clientMechanism);
         const response = await next.request(request, { ...ctx, clientEnd, clientMechanism });

@@ -20,7 +20,7 @@ import { createSetBack } from "./set-back.ts";
 import type { SetBack } from "./set-back.ts";
 import { endsOf, readStats } from "./stats.ts";
 import type { EndStats } from "./stats.ts";
-import { forgetTunnel } from "./tunnel-device.ts";
+import { forgetOtherTunnel, forgetTunnel } from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
 import { createTurns } from "./turns.ts";
 import { kernelKnows, underlayMtu } from "./underlay.ts";
@@ -95,6 +95,7 @@ export interface Dataplane extends AsyncDisposable {
 interface Applied {
   readonly fingerprint: string;
   readonly devices: readonly Device[];
+  readonly kind: Wanted["link"]["kind"];
   /** By the monotonic clock. */
   readonly checkedMs: number;
   /** As of the last `apply` that changed nothing. */
@@ -213,7 +214,10 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const names = state.names.take(wanted, wanted.ends.map(placeOf));
   try {
     const devices = await applyWire(state.options, wanted, known, signal);
-    state.applied.set(wire.id, { fingerprint, devices, checkedMs: systemClock.monotonic(), stats: [] });
+    const { kind } = wanted.link;
+    if (before !== undefined && before.kind !== kind) await forgetOtherTunnel(state.options.drivers, wanted);
+    const checkedMs = systemClock.monotonic();
+    state.applied.set(wire.id, { fingerprint, devices, kind, checkedMs, stats: [] });
     names.keep();
     dropFound(state, wire.id);
     const kept = devices.every(({ ifindex }) => known.some((device) => device.ifindex === ifindex));

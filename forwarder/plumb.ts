@@ -1,6 +1,6 @@
 /** The endpoint's end of a wire, and the moment when a wire becomes kernel state: on the way back, when both ends are known. */
 import { clone, create } from "@bufbuild/protobuf";
-import { MechanismSchema } from "../api/gen/connection_pb.js";
+import { MechanismSchema, State } from "../api/gen/connection_pb.js";
 import type { Connection, Mechanism } from "../api/gen/connection_pb.js";
 import { ConnectionContextSchema } from "../api/gen/connectioncontext_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
@@ -32,8 +32,8 @@ type Needs = WithEvents & WithClientEnd & WithNextHop;
 type Context = CallContext & Needs;
 
 /**
- * Offers the next hop a mechanism, and turns the answer into a wire. A first wire that cannot be made is closed again behind
- * us. State: the mechanism towards the next hop per connection; dropped on close.
+ * Offers the next hop a mechanism, and turns the answer into a wire. One that cannot be made is closed again behind us, unless the
+ * wire of before leads there. State: the mechanism towards the next hop per connection; dropped on close.
  */
 export function plumb(
   options: PlumbOptions,
@@ -53,10 +53,13 @@ export function plumb(
         const connection = connectionOf(request);
         const { id } = connection;
         const known = mechanisms.get(id);
+        const isSameHop = known?.url === ctx.nextHop.url;
+        const keepsMechanism = isSameHop && connection.state !== State.RESELECT_REQUESTED;
         connection.context ??= create(ConnectionContextSchema);
         if (connection.context.MTU === 0) connection.context.MTU = LOCAL_MTU;
         request.mechanismPreferences = [await offerTo(options, connection, ctx.nextHop)];
-        if (known?.url === ctx.nextHop.url) connection.mechanism = clone(MechanismSchema, known.mechanism);
+        if (known !== undefined && keepsMechanism)
+          connection.mechanism = clone(MechanismSchema, known.mechanism);
         else delete connection.mechanism;
 
         const response = await next.request(request, ctx);
@@ -65,7 +68,7 @@ export function plumb(
           await dataplane.apply(wire, ctx.signal);
           writeSegmentMetrics(response, ctx.clientMechanism, wire, dataplane.lastStats(id));
         } catch (error) {
-          if (known === undefined) await closeBehind(response, ctx);
+          if (!isSameHop) await closeBehind(response, ctx);
           throw error;
         }
         const mechanism = response.mechanism;

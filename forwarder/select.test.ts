@@ -198,6 +198,16 @@ describe("later", () => {
     expect(hops.map((url) => url.at(-1))).toEqual(["a", "b"]);
   });
 
+  test("a reselect tries the endpoint that it leaves after all others", async () => {
+    const { service, hops, failing } = build([endpoint("a"), endpoint("b"), endpoint("c")]);
+    await service.request(request(), MANAGER);
+    failing("b", "c");
+    const again = request();
+    if (again.connection !== undefined) again.connection.state = State.RESELECT_REQUESTED;
+    await service.request(again, MANAGER);
+    expect(hops.map((url) => url.at(-1))).toEqual(["a", "c", "b", "a"]);
+  });
+
   test("what another forwarder has chosen is looked up by name alone", async () => {
     const { service, asked } = build([endpoint("a"), endpoint("b")], { matches: null });
     expect((await service.request(naming("b"), OTHER_NODE)).networkServiceEndpointName).toBe("b");

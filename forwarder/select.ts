@@ -12,6 +12,7 @@ import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { CodeName } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
+import type { Candidate } from "../sdk/match.ts";
 import { tries } from "../sdk/prefer.ts";
 import { createTurns } from "../sdk/turns.ts";
 import { candidatesOf } from "./candidates.ts";
@@ -56,8 +57,9 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
         return attempt(request, ctx, { endpoint: found.endpoint.name, hop: hopTo(found.endpoint, options) });
       connectionOf(request).payload = found.payload;
       const failures: NsmError[] = [];
-      const { networkService } = connectionOf(request);
-      for (const { endpoint } of tries(turns, networkService, found.candidates)) {
+      const { id, networkService } = connectionOf(request);
+      const inTurn = (others: readonly Candidate[]) => tries(turns, networkService, others);
+      for (const { endpoint } of lastOf(found.candidates, choices.get(id)?.endpoint, inTurn)) {
         const copy = clone(NetworkServiceRequestSchema, request);
         try {
           return await attempt(copy, ctx, { endpoint: endpoint.name, hop: hopTo(endpoint, options) });
@@ -91,6 +93,16 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
       },
     };
   };
+}
+
+/** Who served until now and is to be left comes after all others: better than nobody. */
+function* lastOf(
+  candidates: readonly Candidate[],
+  left: string | undefined,
+  inTurn: (others: readonly Candidate[]) => Iterable<Candidate>,
+): Generator<Candidate> {
+  yield* inTurn(candidates.filter(({ endpoint }) => endpoint.name !== left));
+  yield* candidates.filter(({ endpoint }) => endpoint.name === left).slice(0, 1);
 }
 
 async function lookUp(

@@ -90,6 +90,15 @@ export async function readyTunnel(
   if (link.kind === "wireguard") await required(wireguard).ready(wireId, link, signal);
 }
 
+/** What a device of another kind left of the wire, which is of this kind now. */
+export async function forgetOtherTunnel(
+  { filter, wireguard }: TunnelDrivers,
+  { wireId, link }: Wanted,
+): Promise<void> {
+  if (link.kind !== "vxlan") await filter?.forget(wireId);
+  if (link.kind !== "wireguard") await wireguard?.forget(wireId);
+}
+
 /** After the device is gone. */
 export async function forgetTunnel({ filter, wireguard }: TunnelDrivers, wireId: string): Promise<void> {
   await filter?.forget(wireId);

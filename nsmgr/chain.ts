@@ -5,6 +5,7 @@ import { recordHistory } from "../sdk/elements/history.ts";
 import type { History } from "../sdk/elements/history.ts";
 import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
 import type { Hops } from "../sdk/elements/next-hop.ts";
+import { closeOldHalf } from "../sdk/elements/old-half.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import { clientInfo } from "./client-info.ts";
@@ -31,6 +32,7 @@ export function createManagerChain(options: ManagerChainOptions): NetworkService
     .use("excludedPrefixes", excludedPrefixes(options.excluded)) // before an endpoint chooses addresses
     .use("vouchForPeer", vouchForPeer(options.mayForward)) // while the caller's session is at hand
     .use("selectForwarder", selectForwarder(options)) // chooses the next hop
+    .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
     .end(connect(options.hops));
 }

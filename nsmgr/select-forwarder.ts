@@ -52,7 +52,9 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
       managerUrl,
       remembered,
     });
-    return found.map(({ name }) => name);
+    const names = found.map(({ name }) => name);
+    // To choose anew is a matter of endpoints in the first place: the forwarder that has the wire replaces it without a gap.
+    return [...names.filter((name) => name === remembered), ...names.filter((name) => name !== remembered)];
   };
 
   return (next) => ({
@@ -64,6 +66,7 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
         const isLast = index === names.length - 1;
         const attempt = isLast ? request : clone(NetworkServiceRequestSchema, request);
         try {
+          leaveOtherWay(connectionOf(attempt), name);
           const response = await next.request(attempt, { ...ctx, nextHop: hopOf(options, name) });
           chosen.set(id, name);
           return response;
@@ -98,6 +101,16 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
       await next.close(connection, { ...ctx, nextHop: hop ?? NOWHERE });
     },
   });
+}
+
+/**
+ * By another forwarder the hops behind it are asked for a wire of its own: what they have belongs to the path by the forwarder
+ * of before, which gives it back.
+ */
+function leaveOtherWay({ path }: Connection, forwarder: string): void {
+  if (path === undefined) return;
+  const behind = path.pathSegments[path.index + 1];
+  if (behind !== undefined && behind.name !== forwarder) path.pathSegments.length = path.index + 1;
 }
 
 function hopOf({ local, forwarderService }: SelectForwarderOptions, name: string): NextHop {

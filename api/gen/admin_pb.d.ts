@@ -26,7 +26,7 @@ export declare type WireEvent = Message<"nsm.admin.v1.WireEvent"> & {
   time?: Timestamp | undefined;
 
   /**
-   * A word: made, healed, down, lost, failed, mended, replaced, closed.
+   * A word: made, healed, down, lost, failed, mended, closed.
    *
    * @generated from field: string what = 2;
    */

@@ -238,19 +238,42 @@ describe("states", () => {
     expect((await service.request(request(), ALICE)).state).toBe(State.UP);
   });
 
-  test("a reselect closes the old half first, announced as a replacement", async () => {
-    const { recorder, service } = build();
-    await service.request(request(), ALICE);
-    const replacing: boolean[] = [];
-    recorder.answer = (call, ctx) => {
-      replacing.push(ctx.replacing);
-      return Promise.resolve(call.connection);
-    };
+  const reselect = () => {
     const again = request();
     if (again.connection !== undefined) again.connection.state = State.RESELECT_REQUESTED;
-    await service.request(again, ALICE);
-    expect(kinds(recorder)).toEqual(["request", "close", "request"]);
-    expect(replacing).toEqual([true, false]);
+    return again;
+  };
+
+  test("a reselect is passed on with the answer of before, and closes nothing first", async () => {
+    const { recorder, service } = build();
+    recorder.answer = (call) => {
+      call.connection.networkServiceEndpointName = "old";
+      return Promise.resolve(call.connection);
+    };
+    await service.request(request(), ALICE);
+    const before: unknown[] = [];
+    recorder.answer = (call, ctx) => {
+      before.push([call.connection.state, ctx.established, ctx.previous?.networkServiceEndpointName]);
+      return Promise.resolve(call.connection);
+    };
+    await service.request(reselect(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "request"]);
+    expect(before).toEqual([[State.RESELECT_REQUESTED, true, "old"]]);
+  });
+
+  test("a reselect that fails leaves the connection as it was, to be closed as it was", async () => {
+    const { recorder, service } = build();
+    recorder.answer = (call) => {
+      call.connection.networkServiceEndpointName = "old";
+      return Promise.resolve(call.connection);
+    };
+    await service.request(request(), ALICE);
+    recorder.answer = () => Promise.reject(new NsmError("NOT_FOUND", "no-candidates", "nobody"));
+    await expect(service.request(reselect(), ALICE)).rejects.toThrow("nobody");
+    recorder.answer = (call) => Promise.resolve(call.connection);
+    await service.close(connection(), ALICE);
+    expect(kinds(recorder)).toEqual(["request", "request", "close"]);
+    expect(recorder.calls[2]?.connection.networkServiceEndpointName).toBe("old");
   });
 
   test("a refresh that fails keeps the connection", async () => {

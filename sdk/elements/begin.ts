@@ -3,7 +3,7 @@
  * it first (docs/protocol.md, "One operation at a time", "Ownership").
  *
  *   none --Request--> starting --success--> established --Request--> established (a failure keeps it)
- *                        |failure                |Close, expiry, RESELECT
+ *                        |failure                |Close, expiry
  *                        v                       v
  *                       none <----------------- none
  */
@@ -36,8 +36,8 @@ export interface WithEvents {
   readonly events: Events;
   /** True when the connection was established before this Request. */
   readonly established: boolean;
-  /** True for a Close that only makes way for the Request that follows at once. */
-  readonly replacing: boolean;
+  /** The last good answer before this Request, as seen at this hop: not to be changed. */
+  readonly previous: Connection | undefined;
 }
 
 export interface BeginOptions {
@@ -101,27 +101,19 @@ async function runRequest(
   request: NetworkServiceRequest,
   ctx: CallContext,
 ): Promise<Connection> {
-  const { id, state } = connectionOf(request);
+  const { id } = connectionOf(request);
   const events: Events = { close: (why) => closeByOurselves(actors, options, next, id, actor, why) };
-  if (actor.connection !== undefined && state === State.RESELECT_REQUESTED) {
-    const old = actor.connection;
-    actor.connection = undefined;
-    await next
-      .close(clone(ConnectionSchema, old), { ...detached(ctx), events, established: true, replacing: true })
-      .catch((err: unknown) =>
-        options.log.info({ connection: id, err }, "closing the old half failed, going on"),
-      );
-  }
   const running = new AbortController();
   actor.running = running;
-  const established = actor.connection !== undefined;
+  const previous = actor.connection;
+  const established = previous !== undefined;
   try {
     const signal = AbortSignal.any([ctx.signal, running.signal]);
-    const connection = await next.request(request, { ...ctx, signal, events, established, replacing: false });
+    const connection = await next.request(request, { ...ctx, signal, events, established, previous });
     connection.state = State.UP;
     if (!established && ctx.signal.aborted) {
       // Nobody will hear of it, so nobody would close it: what was made for a caller that left is undone here.
-      await next.close(connection, { ...detached(ctx), events, established, replacing: false });
+      await next.close(connection, { ...detached(ctx), events, established, previous });
       throw ctx.signal.reason;
     }
     actor.connection = clone(ConnectionSchema, connection);
@@ -172,7 +164,7 @@ async function closeUnknown(
   void turn;
   const events: Events = { close: () => Promise.resolve() };
   try {
-    await next.close(connection, { ...detached(ctx), events, established: false, replacing: false });
+    await next.close(connection, { ...detached(ctx), events, established: false, previous: undefined });
   } catch (error) {
     // Nothing is known of it, and our policies let nothing happen: that is the silent success of any unknown id.
     if (!isLocalDenial(error)) throw error;
@@ -227,12 +219,7 @@ async function closeStored(
   const closing = clone(ConnectionSchema, stored);
   if (received !== undefined) takeTokens(closing, received, options.clock.now());
   try {
-    await next.close(closing, {
-      ...detached(ctx),
-      events,
-      established: true,
-      replacing: false,
-    });
+    await next.close(closing, { ...detached(ctx), events, established: true, previous: stored });
   } catch (error) {
     // A Close that our own policies refuse changes nothing; any other failure leaves no state here.
     if (isLocalDenial(error)) throw error;

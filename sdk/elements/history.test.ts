@@ -39,14 +39,12 @@ test("a wire's life is told in order, and refreshes of a wire that is well are n
   await ask();
   await ask();
   history.note("me", "down", "its process ended");
-  await close({ replacing: true });
-  await ask(State.RESELECT_REQUESTED, false);
+  await ask(State.RESELECT_REQUESTED);
   await ask();
   await close();
   expect(words()).toEqual([
     "made: endpoint nse-1",
     "down: its process ended",
-    "replaced",
     "healed: endpoint nse-1",
     `closed: by ${PEER.spiffeId}`,
   ]);

@@ -27,8 +27,6 @@ export type WireEventName =
   | "down"
   /** The next hop came back without its memory of the wire. */
   | "lost"
-  /** Closed to make way for a new choice. */
-  | "replaced"
   | "closed";
 
 export interface WireEvent {
@@ -74,8 +72,8 @@ export function recordHistory(history: History): Element<WithEvents, WithEvents>
       const { id, state } = connectionOf(request);
       try {
         const response = await next.request(request, ctx);
-        if (!ctx.established)
-          history.note(id, state === State.RESELECT_REQUESTED ? "healed" : "made", endpointOf(response));
+        if (state === State.RESELECT_REQUESTED) history.note(id, "healed", endpointOf(response));
+        else if (!ctx.established) history.note(id, "made", endpointOf(response));
         else if (!isWell(id)) history.note(id, "mended", endpointOf(response));
         return response;
       } catch (error) {
@@ -88,8 +86,7 @@ export function recordHistory(history: History): Element<WithEvents, WithEvents>
       const isKnown = history.of(connection.id).length > 0;
       const why =
         ctx.peer === undefined ? "its lease ran out, or its owner is gone" : `by ${ctx.peer.spiffeId}`;
-      if (isKnown)
-        history.note(connection.id, ctx.replacing ? "replaced" : "closed", ctx.replacing ? "" : why);
+      if (isKnown) history.note(connection.id, "closed", why);
       await next.close(connection, ctx);
     },
   });

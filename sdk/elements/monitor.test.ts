@@ -208,23 +208,53 @@ describe("the element", () => {
     expect(store.get("me")?.state).toBe(State.UP);
   });
 
-  test("what was closed to be made anew and then was not is deleted, a failed refresh is not", async () => {
+  const reselect = () => {
+    const request = requestOn(["client", "me"]);
+    if (request.connection !== undefined) request.connection.state = State.RESELECT_REQUESTED;
+    return request;
+  };
+  const established = () => eventsOf(callBy(PEER), { established: true });
+
+  test("a first request that fails is not shown, a refresh that fails changes nothing", async () => {
     const { store, recorder, service } = build();
     await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
-    await service.close(connectionOn(["client", "me"]), eventsOf(callBy(PEER), { replacing: true }));
     recorder.answer = () => Promise.reject(new Error("nobody serves"));
-    const ask = (established: boolean) =>
-      service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER), { established }));
+    const ask = (isEstablished: boolean) =>
+      service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER), { established: isEstablished }));
     await expect(ask(true)).rejects.toThrow("nobody");
     expect([...store.ids()]).toEqual(["me"]);
     await expect(ask(false)).rejects.toThrow("nobody");
     expect([...store.ids()]).toEqual([]);
   });
 
-  test("a close that makes way for a new request is no deletion", async () => {
-    const { store, service } = build();
+  test("what is down and finds nobody else stays down", async () => {
+    const { store, recorder, service } = build();
     await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
-    await service.close(connectionOn(["client", "me"]), eventsOf(callBy(PEER), { replacing: true }));
-    expect([...store.ids()]).toEqual(["me"]);
+    store.fromNextHop("me", { state: State.DOWN });
+    recorder.answer = () => Promise.reject(new Error("nobody serves"));
+    await expect(service.request(reselect(), established())).rejects.toThrow("nobody");
+    expect(store.get("me")?.state).toBe(State.DOWN);
+  });
+
+  test("that the old half goes down while the new one is made is no news of the new one", async () => {
+    const { store, recorder, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
+    recorder.answer = (call) => {
+      store.fromNextHop("me", { state: State.DOWN });
+      return Promise.resolve(call.connection);
+    };
+    await service.request(reselect(), established());
+    expect(store.get("me")?.state).toBe(State.UP);
+  });
+
+  test("that the new half goes down before its answer arrives is", async () => {
+    const { store, recorder, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
+    recorder.answer = (call) => {
+      for (const state of [State.DOWN, State.UP, State.DOWN]) store.fromNextHop("me", { state });
+      return Promise.resolve(call.connection);
+    };
+    await service.request(reselect(), established());
+    expect(store.get("me")?.state).toBe(State.DOWN);
   });
 });

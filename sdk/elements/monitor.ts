@@ -34,8 +34,10 @@ export interface MonitorStore {
   get(id: string): Connection | undefined;
   /** False for a connection that is not known, too. */
   maySee(id: string, viewer: Viewer): boolean;
-  /** Counts how often the next hop said that the connection is down. */
+  /** Counts how often the next hop said that the connection is down, once after each time that it was not. */
   downs(id: string): number;
+  /** What is being made anew counts as down: that the old half goes down meanwhile is no news of the new one. */
+  presumeDown(id: string): void;
   /** A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` may see. */
   subscribe(
     selector: MonitorScopeSelector,
@@ -50,6 +52,7 @@ interface Entry {
   connection: Connection;
   viewer: string;
   downs: number;
+  isDown: boolean;
 }
 
 type Subscriber = (type: ConnectionEventType, entry: Entry) => void;
@@ -69,16 +72,21 @@ export function createMonitorStore(onNews?: (id: string, state: State) => void):
       return entry !== undefined && maySee(entry, viewer);
     },
     downs: (id) => entries.get(id)?.downs ?? 0,
+    presumeDown(id) {
+      const entry = entries.get(id);
+      if (entry !== undefined) entry.isDown = true;
+    },
     update(connection, viewer) {
       const downs = entries.get(connection.id)?.downs ?? 0;
-      const entry = { connection: published(connection), viewer, downs };
+      const entry = { connection: published(connection), viewer, downs, isDown: false };
       entries.set(connection.id, entry);
       publish(ConnectionEventType.UPDATE, entry);
     },
     fromNextHop(id, { state, next }) {
       const entry = entries.get(id);
       if (entry === undefined) return;
-      if (state === State.DOWN) entry.downs++;
+      if (state === State.DOWN && !entry.isDown) entry.downs++;
+      entry.isDown = state === State.DOWN;
       const changed = merged(entry.connection, state, next);
       if (equals(ConnectionSchema, changed, entry.connection)) return;
       const isNews = changed.state !== entry.connection.state;
@@ -173,16 +181,16 @@ function sameContext(a: Connection, b: Connection): boolean {
 }
 
 /**
- * Publishes every success as UPDATE and every Close as DELETE, whether or not closing further on worked. A connection that is
- * closed only to be made anew is not announced as deleted: its client asked for that.
+ * Publishes every success as UPDATE and every Close as DELETE, whether or not closing further on worked. What is to be chosen anew
+ * stays as it was published until that succeeds.
  */
 export function monitor(store: MonitorStore): Element<WithEvents> {
   return (next) => ({
     async request(request, ctx) {
-      const { id } = connectionOf(request);
+      const { id, state } = connectionOf(request);
+      if (state === State.RESELECT_REQUESTED) store.presumeDown(id);
       const downs = store.downs(id);
       const response = await next.request(request, ctx).catch((error: unknown) => {
-        // Also what was closed only to be made anew, and then was not.
         if (!ctx.established) store.delete(id);
         throw error;
       });
@@ -196,7 +204,7 @@ export function monitor(store: MonitorStore): Element<WithEvents> {
       try {
         await next.close(connection, ctx);
       } finally {
-        if (!ctx.replacing) store.delete(connection.id);
+        store.delete(connection.id);
       }
     },
   });

@@ -64,7 +64,8 @@ test("a client whose only endpoint is killed gets its wire back once that endpoi
   const said = fresh(mesh.daemon("client"));
   await mesh.daemon("there").kill();
   await said("wire is down, healing", HEALED_WITHIN_MS);
-  expect(await devicesLeftOf("there")).toEqual([]);
+  // A wire that works badly is better than none: it stays until another one takes its place.
+  expect(devicesIn(mesh.namespace("pod-client"))).toHaveLength(1);
   mesh.start("there");
   await said(({ msg, nse }) => msg === "wire established" && nse === "there", 2 * HEALED_WITHIN_MS);
   await expectWireTo("there", /^(wireguard|tun)$/, "172.16.2.0");

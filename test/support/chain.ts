@@ -40,7 +40,7 @@ export function eventsOf(ctx: CallContext, overrides: Partial<WithEvents> = {}):
     ...ctx,
     events: { close: () => Promise.resolve() },
     established: false,
-    replacing: false,
+    previous: undefined,
     ...overrides,
   };
 }
