@@ -2,7 +2,7 @@
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { MonitorConnection } from "../api/gen/connection_pb.js";
 import type { ConnectionEvent, MonitorScopeSelector } from "../api/gen/connection_pb.js";
-import { address, commonTable, duration, readConfig } from "../sdk/config.ts";
+import { address, commonTable, duration, readConfig, text } from "../sdk/config.ts";
 import type { ConfigOf, Environment, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { NsmError } from "../sdk/errors.ts";
@@ -25,6 +25,11 @@ export const clientTable = {
   managerIds: idPatterns("NSM_MANAGER_IDS", Defaults.managerIds, "who may answer as manager"),
   dialTimeoutMs: duration("NSM_DIAL_TIMEOUT", "3s", "longest wait for a session with the manager"),
   requestTimeoutMs: duration("NSM_REQUEST_TIMEOUT", "15s", "longest wait for an answer"),
+  forwarderService: text(
+    "NSM_FORWARDER_NETWORK_SERVICE_NAME",
+    Defaults.forwarderService,
+    "network service under which forwarders register",
+  ),
   spiffeSocket: commonTable.spiffeSocket,
   maxTokenLifetimeMs: commonTable.maxTokenLifetimeMs,
 } as const satisfies Table;
@@ -51,6 +56,8 @@ export interface MeshClient extends AsyncDisposable {
   readonly manager: ManagerAccess;
   /** Longest wait for an answer. */
   readonly requestTimeoutMs: number;
+  /** Under which forwarders register. */
+  readonly forwarderService: string;
   /** Another manager of the mesh. */
   at(url: string): ManagerAccess;
 }
@@ -101,6 +108,7 @@ export async function openMeshClient(options: MeshClientOptions): Promise<MeshCl
     spiffeId: mesh.spiffeId,
     manager,
     requestTimeoutMs: config.requestTimeoutMs,
+    forwarderService: config.forwarderService,
     at,
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };

@@ -7,6 +7,8 @@ export const ExitCode = {
   badUsage: 2,
   /** It worked except for what this machine cannot do. */
   unavailable: 3,
+  /** What was asked for by name is not there. */
+  notFound: 4,
   /** Ended by SIGINT, as shells report it. */
   interrupted: 130,
 } as const;

@@ -5,6 +5,7 @@ import type { Daemon } from "../sdk/daemon.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { DEFAULT_SCENARIOS, SCENARIOS } from "./demo/scenario-names.ts";
 import { ExitCode } from "./exit-code.ts";
+import { addLookingCommands } from "./look.ts";
 import { roles } from "./roles.ts";
 import { versionText } from "./version.ts";
 
@@ -29,6 +30,7 @@ async function main(args: readonly string[]): Promise<number> {
       code = await runDaemon(daemon, process.env);
     });
   }
+  await addLookingCommands(program, asked, (result) => (code = result));
   addDemo(program, (result) => (code = result));
   program
     .command("version")

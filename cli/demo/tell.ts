@@ -79,6 +79,11 @@ export function tellTour(run: string, scenarios: readonly Scenario[], story: Sto
     "The mesh is running. Look around:",
     ...looks.map(({ place, command }) => `  ip netns exec ${namespaceOf(run, place)} ${command}`),
     `  tail -f ${runFolder(run)}/logs/*.log`,
+    "Ask its manager (you are registered as an operator):",
+    `  export SPIFFE_ENDPOINT_SOCKET=unix://${runFolder(run)}/identity.sock`,
+    `  export NSM_CONNECT_TO=unix://${runFolder(run)}/node1/nsmgr.sock`,
+    `  ip netns exec ${namespaceOf(run, "node1")} ${ourName()} get wires`,
+    `  ip netns exec ${namespaceOf(run, "node1")} ${ourName()} describe wire <id>`,
     "End it:",
     `  ${ourName()} demo down --run ${run}`,
   ]);

@@ -3,6 +3,7 @@
  * the tokens and metadata that it is told to; see `startWorkload`. Environment: SPIFFE_ENDPOINT_SOCKET.
  */
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import { Wires } from "../../api/gen/admin_pb.js";
 import { MonitorConnection } from "../../api/gen/connection_pb.js";
 import { NetworkService } from "../../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../api/gen/registry_pb.js";
@@ -46,6 +47,7 @@ export interface Failure {
 }
 
 const SERVICES: readonly DescService[] = [
+  Wires,
   NetworkService,
   MonitorConnection,
   NetworkServiceRegistry,

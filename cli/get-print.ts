@@ -1,0 +1,91 @@
+/** What `nsm get` writes: a table that fits the terminal, JSON or YAML; one document, or one piece a change. */
+import { stringify } from "yaml";
+import type { Kind, Shown } from "./get-kinds.ts";
+import { formatTable } from "./table.ts";
+
+export const formats = ["table", "wide", "json", "yaml"] as const;
+export type Format = (typeof formats)[number];
+
+export type ChangeName = "present" | "new" | "changed" | "gone";
+
+export interface Printer {
+  list(rows: readonly Shown[]): void;
+  /** With JSON one line a change, with YAML one document. */
+  change(what: ChangeName, row: Shown): void;
+}
+
+export interface PrinterOptions {
+  readonly kind: Pick<Kind, "name" | "one">;
+  readonly titles: readonly string[];
+  readonly format: Format;
+  readonly write?: (text: string) => void;
+  /** Columns of the terminal; Infinity for files and pipes, whose readers count on one line a row. */
+  readonly width?: number;
+}
+
+export function createPrinter(options: PrinterOptions): Printer {
+  const { kind, titles, format, write = writeOut, width = outputWidth() } = options;
+  switch (format) {
+    case "json":
+      return {
+        list: (rows) => write(`${JSON.stringify({ [kind.name]: values(rows) }, undefined, 2)}\n`),
+        change: (event, { value }) => write(`${JSON.stringify({ event, [kind.one]: value })}\n`),
+      };
+    case "yaml":
+      return {
+        list: (rows) => write(stringify({ [kind.name]: values(rows) })),
+        change: (event, { value }) => write(`---\n${stringify({ event, [kind.one]: value })}`),
+      };
+    case "table":
+    case "wide": {
+      // The widths of a watch only grow, so that its lines stay below one another for as long as they can.
+      let widths: readonly number[] = [];
+      return {
+        list(rows) {
+          if (rows.length > 0) write(linesOf(formatTable(rows, columnsOf(titles), [], width)));
+        },
+        change(what, { cells }) {
+          const row = [what.toUpperCase(), ...cells];
+          const grown = ["EVENT", ...titles].map((title, index) =>
+            Math.max(widths[index] ?? 0, title.length, row[index]?.length ?? 0),
+          );
+          if (widths.length === 0) write(padded(["EVENT", ...titles], grown));
+          widths = grown;
+          write(padded(row, grown));
+        },
+      };
+    }
+  }
+}
+
+/** One document on stdout. */
+export function writeDocument(format: "json" | "yaml", value: object): void {
+  writeOut(format === "json" ? `${JSON.stringify(value, undefined, 2)}\n` : stringify(value));
+}
+
+function columnsOf(titles: readonly string[]) {
+  return titles.map((title, index) => ({ title, value: ({ cells }: Shown) => cells[index] ?? "" }));
+}
+
+function values(rows: readonly Shown[]): object[] {
+  return rows.map(({ value }) => value);
+}
+
+function padded(cells: readonly string[], widths: readonly number[]): string {
+  return `${cells
+    .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+    .join("  ")
+    .trimEnd()}\n`;
+}
+
+function linesOf(lines: readonly string[]): string {
+  return lines.map((line) => `${line}\n`).join("");
+}
+
+function outputWidth(): number {
+  return process.stdout.isTTY ? process.stdout.columns : Infinity;
+}
+
+function writeOut(text: string): void {
+  process.stdout.write(text);
+}
