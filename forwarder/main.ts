@@ -1,5 +1,6 @@
 /** The forwarder daemon of one node: the only one that changes the kernel. */
 import { create } from "@bufbuild/protobuf";
+import { Wires } from "../api/gen/admin_pb.js";
 import { MonitorConnection } from "../api/gen/connection_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
@@ -19,6 +20,7 @@ import { createForwarderChain } from "./chain.ts";
 import { table } from "./config.ts";
 import { openDataplane } from "./dataplane.ts";
 import { createEndpointSockets } from "./endpoint-sockets.ts";
+import { wiresHandlers } from "./inspect.ts";
 import { ownRecord } from "./record.ts";
 import { startSweep } from "./sweep.ts";
 import { createTunnels } from "./tunnels.ts";
@@ -87,6 +89,7 @@ export const daemon = defineDaemon({
         (add) => {
           add(NetworkService, networkServiceHandlers(chain));
           add(MonitorConnection, monitorHandlers(store));
+          add(Wires, wiresHandlers({ name: config.name, dataplane }));
         },
       ),
     );

@@ -16,6 +16,7 @@ import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually as within } from "../support/netns.ts";
 import { segmentsOf, wishFor } from "../support/wishes.ts";
+import { pingFrom } from "../support/wires.ts";
 import type { Workload } from "../support/workload.ts";
 
 const NSM = join(dirname(dirname(import.meta.dirname)), "bin/nsm.js");
@@ -110,7 +111,7 @@ const wiresAs = async (who: "operator" | "tenant" | "stranger", ...args: string[
     .parse(JSON.parse(await output(new Nsm(who, ["get", "wires", "-o", "json", ...args])))).wires;
 
 describe("nsm get", () => {
-  test("lists the wires of everybody to an operator, by any manager", async () => {
+  test("lists the wires of everybody to an operator, by any manager, with the tunnel between the nodes", async () => {
     const wires = await wiresAs("operator");
     expect(wires).toMatchObject([
       {
@@ -118,12 +119,13 @@ describe("nsm get", () => {
         service: "far",
         endpoint: "far",
         state: "UP",
+        mechanism: "VXLAN",
         interface: "nsm-2",
         addresses: [expect.stringContaining("172.16.2.")],
         payload: "ETHERNET",
         path: ["client", "nsmgr-node1", "forwarder-node1", "nsmgr-node2", "forwarder-node2", "far"],
       },
-      { client: "client", service: "near", interface: "nsm-1", mtu: 9000 },
+      { client: "client", service: "near", mechanism: "KERNEL", interface: "nsm-1", mtu: 9000 },
     ]);
     const there = await wiresAs("operator", "--manager", mesh.managerUrl("node2"));
     expect(there).toMatchObject([{ id: wires[0]?.["id"], service: "far", interface: "" }]);
@@ -135,7 +137,7 @@ describe("nsm get", () => {
     const table = await output(new Nsm("operator", ["get", "wires", "nea*"]));
     const [title = "", line = "", ...more] = table.trimEnd().split("\n");
     expect(title).toMatch(/^WIRE +CLIENT +SERVICE +ENDPOINT +STATE +MECHANISM +ADDRESSES$/);
-    expect(line).toMatch(/^[0-9a-f]{8} +client +near +near +UP +\S+ +172\.16\.1\.\d+ → 172\.16\.1\.\d+$/);
+    expect(line).toMatch(/^[0-9a-f]{8} +client +near +near +UP +KERNEL +172\.16\.1\.\d+ → 172\.16\.1\.\d+$/);
     expect(more).toEqual([]);
     const wide = await output(new Nsm("operator", ["get", "wires", "far", "-o", "wide"]));
     expect(wide).toContain("client → nsmgr-node1 → forwarder-node1 → nsmgr-node2 → forwarder-node2 → far");
@@ -198,14 +200,46 @@ describe("nsm get", () => {
 });
 
 describe("nsm describe wire", () => {
-  test("tells an operator path, lease, addresses, events of both nodes, and nobody's token", async () => {
+  test("tells an operator path, lease, addresses, counters of both nodes and events, and nobody's token", async () => {
     const wire = await mesh.established("client", "nsm-2");
     expect(wire.service).toBe("far");
     const text = await output(new Nsm("operator", ["describe", "wire", "client-1"]));
+    expect(text).toMatch(/^Mechanism +VXLAN$/m);
     expect(text).toMatch(/^Interface +nsm-2$/m);
     expect(text).toMatch(/^ +nsmgr-node1 +[-0-9a-f]{36} +(\d+m\d*s?|\d+s) left/m);
+    expect(text).toMatch(/^ +forwarder-node2 .* VXLAN\//m);
     expect(text).toMatch(/ (made|mended|healed) +endpoint far/);
     expect(text).not.toMatch(/eyJ/); // how every token begins
+  });
+
+  test("as JSON the counters grow with the packets, and those of the other node agree", async () => {
+    const { peerAddresses } = await mesh.established("client", "nsm-2");
+    const target = peerAddresses[0]?.split("/")[0] ?? "";
+    const [short = ""] = (await wiresAs("operator", "far")).map(({ id }) => String(id).slice(0, 8));
+    const Described = z.object({
+      faults: z.array(z.string()),
+      counters: z.array(
+        z.object({
+          forwarder: z.string(),
+          side: z.string(),
+          interface: z.string(),
+          sent: z.object({ bytes: z.number(), packets: z.number() }),
+        }),
+      ),
+    });
+    const read = async () => {
+      const described = Described.parse(
+        JSON.parse(await output(new Nsm("operator", ["describe", "wire", short, "-o", "json"]))),
+      );
+      expect(described.faults).toEqual([]);
+      return new Map(described.counters.map(({ forwarder, sent }) => [forwarder, sent]));
+    };
+    const before = await read();
+    expect([...before.keys()]).toEqual(["forwarder-node1", "forwarder-node2"]);
+    expect(await pingFrom(mesh.namespace("pod-client"), target)).toMatchObject({ received: 5 });
+    const after = await read();
+    for (const node of ["forwarder-node1", "forwarder-node2"])
+      expect(after.get(node)?.packets).toBeGreaterThanOrEqual((before.get(node)?.packets ?? 0) + 5);
   });
 
   test("a wire that is closed is still explained to an operator who knows its id", async () => {
