@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { ConnectionEventType, MonitorScopeSelectorSchema, State } from "../../api/gen/connection_pb.js";
 import type { ConnectionEvent } from "../../api/gen/connection_pb.js";
@@ -109,6 +110,39 @@ describe("the stream", () => {
     const event = await subscribe(store, ALICE).next();
     expect(event.connections["1"]?.path?.pathSegments.map(({ token }) => token)).toEqual(["", ""]);
     expect(connection.path?.pathSegments[0]?.token).toBe("secret");
+  });
+
+  test("a refresh that changes leases alone is not told, and seen by who comes later", async () => {
+    const store = createMonitorStore();
+    const lease = (seconds: number) => {
+      const connection = own("1");
+      for (const segment of connection.path?.pathSegments ?? [])
+        segment.expires = create(TimestampSchema, { seconds: BigInt(seconds) });
+      return connection;
+    };
+    store.update(lease(1), ALICE);
+    const { next } = subscribe(store, ALICE);
+    await next();
+    store.update(lease(2), ALICE);
+    const changed = lease(3);
+    changed.labels["app"] = "new";
+    store.update(changed, ALICE);
+    expect((await next()).connections["1"]?.labels).toEqual({ app: "new" });
+    store.update(lease(4), ALICE);
+    const later = await subscribe(store, ALICE).next();
+    expect(later.connections["1"]?.path?.pathSegments[0]?.expires?.seconds).toBe(4n);
+  });
+
+  test("a refresh of what was down is told", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    store.fromNextHop("1", { state: State.DOWN });
+    const { next } = subscribe(store, ALICE);
+    await next();
+    const up = own("1");
+    up.state = State.UP;
+    store.update(up, ALICE);
+    expect((await next()).connections["1"]?.state).toBe(State.UP);
   });
 
   test("shows what the selector asks for", async () => {

@@ -25,7 +25,7 @@ export type Viewer = string | typeof OPERATOR;
 
 /** Connections by own id, as last published, and who may see them. */
 export interface MonitorStore {
-  /** Publishes a connection as UPDATE. `viewer`: SPIFFE id of the caller that owns it. */
+  /** Publishes a connection as UPDATE, unless it was published before and only leases are longer now. `viewer`: SPIFFE id of the caller that owns it. */
   update(connection: Connection, viewer: string): void;
   /** Publishes what the next hop said of a connection: its state, context and the path behind us. */
   fromNextHop(id: string, change: { state: State; next?: Connection }): void;
@@ -77,10 +77,11 @@ export function createMonitorStore(onNews?: (id: string, state: State) => void):
       if (entry !== undefined) entry.isDown = true;
     },
     update(connection, viewer) {
-      const downs = entries.get(connection.id)?.downs ?? 0;
-      const entry = { connection: published(connection), viewer, downs, isDown: false };
+      const before = entries.get(connection.id);
+      const entry = { connection: published(connection), viewer, downs: before?.downs ?? 0, isDown: false };
       entries.set(connection.id, entry);
-      publish(ConnectionEventType.UPDATE, entry);
+      const isRefresh = before?.viewer === viewer && sameButLeases(before.connection, entry.connection);
+      if (!isRefresh) publish(ConnectionEventType.UPDATE, entry);
     },
     fromNextHop(id, { state, next }) {
       const entry = entries.get(id);
@@ -173,6 +174,21 @@ function merged(own: Connection, state: State, next: Connection | undefined): Co
     copy.path.pathSegments = [...copy.path.pathSegments.slice(0, copy.path.index + 1), ...behind];
   }
   return copy;
+}
+
+function sameButLeases(a: Connection, b: Connection): boolean {
+  return equals(ConnectionSchema, withoutLeases(a), withoutLeases(b));
+}
+
+function withoutLeases(connection: Connection): Connection {
+  const { path } = connection;
+  if (path === undefined) return connection;
+  const pathSegments = path.pathSegments.map((segment) => {
+    const copy = { ...segment };
+    delete copy.expires;
+    return copy;
+  });
+  return { ...connection, path: { ...path, pathSegments } };
 }
 
 function sameContext(a: Connection, b: Connection): boolean {

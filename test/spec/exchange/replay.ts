@@ -29,6 +29,7 @@ import type { RecordedCall, RecordedCase, RecordedComponent, RecordedStep } from
 import { createReport } from "./report.ts";
 import type { Report } from "./report.ts";
 import type { Running, Start } from "./roles.ts";
+import { withoutRefreshes } from "./streams.ts";
 
 /** Longest that our code may think about one call; nobody makes it wait. */
 const PATIENCE_MS = 5000;
@@ -222,7 +223,7 @@ class Life {
   }
 
   #streamLines(call: RecordedCall, ours: readonly Message[]): string[] {
-    const recorded = inOrder(call, responsesOf(call));
+    const recorded = inOrder(call, withoutRefreshes(responsesOf(call)));
     const missing = recorded
       .slice(ours.length)
       .map((_, i) => `ours does not send message ${ours.length + i}`);

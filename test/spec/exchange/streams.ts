@@ -1,6 +1,12 @@
 /** Streams that ours opens, beside those that were recorded. */
-import { toJson } from "@bufbuild/protobuf";
-import type { DescMethod, JsonValue } from "@bufbuild/protobuf";
+import { clone, equals, isMessage, toJson } from "@bufbuild/protobuf";
+import type { DescMethod, JsonValue, Message } from "@bufbuild/protobuf";
+import {
+  ConnectionEventSchema,
+  ConnectionEventType,
+  ConnectionSchema,
+} from "../../../api/gen/connection_pb.js";
+import type { Connection } from "../../../api/gen/connection_pb.js";
 import type { Bench } from "./bench.ts";
 import { differencesOf } from "./compare.ts";
 import { normalRequest } from "./normalise.ts";
@@ -41,4 +47,30 @@ export function followed(
       call.begin <= at &&
       at <= (call.end ?? Infinity),
   );
+}
+
+/** What a recorded monitor says without the refreshes that change leases alone: ours does not tell of them (D38). */
+export function withoutRefreshes(messages: readonly Message[]): readonly Message[] {
+  const last = new Map<string, Connection>();
+  return messages.filter((message) => {
+    if (!isMessage(message, ConnectionEventSchema)) return true;
+    const shown = Object.values(message.connections);
+    const isRefresh =
+      message.type === ConnectionEventType.UPDATE &&
+      shown.every((connection) => {
+        const before = last.get(connection.id);
+        return before !== undefined && equals(ConnectionSchema, leaseless(before), leaseless(connection));
+      });
+    for (const connection of shown) last.set(connection.id, connection);
+    return !isRefresh;
+  });
+}
+
+function leaseless(connection: Connection): Connection {
+  const copy = clone(ConnectionSchema, connection);
+  for (const segment of copy.path?.pathSegments ?? []) {
+    segment.token = "";
+    delete segment.expires;
+  }
+  return copy;
 }
