@@ -27,6 +27,8 @@ export interface MeshOptions {
   readonly tokenLifetime?: string;
   /** For every daemon. */
   readonly env?: Environment;
+  /** The words that start `nsm`; default those of this checkout. */
+  readonly nsm?: readonly string[];
 }
 
 /** First group of hand-made workloads, beyond those of the demo's roles. */

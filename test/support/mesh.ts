@@ -8,8 +8,15 @@ import { randomInt } from "node:crypto";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { WIREGUARD_FOLDER, markedEnvironment, removeRun } from "../../cli/demo/down.ts";
-import { makeNamespaces, namespaceFile } from "../../cli/demo/namespaces.ts";
-import { processId } from "../../cli/demo/processes.ts";
+import { makeNamespaces, namespaceFile, removeNamespaces } from "../../cli/demo/namespaces.ts";
+import {
+  findProcesses,
+  netnsOf,
+  netnsOfFile,
+  processId,
+  signalAll,
+  waitUntilGone,
+} from "../../cli/demo/processes.ts";
 import { registrationsOf } from "../../cli/demo/registrations.ts";
 import { capabilitiesOf } from "../../cli/demo/start.ts";
 import { FOLDERS, TRUST_DOMAIN, identityUrl, managerUrl, namespaceOf } from "../../cli/demo/topology.ts";
@@ -35,6 +42,8 @@ export interface Mesh extends AsyncDisposable {
   start(name: string, env?: Readonly<Record<string, string>>): DaemonProcess;
   /** SIGKILL and a new process; resolves as soon as that is started. */
   restart(...names: readonly string[]): Promise<void>;
+  /** SIGKILL for everything in the pod of an endpoint or client, and the end of its namespace: it does not come back. */
+  killPod(name: string): Promise<void>;
   /** `node1`, `pod-<name>`, … */
   namespace(place: string): NamedNamespace;
   /** Socket of a node's manager. */
@@ -71,6 +80,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   const fullName = (place: string) => namespaceOf(run, place);
   const start = (part: Part, env: Readonly<Record<string, string>> = {}) => {
     const process = startDaemon({
+      nsm: options.nsm,
       command: part.command ?? [part.role],
       name: part.name,
       netns: namespaceFile(fullName(part.place)),
@@ -103,6 +113,14 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     async restart(...names) {
       await Promise.all(names.map((name) => daemon(name).kill()));
       for (const name of names) start(partOf(topology, name));
+    },
+    async killPod(name) {
+      const namespace = fullName(partOf(topology, name).place);
+      const inode = netnsOfFile(namespaceFile(namespace));
+      const inside = findProcesses((pid) => netnsOf(pid) === inode);
+      signalAll(inside, "SIGKILL");
+      await waitUntilGone(inside, 3000);
+      await removeNamespaces([namespace], markedEnvironment(run));
     },
     namespace: (place) => namespaceNamed(fullName(place)),
     managerUrl: (node = "node1") => managerUrl(topology.folder, node),

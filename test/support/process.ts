@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 
-const NSM = join(dirname(dirname(import.meta.dirname)), "bin/nsm.js");
+const NSM = [process.execPath, join(dirname(dirname(import.meta.dirname)), "bin/nsm.js")];
 
 /** One JSON line of the log; what is no JSON has only `msg`. */
 export interface LogLine {
@@ -14,6 +14,8 @@ export interface LogLine {
 }
 
 export interface DaemonOptions {
+  /** The words that start `nsm`; default those of this checkout. */
+  readonly nsm?: readonly string[] | undefined;
   /** Words after `nsm`. */
   readonly command: readonly string[];
   /** For messages of the test. */
@@ -55,8 +57,7 @@ export function startDaemon(options: DaemonOptions): DaemonProcess {
   const command = [
     ...(netns === undefined ? [] : ["nsenter", `--net=${netns}`, "--"]),
     ...(privileges.length === 0 ? [] : ["setpriv", ...privileges, "--"]),
-    process.execPath,
-    NSM,
+    ...(options.nsm ?? NSM),
     ...options.command,
   ];
   const [program = "", ...args] = command;
