@@ -16,6 +16,10 @@ import { messageOf } from "../../sdk/errors.ts";
 import { inSandbox, insideSandbox } from "../support/sandbox.ts";
 import { buildIfStale, installPackage } from "./built.ts";
 import type { Launch } from "./daemons.ts";
+import { clientKilled } from "./heal/clients.ts";
+import { endpointSections } from "./heal/endpoints.ts";
+import { lossyWires } from "./heal/loss.ts";
+import { restartSections } from "./heal/restarts.ts";
 import { idle } from "./idle.ts";
 import { refreshLocal, refreshRemote } from "./refresh.ts";
 import { registry10k } from "./registry10k.ts";
@@ -38,6 +42,10 @@ const SECTIONS: readonly Section[] = [
   registry10k,
   idle,
   ...throughputSections,
+  ...endpointSections,
+  ...restartSections,
+  clientKilled,
+  lossyWires,
 ];
 
 const SECTION_WITHIN_MS = 150_000;
@@ -64,14 +72,19 @@ async function main(): Promise<number> {
     const say = (line: string) => console.log(`  ${line}`);
     console.log(section.name);
     await Promise.race([section.run(launch, figures, say), tooLong()]).catch((error: unknown) => {
-      failures.set(section.name, messageOf(error));
-      say(`FAILED: ${messageOf(error)}`);
+      failures.set(section.name, messageOf(firstOf(error)));
+      say(`FAILED: ${messageOf(firstOf(error))}`);
     });
     say(`took ${((performance.now() - start) / 1000).toFixed(1)} s`);
   }
-  printReport(figures, failures);
+  printReport(figures, failures, only !== undefined);
   if (values.out !== undefined) writeFileSync(OUT, `${JSON.stringify(figures, undefined, 2)}\n`);
   return failures.size === 0 ? 0 : 1;
+}
+
+/** What went wrong first, when what it left could not be removed either. */
+function firstOf(error: unknown): unknown {
+  return error instanceof SuppressedError ? firstOf(error.suppressed) : error;
 }
 
 /** A section that hangs stops no other either; what it left running ends with the sandbox. */

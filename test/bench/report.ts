@@ -10,8 +10,9 @@ interface Row {
   readonly target?: { readonly text: string; readonly met: (value: number) => boolean };
 }
 
-export function printReport(figures: Figures, failures: ReadonlyMap<string, string>): void {
-  const rows = rowsOf(figures);
+/** `isPart`: only some of the sections were run, and figures of the others are not missed. */
+export function printReport(figures: Figures, failures: ReadonlyMap<string, string>, isPart: boolean): void {
+  const rows = rowsOf(figures).filter(({ value }) => !isPart || value !== undefined);
   const texts = rows.map(({ what, value, unit, target }) => {
     const verdict =
       target === undefined ? "" : value === undefined ? "-" : target.met(value) ? "met" : "MISSED";
@@ -30,7 +31,8 @@ export function printReport(figures: Figures, failures: ReadonlyMap<string, stri
   for (const [section, why] of failures) console.log(`\n${section} failed: ${why}`);
 }
 
-function rowsOf({ yardstick, setup, refresh, wires500, registry10k, throughput, rssMiB }: Figures): Row[] {
+function rowsOf(figures: Figures): Row[] {
+  const { yardstick, setup, refresh, wires500, registry10k, throughput, rssMiB } = figures;
   const { local, vxlan, local16 } = setup;
   return [
     { what: "yardstick, fresh channel", value: yardstick?.freshMs, unit: "ms" },
@@ -73,7 +75,37 @@ function rowsOf({ yardstick, setup, refresh, wires500, registry10k, throughput, 
       unit: "MiB",
       target: atMost(90),
     })),
+    ...healRows(figures.heal),
   ];
+}
+
+/** What the p50 has to reach, and whether nothing may be lost. */
+const HEAL_TARGETS: Readonly<Record<string, { what: string; p50Ms?: number; lossless?: true }>> = {
+  nseLocal: { what: "endpoint killed with its namespace, same node", p50Ms: 300 },
+  nseRemote: { what: "endpoint killed with its namespace, other node", p50Ms: 500 },
+  nseProcess: { what: "endpoint's process killed", p50Ms: 500 },
+  nseFrozen: { what: "endpoint frozen", p50Ms: 500 },
+  forwarder: { what: "forwarder restarted, 50 wires", p50Ms: 1000, lossless: true },
+  nsmgr: { what: "manager restarted, 50 wires", p50Ms: 1000, lossless: true },
+  registry: { what: "registry restarted, 50 wires", p50Ms: 1000, lossless: true },
+  clientLocal: { what: "client killed, all gone, same node", p50Ms: 2000 },
+  clientRemote: { what: "client killed, all gone, other node", p50Ms: 3000 },
+  loss5: { what: "5 % loss for a minute" },
+};
+
+function healRows(heal: Figures["heal"]): Row[] {
+  return Object.entries(HEAL_TARGETS).flatMap(([name, { what, p50Ms, lossless }]): Row[] => {
+    const measured = heal[name];
+    if (name === "loss5")
+      return [{ what: `${what}, false heals`, value: measured?.falseHeals, unit: "", target: atMost(0) }];
+    const target = p50Ms === undefined ? {} : { target: atMost(p50Ms) };
+    const lost = { what: `${what}, lost`, value: measured?.packetsLost, unit: "probes" };
+    return [
+      { what: `${what}, p50`, value: measured?.p50Ms ?? undefined, unit: "ms", ...target },
+      { what: `${what}, p99`, value: measured?.p99Ms ?? undefined, unit: "ms" },
+      ...(name.startsWith("client") ? [] : [lossless === true ? { ...lost, target: atMost(0) } : lost]),
+    ];
+  });
 }
 
 function throughputRows(kind: string, measured: Figures["throughput"]["veth"]): Row[] {

@@ -15,6 +15,18 @@ export interface Throughput {
   readonly null: number;
 }
 
+/** How the mesh behaves when a part of it dies; null where a figure has no meaning. */
+export interface Healing {
+  /** Of the runs: the gap, or the time until the wire is served again, or until nothing is left of it. */
+  readonly p50Ms: number | null;
+  readonly p99Ms: number | null;
+  /** Probes, one each millisecond, of all runs. */
+  readonly packetsLost: number;
+  readonly runs: number;
+  /** Wires made anew though nobody had died. */
+  readonly falseHeals?: number;
+}
+
 /** Figures of one run; null where a section failed or was left out. */
 export interface Figures {
   yardstick: { freshMs: number; warmMs: number } | null;
@@ -33,6 +45,8 @@ export interface Figures {
   registry10k: { registersPerSecond: number; findP99Ms: number } | null;
   throughput: { veth: Throughput | null; vxlan: Throughput | null; wireguard: Throughput | null };
   rssMiB: Readonly<Record<string, number>> | null;
+  /** Of the sections that were run and did not fail. */
+  heal: Record<string, Healing>;
 }
 
 export interface Section {
@@ -51,5 +65,6 @@ export function noFigures(): Figures {
     registry10k: null,
     throughput: { veth: null, vxlan: null, wireguard: null },
     rssMiB: null,
+    heal: {},
   };
 }
