@@ -8,7 +8,7 @@ import type { DiscoverInput, Discovery } from "../sdk/match.ts";
 import type { RegistryView } from "../sdk/registry/view.ts";
 
 export interface CandidateOptions {
-  readonly view: RegistryView;
+  readonly view: Pick<RegistryView, "service" | "endpointsOf" | "endpoint">;
   readonly clock: Pick<Clock, "now">;
   /** True while the kernel still holds a wire of an earlier life of this process: its endpoint was chosen by the rules once. */
   readonly holdsWire: (id: string) => boolean;

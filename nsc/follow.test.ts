@@ -93,6 +93,17 @@ test("connections of an earlier life are told with our own id and index", async 
   stop.abort();
 });
 
+test("a wish for a new choice is told as one; the state without a reason, which Go managers show, is none", async () => {
+  const { follower, wire, told, send, stop } = build();
+  follower.follow([wire("client-0"), wire("client-1")]);
+  const wanted = shown("client-0", State.RESELECT_REQUESTED);
+  const manager = wanted.path?.pathSegments[1];
+  if (manager !== undefined) manager.metrics["nsm.io/choice"] = "endpoint-mismatch";
+  send(INITIAL_STATE_TRANSFER, wanted, shown("client-1", State.RESELECT_REQUESTED));
+  await vi.waitFor(() => expect(told).toEqual([["client-0", "reselect"]]));
+  stop.abort();
+});
+
 test("DOWN and DELETE are down, a wish to refresh is a refresh, UP is nothing", async () => {
   const { follower, wire, told, send, stop } = build();
   follower.follow([wire("client-0"), wire("client-1"), wire("client-2"), wire("client-3")]);

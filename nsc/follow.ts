@@ -9,6 +9,7 @@ import {
 import type { Connection, ConnectionEvent } from "../api/gen/connection_pb.js";
 import { createBackoff } from "../sdk/backoff.ts";
 import { delay } from "../sdk/clock.ts";
+import { CHOICE_REMARK } from "../sdk/elements/monitor.ts";
 import type { Logger } from "../sdk/log.ts";
 import type { Manager } from "./manager.ts";
 import type { ClientWire } from "./wire.ts";
@@ -85,7 +86,13 @@ function isWire({ id, connection }: ClientWire, shown: Connection): boolean {
 
 function tellWire(wire: ClientWire, type: ConnectionEventType, connection: Connection): void {
   if (type === ConnectionEventType.DELETE || connection.state === State.DOWN) wire.tell("down");
+  else if (isWantedElsewhere(connection)) wire.tell("reselect");
   else if (connection.state === State.REFRESH_REQUESTED) wire.tell("refresh");
+}
+
+/** Go managers show the state after any choice; ours gives a reason when it asks for one. */
+function isWantedElsewhere({ state, path }: Connection): boolean {
+  return state === State.RESELECT_REQUESTED && path?.pathSegments[1]?.metrics[CHOICE_REMARK] !== undefined;
 }
 
 /** The manager's connection as ours: index and id of our segment. Only what the manager next to us says counts. */

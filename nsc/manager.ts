@@ -6,6 +6,7 @@ import type { Connection, ConnectionEvent, MonitorScopeSelector } from "../api/g
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import type { Clock } from "../sdk/clock.ts";
+import { RESELECT, UNDERSTANDS } from "../sdk/elements/monitor.ts";
 import type { SessionInfo } from "../sdk/grpc/session.ts";
 import type { SessionPool, Target } from "../sdk/grpc/sessions.ts";
 import { streamUntilReplaced } from "../sdk/grpc/until-replaced.ts";
@@ -70,7 +71,7 @@ export function createManager(options: ManagerOptions): Manager {
     monitor: (selector, signal) =>
       streamUntilReplaced(pool, target, MonitorConnection.method.monitorConnections, selector, {
         signal,
-        metadata: token,
+        metadata: (session) => ({ ...token(session), [UNDERSTANDS]: RESELECT }),
       }),
   };
 }

@@ -163,6 +163,37 @@ describe("keeping", () => {
   );
 });
 
+describe("moving", () => {
+  const isReselect = ({ connection }: NetworkServiceRequest) =>
+    connection?.state === State.RESELECT_REQUESTED && connection.networkServiceEndpointName === "";
+
+  test("chooses anew on the same path, and says so", async () => {
+    const { wire, requests, ups, count, end } = build();
+    await count(1);
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    wire.tell("reselect");
+    await count(2);
+    expect(requests.map(isReselect)).toEqual([false, true]);
+    expect(requests[1]?.connection?.path?.pathSegments).toHaveLength(2);
+    await vi.waitFor(() => expect(ups).toHaveLength(2));
+    await end();
+  });
+
+  test("that fails is given up: the wire is kept and refreshed as before", async () => {
+    const { wire, requests, ups, count, fail, recover, end } = build();
+    await count(1);
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    fail(new NsmError("UNAVAILABLE", "all-endpoints-failed", "nobody serves"));
+    wire.tell("reselect");
+    await vi.waitFor(() => expect(requests.length).toBeGreaterThan(2));
+    recover();
+    expect(requests.map(isReselect).slice(0, 3)).toEqual([false, true, false]);
+    expect(requests[2]?.connection?.networkServiceEndpointName).toBe("nse-1");
+    expect(ups).toHaveLength(1);
+    await end();
+  });
+});
+
 describe("healing", () => {
   test("DOWN asks for a new choice: no mechanism, no endpoint, the same path", async () => {
     const { wire, count, last, ups, end } = build();

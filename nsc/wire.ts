@@ -44,8 +44,8 @@ export interface WireOptions {
   readonly onUp: (connection: Connection) => void;
 }
 
-/** What the manager's monitor stream said of a wire. */
-export type News = "down" | "refresh";
+/** What the manager's monitor stream said of a wire; `reselect`: it works, but is wanted elsewhere. */
+export type News = "down" | "reselect" | "refresh";
 
 export interface ClientWire {
   readonly id: string;
@@ -62,6 +62,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   const { clock, log, manager } = options;
   let connection = adopted;
   let reselect = adopted?.state === State.DOWN;
+  /** One attempt to choose anew; whoever fails goes on with what there is. */
+  let moving = false;
   /** Monotonic; since when every answer has been that the way is gone. */
   let goneSince: number | undefined;
   let wake: ((news: News | undefined) => void) | undefined;
@@ -90,13 +92,14 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   };
 
   const ask = async (signal: AbortSignal) => {
-    const request = requestFor(wish, connection, reselect);
+    const request = requestFor(wish, connection, reselect || moving);
     const answer = await manager.request(request, withTimeout(signal, options.requestTimeoutMs));
-    const changed = reselect || connection === undefined || connection === adopted;
+    const changed = reselect || moving || connection === undefined || connection === adopted;
     connection = answer;
     // The end of the old half is no news of the new one; what came during a mere refresh is.
-    if (reselect) pending = undefined;
+    if (reselect || moving) pending = undefined;
     reselect = false;
+    moving = false;
     goneSince = undefined;
     if (changed) options.onUp(answer);
   };
@@ -132,6 +135,12 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           backoff.reset();
         } catch (err) {
           if (signal.aborted) break;
+          if (moving && !reselect) {
+            moving = false;
+            log.warn({ connection: wish.id, service: wish.networkService, err }, "moving failed, staying");
+            await delay(backoff.next(), signal).catch(() => undefined);
+            continue;
+          }
           goneSince = saysGone(err) ? (goneSince ?? clock.monotonic()) : undefined;
           const isGone =
             saysEnded(err) || (goneSince !== undefined && clock.monotonic() - goneSince >= GONE_AFTER_MS);
@@ -144,6 +153,10 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           continue;
         }
         const news = await wait(refreshDelay(connection, clock.now(), options.random), signal);
+        if (news === "reselect") {
+          moving = true;
+          log.info({ connection: wish.id, service: wish.networkService }, "wire is wanted elsewhere, moving");
+        }
         if (news === "down") {
           reselect = true;
           log.info({ connection: wish.id, service: wish.networkService }, "wire is down, healing");

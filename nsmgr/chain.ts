@@ -10,6 +10,8 @@ import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import { clientInfo } from "./client-info.ts";
 import { excludedPrefixes } from "./excluded-prefixes.ts";
+import { moveWires } from "./move-wires.ts";
+import type { Moves } from "./moves.ts";
 import { selectForwarder } from "./select-forwarder.ts";
 import type { SelectForwarderOptions } from "./select-forwarder.ts";
 import { vouchForPeer } from "./vouch-for-peer.ts";
@@ -18,6 +20,7 @@ export interface ManagerChainOptions extends ServerChainOptions, SelectForwarder
   readonly hops: Hops;
   readonly history: History;
   readonly info: ClientInfo;
+  readonly moves: Moves;
   /** What no endpoint may give out, now. */
   readonly excluded: () => readonly string[];
   /** True for ids that forwarders have, here and on other nodes. */
@@ -30,6 +33,7 @@ export function createManagerChain(options: ManagerChainOptions): NetworkService
     .use("recordHistory", recordHistory(options.history)) // what callers with a right to the wire did
     .use("clientInfo", clientInfo(options.info)) // before matching: labels count
     .use("excludedPrefixes", excludedPrefixes(options.excluded)) // before an endpoint chooses addresses
+    .use("moveWires", moveWires(options.moves)) // with the labels that count, when it is known who serves
     .use("vouchForPeer", vouchForPeer(options.mayForward)) // while the caller's session is at hand
     .use("selectForwarder", selectForwarder(options)) // chooses the next hop
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there

@@ -45,6 +45,11 @@ export const table = {
     "/var/lib/networkservicemesh/config/excluded_prefixes.yaml",
     "file with prefixes that endpoints must not give out (prefixes: [10.96.0.0/12]), read again when it changes",
   ),
+  failbackDelayMs: duration(
+    "NSM_FAILBACK_DELAY",
+    "30s",
+    "how long an endpoint of a better tier must have been back before wires return to it",
+  ),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of clients and endpoints of this node"),
   podName: optionalText("POD_NAME", "", "label podName where a workload has none of its own"),
   zoneName: optionalText("ZONE_NAME", "", "label zoneName of clients and endpoints of this node"),

@@ -25,6 +25,7 @@ import { table } from "./config.ts";
 import type { ManagerConfig } from "./config.ts";
 import { createLocalEndpoints } from "./local-endpoints.ts";
 import { wiresHandlers } from "./inspect.ts";
+import { createMoves } from "./moves.ts";
 import { createManagerRegistries } from "./registry.ts";
 
 export const daemon = defineDaemon({
@@ -73,8 +74,19 @@ export const daemon = defineDaemon({
         clock,
       }),
     );
+    const moves = stack.use(
+      createMoves({
+        ...shared,
+        view,
+        store,
+        history,
+        random: Math.random,
+        failbackMs: config.failbackDelayMs,
+      }),
+    );
     const chain = createManagerChain({
       ...shared,
+      moves,
       name: config.name,
       minter,
       store,

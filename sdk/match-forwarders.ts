@@ -51,7 +51,8 @@ export function forwarderOfClose(
   );
 }
 
-function matchForwarders(
+/** By the first match that fits the client: those whose labels hold its metadata, or `p2p=true`. */
+export function matchForwarders(
   service: NetworkService,
   client: Labels,
   forwarders: readonly NetworkServiceEndpoint[],

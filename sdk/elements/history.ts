@@ -27,6 +27,8 @@ export type WireEventName =
   | "down"
   /** The next hop came back without its memory of the wire. */
   | "lost"
+  /** The matches of its service want it elsewhere, or nowhere. */
+  | "unmatched"
   | "closed";
 
 export interface WireEvent {
@@ -65,7 +67,7 @@ export function createHistory(clock: Pick<Clock, "now">): History {
 export function recordHistory(history: History): Element<WithEvents, WithEvents> {
   const isWell = (id: string) => {
     const last = history.of(id).at(-1)?.what;
-    return last === "made" || last === "healed" || last === "mended";
+    return last === "made" || last === "healed" || last === "mended" || last === "unmatched";
   };
   return (next) => ({
     async request(request, ctx) {

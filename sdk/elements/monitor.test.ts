@@ -47,6 +47,56 @@ test("news of the next hop is told once, and only when the state changes", () =>
   expect(news).toEqual([["1", State.DOWN]]);
 });
 
+describe("a new choice", () => {
+  const listen = (store: MonitorStore, viewer: Viewer, reselects: boolean) => {
+    const stream = store.subscribe(EVERYTHING, viewer, AbortSignal.timeout(10_000), reselects);
+    const events = stream[Symbol.asyncIterator]();
+    return async () => {
+      const { value, done } = await events.next();
+      return done === true ? undefined : value.connections["1"]?.state;
+    };
+  };
+
+  test("is asked of an owner who understands it", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    const next = listen(store, ALICE, true);
+    await next();
+    expect(store.askForNewChoice("1", "why")).toBe("asked");
+    expect(await next()).toBe(State.RESELECT_REQUESTED);
+  });
+
+  test("is not shown to an owner who does not understand it", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    await listen(store, ALICE, false)();
+    expect(store.askForNewChoice("1", "why")).toBe("not-understood");
+    expect(store.get("1")?.state).toBe(State.UP);
+  });
+
+  test("waits for an owner who does not listen; others who do are no help", async () => {
+    const store = createMonitorStore();
+    store.update(own("1"), ALICE);
+    await listen(store, OPERATOR, true)();
+    expect(store.askForNewChoice("1", "why")).toBe("nobody");
+    expect(await listen(store, ALICE, true)()).toBe(State.RESELECT_REQUESTED);
+    expect(store.askForNewChoice("2", "why")).toBe("nobody");
+  });
+});
+
+test("a remark is shown in our own path segment until it is taken back", async () => {
+  const store = createMonitorStore();
+  store.update(own("1"), ALICE);
+  const { next } = subscribe(store, ALICE);
+  const metrics = async () => (await next()).connections["1"]?.path?.pathSegments.map((each) => each.metrics);
+  expect(await metrics()).toEqual([{}, {}]);
+  store.remark("1", "so");
+  store.remark("1", "so");
+  expect(await metrics()).toEqual([{}, { "nsm.io/choice": "so" }]);
+  store.remark("1", undefined);
+  expect(await metrics()).toEqual([{}, {}]);
+});
+
 describe("the stream", () => {
   test("begins with the present state, even when there is none", async () => {
     const { next } = subscribe(createMonitorStore(), ALICE);

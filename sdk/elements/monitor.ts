@@ -18,6 +18,15 @@ import { connectionOf } from "./update-path.ts";
 /** Events that wait for a slow subscriber before its stream is ended with ABORTED. */
 const MAX_WAITING_EVENTS = 1000;
 
+/** Metadata of MonitorConnections, and the value of who chooses anew when a connection's state asks for it. */
+export const UNDERSTANDS = "nsm-understands";
+export const RESELECT = "reselect";
+/**
+ * Metric of a manager's path segment: why the wire would not be made like this any more. With state RESELECT_REQUESTED it asks the client to
+ * choose anew; the state alone says nothing, since Go managers show it after any choice.
+ */
+export const CHOICE_REMARK = "nsm.io/choice";
+
 /** Sees the connections of everybody. */
 export const OPERATOR = Symbol("operator");
 /** Who looks: a SPIFFE id, which sees the connections that it owns, or an operator. */
@@ -38,11 +47,19 @@ export interface MonitorStore {
   downs(id: string): number;
   /** What is being made anew counts as down: that the old half goes down meanwhile is no news of the new one. */
   presumeDown(id: string): void;
-  /** A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` may see. */
+  /** Publishes the remark on a choice (`CHOICE_REMARK`), or takes it back. */
+  remark(id: string, why: string | undefined): void;
+  /** Publishes RESELECT_REQUESTED with its reason, unless the owner would not understand it. Returns who heard it. */
+  askForNewChoice(id: string, why: string): "asked" | "nobody" | "not-understood";
+  /**
+   * A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` may see.
+   * `reselects`: it will choose anew when RESELECT_REQUESTED asks for it.
+   */
   subscribe(
     selector: MonitorScopeSelector,
     viewer: Viewer,
     signal: AbortSignal,
+    reselects?: boolean,
   ): AsyncIterable<ConnectionEvent>;
   /** Ids of the connections known now. */
   ids(): ReadonlySet<string>;
@@ -55,14 +72,19 @@ interface Entry {
   isDown: boolean;
 }
 
-type Subscriber = (type: ConnectionEventType, entry: Entry) => void;
+interface Subscriber {
+  readonly viewer: Viewer;
+  readonly reselects: boolean;
+  readonly sees: (entry: Entry) => boolean;
+  readonly tell: (type: ConnectionEventType, entry: Entry) => void;
+}
 
 /** `onNews` is told of each state that the next hop gave a connection and that it did not have before. */
 export function createMonitorStore(onNews?: (id: string, state: State) => void): MonitorStore {
   const entries = new Map<string, Entry>();
   const subscribers = new Set<Subscriber>();
   const publish = (type: ConnectionEventType, entry: Entry) => {
-    for (const subscriber of subscribers) subscriber(type, entry);
+    for (const { sees, tell } of subscribers) if (sees(entry)) tell(type, entry);
   };
   return {
     ids: () => new Set(entries.keys()),
@@ -102,26 +124,63 @@ export function createMonitorStore(onNews?: (id: string, state: State) => void):
       entries.delete(id);
       publish(ConnectionEventType.DELETE, entry);
     },
-    subscribe(selector, viewer, signal) {
+    remark(id, why) {
+      const entry = entries.get(id);
+      if (entry === undefined || remarkOn(entry.connection) === why) return;
+      entry.connection = remarked(entry.connection, entry.connection.state, why);
+      publish(ConnectionEventType.UPDATE, entry);
+    },
+    askForNewChoice(id, why) {
+      const entry = entries.get(id);
+      if (entry === undefined) return "nobody";
+      const listening = [...subscribers].filter((each) => each.viewer === entry.viewer && each.sees(entry));
+      if (listening.length > 0 && !listening.some(({ reselects }) => reselects)) return "not-understood";
+      // Also when nobody listens: whoever opens a stream again is told what it has missed.
+      entry.connection = remarked(entry.connection, State.RESELECT_REQUESTED, why);
+      publish(ConnectionEventType.UPDATE, entry);
+      return listening.length > 0 ? "asked" : "nobody";
+    },
+    subscribe(selector, viewer, signal, reselects = false) {
       refuseForeignSelector(selector, viewer, entries);
-      return events(selector, viewer, signal, entries, subscribers);
+      const sees = (entry: Entry) =>
+        maySee(entry, viewer) && matchesMonitorSelector(selector, entry.connection);
+      return events({ viewer, reselects, sees }, signal, entries, subscribers);
     },
   };
 }
 
+/** What the hop of this connection's index says of the choice. */
+export function remarkOn({ path }: Connection): string | undefined {
+  return path?.pathSegments[path.index]?.metrics[CHOICE_REMARK];
+}
+
+function remarked(connection: Connection, state: State, why: string | undefined): Connection {
+  const copy = clone(ConnectionSchema, connection);
+  copy.state = state;
+  setRemark(copy, why);
+  return copy;
+}
+
+/** Changes the connection. */
+export function setRemark({ path }: Connection, why: string | undefined): void {
+  const own = path?.pathSegments[path.index];
+  if (own === undefined) return;
+  if (why === undefined) delete own.metrics[CHOICE_REMARK];
+  else own.metrics[CHOICE_REMARK] = why;
+}
+
 async function* events(
-  selector: MonitorScopeSelector,
-  viewer: Viewer,
+  who: Omit<Subscriber, "tell">,
   signal: AbortSignal,
   entries: ReadonlyMap<string, Entry>,
   subscribers: Set<Subscriber>,
 ): AsyncGenerator<ConnectionEvent> {
   const queue = createEventQueue<ConnectionEvent>(MAX_WAITING_EVENTS, signal);
-  const fits = (entry: Entry) => maySee(entry, viewer) && matchesMonitorSelector(selector, entry.connection);
-  const initial = [...entries.values()].filter(fits);
+  const initial = [...entries.values()].filter(who.sees);
   queue.push(event(ConnectionEventType.INITIAL_STATE_TRANSFER, initial));
-  const subscriber: Subscriber = (type, entry) => {
-    if (fits(entry)) queue.push(event(type, [entry]));
+  const subscriber = {
+    ...who,
+    tell: (type: ConnectionEventType, entry: Entry) => queue.push(event(type, [entry])),
   };
   subscribers.add(subscriber);
   try {

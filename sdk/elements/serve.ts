@@ -8,7 +8,7 @@ import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
 import { checkSelectorLimits } from "../limits.ts";
 import { readTokenMetadata } from "../token.ts";
-import { OPERATOR } from "./monitor.ts";
+import { OPERATOR, RESELECT, UNDERSTANDS } from "./monitor.ts";
 import type { MonitorStore, Viewer } from "./monitor.ts";
 
 export function networkServiceHandlers(service: NetworkService): Handlers<typeof NetworkServiceDescriptor> {
@@ -32,7 +32,8 @@ export function monitorHandlers(
   return {
     monitorConnections(selector, caller) {
       checkSelectorLimits(selector);
-      return store.subscribe(selector, viewerOf(caller, isOperator), caller.signal);
+      const reselects = caller.metadata.get(UNDERSTANDS).includes(RESELECT);
+      return store.subscribe(selector, viewerOf(caller, isOperator), caller.signal, reselects);
     },
   };
 }

@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../../registry/memory.ts";
 import { createFakeClock } from "../../test/support/fake-clock.ts";
@@ -9,6 +9,7 @@ import { silentLogger } from "../log.ts";
 import { EMPTY_PATH } from "../registry-path.ts";
 import type { Registry, RegistryContext } from "./registry.ts";
 import { createRegistryView } from "./view.ts";
+import type { RegistryView } from "./view.ts";
 
 const CONTEXT: RegistryContext = {
   signal: new AbortController().signal,
@@ -125,6 +126,75 @@ test("an endpoint that the watch of its service does not tell of is asked for by
   await names();
   expect((await view.endpoint("b", "service", CONTEXT.signal))?.name).toBe("b");
   view[Symbol.dispose]();
+});
+
+describe("a service that is followed", () => {
+  const service = (payload = "IP") => create(NetworkServiceSchema, { name: "service", payload });
+  const follow = (view: RegistryView) => {
+    let changes = 0;
+    const followed = view.follow("service", () => void changes++);
+    const known = () => {
+      const now = followed.known();
+      return now && [now.service?.payload, ...now.endpoints.map(({ name }) => name)];
+    };
+    return { known, changes: () => changes, [Symbol.dispose]: () => followed[Symbol.dispose]() };
+  };
+
+  test("is known without asking, and changes are told", async () => {
+    const { memory, register, unregister, view } = build();
+    await memory.services.register(service(), CONTEXT);
+    await register("a");
+    using followed = follow(view);
+    await vi.waitFor(() => expect(followed.known()).toEqual(["IP", "a"]));
+    const before = followed.changes();
+    await register("b");
+    await vi.waitFor(() => expect(followed.known()).toEqual(["IP", "a", "b"]));
+    await memory.services.register(service("ETHERNET"), CONTEXT);
+    await unregister("a");
+    await vi.waitFor(() => expect(followed.known()).toEqual(["ETHERNET", "b"]));
+    expect(followed.changes()).toBe(before + 3);
+    view[Symbol.dispose]();
+  });
+
+  test("that is only registered again has not changed", async () => {
+    const { clock, memory, register, view } = build();
+    await memory.services.register(service(), CONTEXT);
+    await register("a");
+    using followed = follow(view);
+    await vi.waitFor(() => expect(followed.known()).toEqual(["IP", "a"]));
+    const before = followed.changes();
+    await clock.advance(1000);
+    await memory.services.register(service(), CONTEXT);
+    await register("a");
+    await register("b");
+    await vi.waitFor(() => expect(followed.known()).toEqual(["IP", "a", "b"]));
+    expect(followed.changes()).toBe(before + 1);
+    view[Symbol.dispose]();
+  });
+
+  test("is not known before the registry has told, and then what is not there is known, too", async () => {
+    const opening = Promise.withResolvers<void>();
+    const { view } = build({ afterList: () => opening.promise });
+    using followed = follow(view);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(followed.known()).toBeUndefined();
+    opening.resolve();
+    await vi.waitFor(() => expect(followed.known()).toEqual([undefined]), { timeout: 5000 });
+    view[Symbol.dispose]();
+  });
+
+  test("is watched for as long as it is followed, and ten minutes more", async () => {
+    const { clock, register, view, watching } = build();
+    await register("a");
+    const followed = follow(view);
+    await vi.waitFor(() => expect(watching()).toBe(2));
+    await clock.advance(60 * 60_000);
+    expect(watching()).toBe(2);
+    followed[Symbol.dispose]();
+    await clock.advance(12 * 60_000);
+    await vi.waitFor(() => expect(watching()).toBe(0));
+    view[Symbol.dispose]();
+  });
 });
 
 test("changes arrive by the watch", async () => {

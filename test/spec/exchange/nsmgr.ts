@@ -49,6 +49,8 @@ export const startManager: Start = (bench, { pool }) => {
   const newId = () => subject.names.invent(randomUUID());
   const chain = createManagerChain({
     ...shared,
+    // Nothing is edited in the recordings.
+    moves: { keep: () => undefined, drop: () => undefined, [Symbol.dispose]: () => undefined },
     name: component.name,
     minter,
     store,

@@ -1,0 +1,63 @@
+/** Whether a wire is where the matches of its service want it now (docs/protocol.md, "Wires that move"). Pure. */
+import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import { matchForwarders } from "./match-forwarders.ts";
+import { matchEndpoints } from "./match.ts";
+import type { Labels } from "./selector-template.ts";
+
+export interface JudgedWire {
+  /** Labels of the client. */
+  readonly labels: Labels;
+  /** Name of the endpoint that serves it. */
+  readonly endpoint: string;
+  /** Name of the forwarder that serves it. */
+  readonly forwarder: string;
+}
+
+export interface JudgeInput {
+  /** As the registry has it; undefined when it has none of that name. */
+  readonly service: NetworkService | undefined;
+  /** Those of the service that live. */
+  readonly endpoints: readonly NetworkServiceEndpoint[];
+  /** Those of this node that live, and the service under which they register. */
+  readonly forwarders: readonly NetworkServiceEndpoint[];
+  readonly forwarderService: string;
+}
+
+export type WhyNot = "service-not-found" | "no-candidates" | "endpoint-mismatch" | "forwarder-mismatch";
+
+export type Judgement =
+  | { readonly kind: "fits" }
+  /** Its endpoint is not registered: whether that is dead is for others to say. */
+  | { readonly kind: "unknown" }
+  /** It would not be made like this any more. `elsewhere`: somebody else would serve it. */
+  | { readonly kind: "misfit"; readonly why: WhyNot; readonly elsewhere: boolean }
+  /** It would be made like this only while those that are preferred do not serve; `by` is one of them. */
+  | { readonly kind: "outranked"; readonly by: string };
+
+export function judge(wire: JudgedWire, input: JudgeInput): Judgement {
+  const { service, endpoints } = input;
+  if (service === undefined) return { kind: "misfit", why: "service-not-found", elsewhere: false };
+  const current = endpoints.find(({ name }) => name === wire.endpoint);
+  const candidates = matchEndpoints(service, wire.labels, endpoints);
+  const forwarders = matchForwarders(service, wire.labels, input.forwarders, input.forwarderService);
+  const elsewhere = candidates.length > 0 && forwarders.length > 0;
+  if (current === undefined) return { kind: "unknown" };
+  // Alone: a later match that is fallen through to is no misfit because an earlier one has found somebody meanwhile.
+  if (matchEndpoints(service, wire.labels, [current]).length === 0)
+    return { kind: "misfit", why: candidates.length > 0 ? "endpoint-mismatch" : "no-candidates", elsewhere };
+  if (isForwarderMisfit(wire, input, service))
+    return { kind: "misfit", why: "forwarder-mismatch", elsewhere };
+  const tierOf = (name: string) => candidates.find(({ endpoint }) => endpoint.name === name)?.preference.tier;
+  const own = tierOf(wire.endpoint) ?? Infinity;
+  const better = candidates.find(({ preference }) => preference.tier < own);
+  return better === undefined ? { kind: "fits" } : { kind: "outranked", by: better.endpoint.name };
+}
+
+function isForwarderMisfit(
+  { labels, forwarder }: JudgedWire,
+  { forwarders, forwarderService }: JudgeInput,
+  service: NetworkService,
+): boolean {
+  const current = forwarders.filter(({ name }) => name === forwarder);
+  return current.length > 0 && matchForwarders(service, labels, current, forwarderService).length === 0;
+}
