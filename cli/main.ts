@@ -7,6 +7,7 @@ import { DEFAULT_SCENARIOS, SCENARIOS } from "./demo/scenario-names.ts";
 import { ExitCode } from "./exit-code.ts";
 import { addLookingCommands } from "./look.ts";
 import { roles } from "./roles.ts";
+import type { Role } from "./roles.ts";
 import { versionText } from "./version.ts";
 
 /** Runs one command line (without `node` and the script) and resolves with its exit code. */
@@ -20,17 +21,9 @@ async function main(args: readonly string[]): Promise<number> {
     .enablePositionalOptions()
     .exitOverride();
 
-  const asked = args.find((word) => word !== "help" && !word.startsWith("-"));
-  for (const role of roles) {
-    const command = program.command(role.name).summary(role.summary).exitOverride();
-    if (role.name !== asked) continue;
-    const daemon = await role.load();
-    describeDaemon(command, daemon).action(async () => {
-      const { runDaemon } = await import("./run-daemon.ts");
-      code = await runDaemon(daemon, process.env);
-    });
-  }
-  await addLookingCommands(program, asked, (result) => (code = result));
+  const asked = args.filter((word) => word !== "help" && !word.startsWith("-"));
+  await addRoles(program, roles, asked, (result) => (code = result));
+  await addLookingCommands(program, asked[0], (result) => (code = result));
   addDemo(program, (result) => (code = result));
   program
     .command("version")
@@ -44,6 +37,25 @@ async function main(args: readonly string[]): Promise<number> {
     return error.exitCode === 0 || error.code === "commander.help" ? ExitCode.ok : ExitCode.badUsage;
   }
   return code;
+}
+
+/** Only the daemon that was asked for is loaded. */
+async function addRoles(
+  above: Command,
+  list: readonly Role[],
+  [asked, ...rest]: readonly string[],
+  finish: (code: number) => void,
+): Promise<void> {
+  for (const role of list) {
+    const command = above.command(role.name).summary(role.summary).exitOverride();
+    if (role.name !== asked) continue;
+    const daemon = await role.load();
+    describeDaemon(command, daemon).action(async () => {
+      const { runDaemon } = await import("./run-daemon.ts");
+      finish(await runDaemon(daemon, process.env));
+    });
+    await addRoles(command, role.kinds ?? [], rest, finish);
+  }
 }
 
 /** `--help` of a daemon comes from the table that also reads its environment. */

@@ -6,6 +6,8 @@ export interface Role {
   /** One line of `nsm --help`. */
   readonly summary: string;
   readonly load: () => Promise<Daemon>;
+  /** Its other kinds: `nsm nse firewall`. */
+  readonly kinds?: readonly Role[];
 }
 
 export const roles: readonly Role[] = [
@@ -38,5 +40,12 @@ export const roles: readonly Role[] = [
     name: "nse",
     summary: "endpoint: serves a network service from its network namespace",
     load: async () => (await import("../nse/main.ts")).daemon,
+    kinds: [
+      {
+        name: "passthrough",
+        summary: "hands each wire on to the next endpoint of the same service",
+        load: async () => (await import("../nse/passthrough/main.ts")).daemon,
+      },
+    ],
   },
 ];

@@ -32,12 +32,12 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
   exitOnUncaught(log);
   changeLevelOnSignals(log);
 
-  const stop = stopSignal(log);
+  const { signal: stop, end } = stopSignal(log);
   // Nothing of the daemon may be all that keeps the process alive: it ends here, not when handles run out.
   const alive = setInterval(() => undefined, 2 ** 30);
   try {
     await using resources = new AsyncDisposableStack();
-    resources.use(await daemon.start(config, { signal: stop, log }));
+    resources.use(await daemon.start(config, { signal: stop, log, stop: (why) => end({ why }) }));
     await aborted(stop);
   } catch (error) {
     if (stop.aborted && isCancellation(error)) return ExitCode.ok; // stopped while it was starting
@@ -50,25 +50,30 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
 }
 
 /** Aborted by the first SIGTERM or SIGINT. A second one, or a daemon that does not stop in time, ends the process. */
-function stopSignal(log: Logger): AbortSignal {
+function stopSignal(log: Logger): {
+  signal: AbortSignal;
+  end: (why: { signal: string } | { why: string }) => void;
+} {
   const controller = new AbortController();
   let firstMs = 0;
-  const onSignal = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted) {
-      if (performance.now() - firstMs > SAME_SIGNAL_MS) process.exit(ExitCode.failed);
-      return;
-    }
-    firstMs = performance.now();
-    log.info({ signal: name }, "stopping");
+  const end = (reason: { signal: string } | { why: string }) => {
+    if (controller.signal.aborted) return;
+    log.info(reason, "stopping");
     setTimeout(() => {
       log.error({ afterMs: STOP_WITHIN_MS }, "did not stop in time");
       process.exit(ExitCode.failed);
     }, STOP_WITHIN_MS).unref();
-    controller.abort(new NsmError("CANCELLED", "stopping", `stopped by ${name}`));
+    controller.abort(new NsmError("CANCELLED", "stopping", `stopped: ${Object.values(reason).join()}`));
+  };
+  const onSignal = (name: NodeJS.Signals) => {
+    if (controller.signal.aborted && performance.now() - firstMs > SAME_SIGNAL_MS)
+      process.exit(ExitCode.failed);
+    if (!controller.signal.aborted) firstMs = performance.now();
+    end({ signal: name });
   };
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
-  return controller.signal;
+  return { signal: controller.signal, end };
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -303,8 +303,8 @@ function requestOf(change: Change, ifindex: number): Request {
   }
 }
 
-function wantsIpv6({ addresses }: WantedEnd): boolean {
-  return addresses.some(({ family }) => family === 6);
+function wantsIpv6({ addresses, neighbors }: WantedEnd): boolean {
+  return addresses.some(({ family }) => family === 6) || neighbors.some(({ ip }) => ip.includes(":"));
 }
 
 function devicesOf({ wireId, ends }: Wanted, indexes: readonly number[]): Device[] {

@@ -8,7 +8,7 @@ import type { WithEvents } from "../sdk/elements/begin.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { checkInterfaceName } from "../sdk/interface-name.ts";
-import { generateInterfaceName } from "../sdk/mechanisms/kernel.ts";
+import { generateInterfaceName, wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
 import type { ClientNamespaces } from "./client-namespaces.ts";
 import type { NetnsRef } from "./dataplane.ts";
 import { netnsOfCaller } from "./namespaces.ts";
@@ -16,7 +16,13 @@ import type { Tunnels } from "./tunnels.ts";
 import type { TunnelEnd } from "./tunnels.ts";
 
 export type ClientEnd =
-  { readonly kind: "kernel"; readonly netns: NetnsRef; readonly interfaceName: string } | TunnelEnd;
+  | {
+      readonly kind: "kernel";
+      readonly netns: NetnsRef;
+      readonly interfaceName: string;
+      readonly isBare?: boolean;
+    }
+  | TunnelEnd;
 
 export interface WithClientEnd {
   readonly clientEnd: ClientEnd;
@@ -106,7 +112,7 @@ async function endOf(
   parameters["name"] ||= generateInterfaceName(connection.networkService);
   const interfaceName = checkInterfaceName(parameters["name"]);
   const netns = netnsOfCaller(parameters, options.isManager(ctx));
-  return { kind: "kernel", netns, interfaceName };
+  return { kind: "kernel", netns, interfaceName, isBare: wantsNoAddresses(parameters) };
 }
 
 function kernelMechanism(): Mechanism {

@@ -112,8 +112,9 @@ function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
     mac: hasMac ? macOf(wire, side) : undefined,
     mtu: checkMtu(wire.mtu, ipv6),
     noAddressGeneration: wire.payload === "IP",
-    addresses: unique(own, formatPrefix),
-    routes: planRoutes(own, peer, routes),
+    // Checked all the same: a fault in them is the same fault at every wire of a chain.
+    addresses: kernel.isBare === true ? [] : unique(own, formatPrefix),
+    routes: kernel.isBare === true ? [] : planRoutes(own, peer, routes),
     neighbors: hasMac ? planNeighbors(wire, side, peer) : [],
   };
 }

@@ -9,6 +9,7 @@ import { isLocal } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
+import { wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
 import type { Logger } from "../sdk/log.ts";
 import { bindingOf } from "./binding.ts";
 import type { WithClientEnd } from "./client-side.ts";
@@ -159,6 +160,7 @@ function endpointEnd(
     netns,
     interfaceName: mechanism.parameters["name"] ?? "",
     binding,
+    isBare: wantsNoAddresses(mechanism.parameters),
   };
   return side;
 }

@@ -10,6 +10,8 @@ export interface KernelSide {
   readonly interfaceName: string;
   /** Short text that ties the device to its claimant; a device is adopted only under the same one. */
   readonly binding: string;
+  /** The interface gets no addresses and no routes: its owner passes packets on. Default false. */
+  readonly isBare?: boolean;
 }
 
 /** A tunnel to another node; the UDP socket lives in the node's namespace. */

@@ -7,7 +7,7 @@ import { createIpam, parsePrefixGroups } from "../sdk/ipam/group.ts";
 import { parseAwarenessGroups, parseServiceUrls } from "../sdk/ns-url.ts";
 import { groupOf } from "./awareness-groups.ts";
 import { excludeOtherWires } from "./excluded-prefixes.ts";
-import type { Manager } from "./manager.ts";
+import type { Manager } from "../sdk/manager-client.ts";
 import { firstRequest } from "./request.ts";
 
 const signal = new AbortController().signal;

@@ -11,7 +11,7 @@ import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import { NsmError } from "../sdk/errors.ts";
 import { mergePrefixes } from "../sdk/excluded-prefixes.ts";
 import { bitsOf, formatPrefix, hostPrefix, parsePrefix } from "../sdk/prefix.ts";
-import type { Manager } from "./manager.ts";
+import type { Manager } from "../sdk/manager-client.ts";
 
 /** In one request, after merging; what managers add has room beside it. */
 const MOST_PREFIXES = 96;

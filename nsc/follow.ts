@@ -11,7 +11,7 @@ import { createBackoff } from "../sdk/backoff.ts";
 import { delay } from "../sdk/clock.ts";
 import { CHOICE_REMARK } from "../sdk/elements/monitor.ts";
 import type { Logger } from "../sdk/log.ts";
-import type { Manager } from "./manager.ts";
+import type { Manager } from "../sdk/manager-client.ts";
 import type { ClientWire } from "./wire.ts";
 
 export interface Follower {

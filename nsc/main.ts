@@ -12,7 +12,7 @@ import { table } from "./config.ts";
 import type { ClientConfig } from "./config.ts";
 import { excludeOtherWires } from "./excluded-prefixes.ts";
 import { followManager } from "./follow.ts";
-import { createManager } from "./manager.ts";
+import { createManager } from "../sdk/manager-client.ts";
 import type { Wish } from "./request.ts";
 import { createWire } from "./wire.ts";
 

@@ -19,7 +19,7 @@ import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { earliestExpiry } from "../sdk/path.ts";
-import type { Manager } from "./manager.ts";
+import type { Manager } from "../sdk/manager-client.ts";
 import { firstRequest } from "./request.ts";
 import type { Wish } from "./request.ts";
 

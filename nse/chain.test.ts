@@ -14,6 +14,7 @@ import { createFakeClock } from "../test/support/fake-clock.ts";
 import { callBy } from "../test/support/chain.ts";
 import { makePeer } from "../test/support/peer.ts";
 import { createEndpointChain } from "./chain.ts";
+import { createIdle } from "./on-idle.ts";
 
 const LEASE_ENDS_MS = Date.UTC(2031, 0, 1);
 const PEER = await makePeer("/forwarder/node1");
@@ -26,6 +27,7 @@ function startEndpoint(prefixes: string, policy: "polite" | "strict" = "polite")
     clock,
     store: createMonitorStore(),
     log: silentLogger,
+    idle: createIdle({ timeoutMs: 0, clock, stop: () => undefined }),
     ipam: createIpam(parsePrefixGroups(prefixes), policy),
     dns: [],
     policies: () => [],

@@ -10,9 +10,12 @@ import { assignAddresses } from "./assign-addresses.ts";
 import { dnsContext } from "./dns-context.ts";
 import type { DnsOffer } from "./dns-context.ts";
 import { kernelMechanism } from "./kernel-mechanism.ts";
+import { onIdle } from "./on-idle.ts";
+import type { Idle } from "./on-idle.ts";
 import { policyRoutes } from "./policy-routes.ts";
 
 export interface EndpointChainOptions extends ServerChainOptions {
+  readonly idle: Idle;
   readonly ipam: Ipam;
   /** Name servers for the clients. */
   readonly dns: readonly DnsOffer[];
@@ -26,6 +29,7 @@ export interface EndpointChainOptions extends ServerChainOptions {
 
 export function createEndpointChain(options: EndpointChainOptions): NetworkService {
   return serverChain(options)
+    .use("onIdle", onIdle(options.idle)) // who is about to stop takes nobody on
     .use("trimPath", trimPath()) // nothing lies behind an endpoint
     .use("assignAddresses", assignAddresses(options.ipam)) // gives them back when the rest fails
     .use("policyRoutes", policyRoutes(options.policies)) // after the pools: their addresses are no lease

@@ -3,11 +3,11 @@ import {
   address,
   bool,
   commonTable,
+  duration,
   kindOf,
   list,
   map,
   oneOf,
-  only,
   optionalText,
   path,
   policies,
@@ -22,7 +22,8 @@ import { parseDnsOffers } from "./dns-context.ts";
 const dnsOffers = kindOf("JSON", parseDnsOffers);
 const prefixGroups = kindOf("prefix groups", parsePrefixGroups);
 
-export const table = {
+/** Of every endpoint. */
+export const endpointTable = {
   name: text("NSM_NAME", Defaults.nameOf("nse"), "registration and path segment name, unique in the mesh"),
   connectTo: address("NSM_CONNECT_TO", Defaults.managerSocket, "the manager of this node"),
   managerIds: idPatterns("NSM_MANAGER_IDS", Defaults.managerIds, "who may answer as manager"),
@@ -37,12 +38,29 @@ export const table = {
     "unix:///path of the own socket; unset makes one in a private directory",
   ),
   serviceNames: list("NSM_SERVICE_NAMES", "icmp-responder", "network services that the endpoint offers"),
+  labels: map("NSM_LABELS", "", "labels of the endpoint for each service"),
+  registerService: bool("NSM_REGISTER_SERVICE", "true", "register the network services, too"),
+  unregisterItself: bool("NSM_UNREGISTER_ITSELF", "false", "unregister at the end"),
+  registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
+  idleTimeoutMs: duration(
+    "NSM_IDLE_TIMEOUT",
+    "0",
+    "unregister and stop (exit code 0) after this long without a connection; 0 = never",
+  ),
+  nodeName: optionalText("NODE_NAME", "", "label nodeName of the endpoint"),
+  podName: optionalText("POD_NAME", "", "label podName of the endpoint"),
+  zoneName: optionalText("ZONE_NAME", "", "label zoneName of the endpoint"),
+  clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of the endpoint"),
+  ...commonTable,
+} as const satisfies Table;
+
+export const table = {
+  ...endpointTable,
   payload: oneOf("IP", "ETHERNET")(
     "NSM_PAYLOAD",
     "ETHERNET",
     "payload of the network services that it registers",
   ),
-  labels: map("NSM_LABELS", "", "labels of the endpoint for each service"),
   cidrPrefix: prefixGroups(
     "NSM_CIDR_PREFIX",
     "169.254.0.0/16",
@@ -53,26 +71,17 @@ export const table = {
     "polite",
     "strict drops addresses that a client brings from elsewhere",
   ),
-  registerService: bool("NSM_REGISTER_SERVICE", "true", "register the network services, too"),
-  unregisterItself: bool("NSM_UNREGISTER_ITSELF", "false", "unregister at the end"),
-  registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
-  baseDir: optionalText("NSM_BASE_DIR", "", "read for compatibility"),
   dnsConfigs: dnsOffers(
     "NSM_DNS_CONFIGS",
     "[]",
     'name servers for the clients: [{"dns_server_ips":["10.0.0.1"],"search_domains":["my.domain"]}]; without domains, for all names',
   ),
-  idleTimeout: only("NSM_IDLE_TIMEOUT", ["0", "0s"], "the endpoint does not end by itself"),
   pbrConfigPath: path(
     "NSM_PBR_CONFIG_PATH",
     "/etc/policy-based-routing/config.yaml",
     "file with policy routes for the clients, read again when it changes; it may be absent",
   ),
-  nodeName: optionalText("NODE_NAME", "", "label nodeName of the endpoint"),
-  podName: optionalText("POD_NAME", "", "label podName of the endpoint"),
-  zoneName: optionalText("ZONE_NAME", "", "label zoneName of the endpoint"),
-  clusterName: optionalText("CLUSTER_NAME", "", "label clusterName of the endpoint"),
-  ...commonTable,
+  baseDir: optionalText("NSM_BASE_DIR", "", "read for compatibility"),
 } as const satisfies Table;
 
 export type EndpointConfig = ConfigOf<typeof table>;

@@ -7,6 +7,8 @@ import { NsmError } from "../sdk/errors.ts";
 export interface KernelMechanismOptions {
   readonly netnsUrl: string;
   readonly interfaceName: (networkService: string) => string;
+  /** Further parameters of our end. */
+  readonly parameters?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -23,6 +25,7 @@ export function kernelMechanism(options: KernelMechanismOptions): Element {
       mechanism.parameters["inodeURL"] = options.netnsUrl;
       mechanism.parameters["name"] =
         known ?? (mechanism.parameters["name"] || options.interfaceName(connection.networkService));
+      Object.assign(mechanism.parameters, options.parameters);
       connection.mechanism = mechanism;
       const response = await next.request(request, ctx);
       names.set(connection.id, mechanism.parameters["name"]);

@@ -1,5 +1,5 @@
 /** The registry's variables. */
-import { addressList, commonTable, duration, only, policies } from "../sdk/config.ts";
+import { addressList, commonTable, duration, only, optionalText, policies } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
@@ -14,6 +14,11 @@ export const table = {
     "NSM_EXPIRE_PERIOD",
     "1m",
     "read for compatibility; a registration lives one minute",
+  ),
+  servicesPath: optionalText(
+    "NSM_NETWORK_SERVICES_PATH",
+    "",
+    "file with manifests of network services, read again when it changes; nobody else may change these services",
   ),
   ...commonTable,
 } as const satisfies Table;

@@ -1,13 +1,19 @@
 /** The registry daemon, in memory: a restart starts empty, and everybody registers again within a second. */
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
+import type { NetworkService } from "../api/gen/registry_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { openServer } from "../sdk/grpc/server.ts";
+import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
+import type { Mesh } from "../sdk/mesh.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
+import type { Registries } from "../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
+import { openWatchedFile } from "../sdk/watched-file.ts";
 import { table } from "./config.ts";
 import { createMemoryRegistries } from "./memory.ts";
+import { parseNetworkServices, putServices } from "./services-file.ts";
 
 export const daemon = defineDaemon({
   name: "registry",
@@ -19,6 +25,8 @@ export const daemon = defineDaemon({
     await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
     const registries = stack.use(createMemoryRegistries(mesh.clock));
+    if (config.servicesPath !== undefined)
+      stack.use(await keepServices(config.servicesPath, registries, mesh, runtime.log));
     const mayRelay = idMatcher(config.managerIds, mesh.trustDomain);
     const options = { ...mesh, ...registries, mayRelay };
     const limits = { maxConcurrentStreams: Defaults.watchStreams };
@@ -32,3 +40,24 @@ export const daemon = defineDaemon({
     return stack.move();
   },
 });
+
+async function keepServices(
+  path: string,
+  registries: Registries,
+  { spiffeId, clock }: Mesh,
+  log: Logger,
+): Promise<AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const file = stack.use(
+    await openWatchedFile({ path, what: "network services", parse: parseNetworkServices, log, clock }),
+  );
+  let last: readonly NetworkService[] = [];
+  const put = async () => {
+    const before = last;
+    last = file.current();
+    await putServices(registries, spiffeId, last, before);
+  };
+  await put();
+  stack.use(file.onChange(() => void put()));
+  return stack.move();
+}

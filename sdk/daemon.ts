@@ -7,6 +7,8 @@ export interface Runtime {
   /** Aborted on SIGTERM and SIGINT: stop, leave wires as they are unless the daemon's contract says otherwise. */
   readonly signal: AbortSignal;
   readonly log: Logger;
+  /** Ends the daemon by its own wish, as SIGTERM would: with exit code 0. */
+  readonly stop: (why: string) => void;
 }
 
 /** One role of the mesh as a subcommand of `nsm`. */

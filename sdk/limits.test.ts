@@ -56,9 +56,9 @@ const CONNECTIONS: readonly (readonly [string, ConnectionInit, ConnectionInit, s
   ],
   [
     "connection.path.path_segments",
-    { path: { pathSegments: times(16, {}) } },
-    { path: { pathSegments: times(17, {}) } },
-    "17 entries, the limit is 16",
+    { path: { pathSegments: times(64, {}) } },
+    { path: { pathSegments: times(65, {}) } },
+    "65 entries, the limit is 64",
   ],
   [
     "connection.path.path_segments.name",
@@ -164,8 +164,8 @@ test("services and selectors", () => {
   expect(() => checkServiceLimits(deep)).toThrow(
     refusal("matches.routes.destination_selector: 33 entries, the limit is 32"),
   );
-  const selector = create(MonitorScopeSelectorSchema, { pathSegments: times(17, {}) });
-  expect(() => checkSelectorLimits(selector)).toThrow(refusal("path_segments: 17 entries, the limit is 16"));
+  const selector = create(MonitorScopeSelectorSchema, { pathSegments: times(65, {}) });
+  expect(() => checkSelectorLimits(selector)).toThrow(refusal("path_segments: 65 entries, the limit is 64"));
 });
 
 test("metadata", () => {

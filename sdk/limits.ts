@@ -10,8 +10,8 @@ import { TOKEN_EXPIRES_KEY, TOKEN_KEY } from "./token.ts";
 
 /** Every limit. Those of messages are for the gRPC library, which answers RESOURCE_EXHAUSTED; all others are checked here. */
 export const Limits = {
-  /** One message of Request, Close, Register, Unregister, MonitorConnections. */
-  messageBytes: 256 * 1024,
+  /** One message of Request, Close, Register, Unregister, MonitorConnections: a full path with the longest tokens fits twice. */
+  messageBytes: 512 * 1024,
   /** One message of Find. */
   findMessageBytes: 1024 * 1024,
 
@@ -19,7 +19,8 @@ export const Limits = {
   metadataEntries: 64,
   registrationSegments: 8,
 
-  pathSegments: 16,
+  /** A chain of pass-through endpoints adds four a node, six between nodes. */
+  pathSegments: 64,
   segmentNameBytes: 253,
   segmentIdBytes: 64,
   tokenBytes: MAX_TOKEN_BYTES,

@@ -32,7 +32,10 @@ export interface Mesh extends AsyncDisposable {
 }
 
 /** Throws as `openX509Source`: without an identity no daemon starts. */
-export async function openMesh(config: MeshConfig, { log, signal }: Runtime): Promise<Mesh> {
+export async function openMesh(
+  config: MeshConfig,
+  { log, signal }: Pick<Runtime, "log" | "signal">,
+): Promise<Mesh> {
   const clock = systemClock;
   const verify = verifySvid;
   const wait = config.identityWithinMs === undefined ? {} : { waitMs: config.identityWithinMs };

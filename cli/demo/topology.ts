@@ -75,7 +75,10 @@ export interface EndpointSpec extends WorkloadSpec {
   readonly service: string;
   /** Default IP. */
   readonly payload?: "IP" | "ETHERNET";
-  readonly prefixes: string;
+  /** Address pools of one that does not pass on. */
+  readonly prefixes?: string;
+  /** `nsm nse <kind>` */
+  readonly kind?: "passthrough" | "firewall" | "supplier";
 }
 
 export interface ClientSpec extends WorkloadSpec {
@@ -151,13 +154,18 @@ export function createParts(run: string, logLevel: string): Parts {
         }),
       ),
     ],
-    endpoint: (spec) =>
-      workload("nse", spec, {
+    endpoint(spec) {
+      const { kind, prefixes } = spec;
+      const part = workload("nse", spec, {
         NSM_LISTEN_ON: `unix://${join(folder, "pods", `${spec.name}.sock`)}`,
         NSM_SERVICE_NAMES: spec.service,
         NSM_PAYLOAD: spec.payload ?? "IP",
-        NSM_CIDR_PREFIX: spec.prefixes,
-      }),
+        ...(prefixes !== undefined && { NSM_CIDR_PREFIX: prefixes }),
+      });
+      if (kind === undefined) return part;
+      // Who passes packets on changes the routes of its own namespace.
+      return { ...part, command: ["nse", kind], capabilities: kind === "supplier" ? [] : ["net_admin"] };
+    },
     client: (spec) => workload("nsc", spec, { NSM_NETWORK_SERVICES: spec.services }),
   };
 }

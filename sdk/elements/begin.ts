@@ -193,13 +193,13 @@ async function closeByOurselves(
     using turn = await takeTurn(actors, id, actor, undefined);
     void turn;
     // A Request that succeeded meanwhile has renewed what this Close was decided on.
-    if (actor.connection === decidedOn) await closeStored(actors, options, next, id, actor, ctx);
+    if (actor.connection === decidedOn) await closeStored(actors, options, next, id, actor, ctx, "orphan");
   } catch (err) {
     options.log.warn({ connection: id, err }, "closing connection failed");
   }
 }
 
-/** The stored connection is what is closed, whatever the caller's message says; only tokens that ran out are the message's. */
+/** `orphan`: nobody asked for this Close. The stored connection is what is closed, whatever the caller's message says; only tokens that ran out are the message's. */
 async function closeStored(
   actors: Map<string, Actor>,
   options: BeginOptions,
@@ -207,7 +207,7 @@ async function closeStored(
   id: string,
   actor: Actor,
   ctx: CallContext,
-  received?: Connection,
+  received: Connection | "orphan",
 ): Promise<void> {
   const stored = actor.connection;
   if (actors.get(id) !== actor) return;
@@ -217,7 +217,9 @@ async function closeStored(
   }
   const events: Events = { close: () => Promise.resolve() };
   const closing = clone(ConnectionSchema, stored);
-  if (received !== undefined) takeTokens(closing, received, options.clock.now());
+  if (received !== "orphan") takeTokens(closing, received, options.clock.now());
+  // Not the wish of its owner but the end of a hop before: a link of a chain waits for another one (docs/protocol.md, "Chaining").
+  if (received === "orphan" || received.state === State.DOWN) closing.state = State.DOWN;
   try {
     await next.close(closing, { ...detached(ctx), events, established: true, previous: stored });
   } catch (error) {

@@ -17,6 +17,7 @@ import { NetworkService, NetworkServiceRequestSchema } from "../../api/gen/netwo
 import { descriptorCount, descriptorsFellTo, failureOf, openBed, until } from "../../test/support/grpc.ts";
 import type { Bed } from "../../test/support/grpc.ts";
 import { NsmError } from "../errors.ts";
+import { Limits } from "../limits.ts";
 import type { SessionPool } from "./sessions.ts";
 
 const request = create(NetworkServiceRequestSchema);
@@ -121,7 +122,7 @@ test("messages and metadata over the limits are refused with the right code, and
   await using bed = await openBed();
   await bed.serve();
   const pool = bed.pool(await bed.source("/client"));
-  const big = create(NetworkServiceRequestSchema, { connection: { id: "x".repeat(256 * 1024) } });
+  const big = create(NetworkServiceRequestSchema, { connection: { id: "x".repeat(Limits.messageBytes) } });
   const tooLarge = failureOf(pool.unary({ url: bed.url() }, Request, big));
   expect((await tooLarge).code).toBe("RESOURCE_EXHAUSTED");
   expect(await failureOf(ask(bed, pool, { a: "x".repeat(33_000) }))).toMatchObject({

@@ -14,6 +14,16 @@ export const KERNEL_TYPE = "KERNEL";
  */
 export const PEER_PID = "peerPID";
 
+/**
+ * Asks the forwarder to put no addresses and routes on the interface: its owner passes packets on, and neither has the addresses
+ * nor goes to them itself. Unknown to the Go forwarders, which put them there.
+ */
+export const NO_ADDRESSES = { addresses: "none" } as const;
+
+export function wantsNoAddresses(parameters: { readonly [key: string]: string }): boolean {
+  return parameters["addresses"] === NO_ADDRESSES.addresses;
+}
+
 export const KERNEL = {
   interfaceName: text("name"),
   /** `inode://<device>/<inode>` or `file:///path`. */

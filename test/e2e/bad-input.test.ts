@@ -242,10 +242,10 @@ describe("a request is refused", () => {
       },
     ],
     [
-      "a path of 17 segments",
+      "a path of 65 segments",
       ({ connection }) => {
         const first = connection?.path?.pathSegments[0];
-        if (connection?.path && first) connection.path.pathSegments = Array.from({ length: 17 }, () => first);
+        if (connection?.path && first) connection.path.pathSegments = Array.from({ length: 65 }, () => first);
       },
     ],
     [
@@ -279,9 +279,9 @@ describe("a request is refused", () => {
     }
   });
 
-  test("as a message of more than 256 KiB", async () => {
+  test("as a message of more than 512 KiB", async () => {
     const refusal = await ask(({ connection }) => {
-      if (connection) connection.labels["k"] = big(300_000);
+      if (connection) connection.labels["k"] = big(600_000);
     });
     expect(refusal).toMatchObject({ code: "RESOURCE_EXHAUSTED" });
   });

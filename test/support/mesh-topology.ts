@@ -25,6 +25,8 @@ export interface MeshOptions {
   readonly svidLifetime?: string;
   /** Longest life of tokens; default ten minutes. */
   readonly tokenLifetime?: string;
+  /** Manifests of network services, for the registry. */
+  readonly networkServices?: string;
   /** For every daemon. */
   readonly env?: Environment;
   /** The words that start `nsm`; default those of this checkout. */
@@ -55,9 +57,16 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
     places: [...new Set([...placesOf(parts), ...pods])],
     parts: parts.map((part) => ({
       ...part,
-      env: { ...part.env, ...lifetimes(part, options), ...options.env },
+      env: { ...part.env, ...servicesFile(part, run, options), ...lifetimes(part, options), ...options.env },
     })),
   };
+}
+
+export const SERVICES_FILE = "network-services.yaml";
+
+function servicesFile({ role }: Part, run: string, { networkServices }: MeshOptions): Environment {
+  if (role !== "registry" || networkServices === undefined) return {};
+  return { NSM_NETWORK_SERVICES_PATH: `${runFolder(run)}/${SERVICES_FILE}` };
 }
 
 function lifetimes({ role }: Part, { svidLifetime, tokenLifetime }: MeshOptions): Environment {

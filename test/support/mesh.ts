@@ -24,7 +24,7 @@ import type { NodeName, Part, Topology } from "../../cli/demo/topology.ts";
 import { warmUp } from "../../cli/demo/warm-up.ts";
 import { parseEstablished } from "../../cli/demo/wires.ts";
 import type { Established } from "../../cli/demo/wires.ts";
-import { gidOfWorkload, meshTopology } from "./mesh-topology.ts";
+import { SERVICES_FILE, gidOfWorkload, meshTopology } from "./mesh-topology.ts";
 import type { MeshOptions } from "./mesh-topology.ts";
 import { namespaceNamed } from "./netns.ts";
 import type { NamedNamespace } from "./netns.ts";
@@ -76,6 +76,8 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   mkdirSync(WIREGUARD_FOLDER, { recursive: true }); // the first wireguard-go would make it, and nobody remove it
   await Promise.all([makeNamespaces(topology, markedEnvironment(run)), warmUp()]);
   writeFileSync(join(topology.folder, "registrations.yaml"), registrationsFor(topology, options));
+  if (options.networkServices !== undefined)
+    writeFileSync(join(topology.folder, SERVICES_FILE), options.networkServices);
 
   const fullName = (place: string) => namespaceOf(run, place);
   const start = (part: Part, env: Readonly<Record<string, string>> = {}) => {

@@ -2,7 +2,7 @@
 import { toJson } from "@bufbuild/protobuf";
 import { followManager } from "../../../nsc/follow.ts";
 import type { Follower } from "../../../nsc/follow.ts";
-import { createManager } from "../../../nsc/manager.ts";
+import { createManager } from "../../../sdk/manager-client.ts";
 import type { Wish } from "../../../nsc/request.ts";
 import { createWire } from "../../../nsc/wire.ts";
 import type { ClientWire } from "../../../nsc/wire.ts";

@@ -4,6 +4,7 @@ import { ConnectionSchema, MonitorConnection } from "../../../api/gen/connection
 import type { Connection } from "../../../api/gen/connection_pb.js";
 import { NetworkService } from "../../../api/gen/networkservice_pb.js";
 import { createEndpointChain } from "../../../nse/chain.ts";
+import { createIdle } from "../../../nse/on-idle.ts";
 import { createMonitorStore } from "../../../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../../../sdk/elements/serve.ts";
 import { createIpam, parsePrefixGroups } from "../../../sdk/ipam/group.ts";
@@ -25,6 +26,7 @@ export const startEndpoint: Start = (bench, playback) => {
     clock,
     store,
     log,
+    idle: createIdle({ timeoutMs: 0, clock, stop: () => undefined }),
     ipam: createIpam(first === undefined ? [] : parsePrefixGroups(poolsOf(first)), "polite"),
     dns: [],
     policies: () => [],

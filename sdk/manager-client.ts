@@ -1,18 +1,18 @@
-/** The manager of this node as the client calls it. */
+/** The manager of this node as a client of it calls it: nsc, and endpoints that are clients themselves. */
 import { create } from "@bufbuild/protobuf";
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import { MonitorConnection } from "../api/gen/connection_pb.js";
 import type { Connection, ConnectionEvent, MonitorScopeSelector } from "../api/gen/connection_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
-import type { Clock } from "../sdk/clock.ts";
-import { RESELECT, UNDERSTANDS } from "../sdk/elements/monitor.ts";
-import type { SessionInfo } from "../sdk/grpc/session.ts";
-import type { SessionPool, Target } from "../sdk/grpc/sessions.ts";
-import { streamUntilReplaced } from "../sdk/grpc/until-replaced.ts";
-import { tokenMetadata } from "../sdk/hops.ts";
-import { authorizeClientPath } from "../sdk/policies.ts";
-import type { TokenMinter } from "../sdk/token.ts";
+import type { Clock } from "./clock.ts";
+import { RESELECT, UNDERSTANDS } from "./elements/monitor.ts";
+import type { SessionInfo } from "./grpc/session.ts";
+import type { SessionPool, Target } from "./grpc/sessions.ts";
+import { streamUntilReplaced } from "./grpc/until-replaced.ts";
+import { tokenMetadata } from "./hops.ts";
+import { authorizeClientPath } from "./policies.ts";
+import type { TokenMinter } from "./token.ts";
 
 /** Less than a daemon may take to stop; a manager that got the Close goes on with it when its caller has left. */
 const CLOSE_TIMEOUT_MS = 3500;

@@ -1,10 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { ConnectionSchema } from "../api/gen/connection_pb.js";
-import { systemClock } from "../sdk/clock.ts";
-import { createTokenMinter } from "../sdk/token.ts";
+import { systemClock } from "./clock.ts";
+import { createTokenMinter } from "./token.ts";
 import { failureOf, openBed } from "../test/support/grpc.ts";
-import { createManager } from "./manager.ts";
+import { createManager } from "./manager-client.ts";
 
 test("a Close takes no longer than a daemon has to stop, whatever a Request may take", async () => {
   await using bed = await openBed();

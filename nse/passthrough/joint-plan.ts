@@ -1,0 +1,69 @@
+/** What the kernel needs so that two devices are one way: names, tables, rules and routes. Pure. */
+import { parsePrefix } from "../../forwarder/netlink/ip.ts";
+import type { Family } from "../../forwarder/netlink/ip.ts";
+import type { Request } from "../../forwarder/netlink/message.ts";
+import type { Joint } from "./joints.ts";
+import { PASSTHROUGH_PROTOCOL, defaultRoute } from "./messages.ts";
+import type { Rule } from "./messages.ts";
+
+/** First routing table; each connection has two, one a direction. Far from those that people and container runtimes use. */
+const FIRST_TABLE = 0x6e736d00;
+/** Before the table of local addresses, which moves behind it: what passes is for others, whatever addresses this namespace has. */
+export const JOINT_PRIORITY = 10;
+export const LOCAL_PRIORITY = 20;
+
+/** On bridges of ours. */
+export const BRIDGE_ALIAS = "nsm:pass-through";
+
+export function bridgeName(slot: number): string {
+  return `nsm-join-${slot}`;
+}
+
+/** From client to service, and back. */
+export function tablesOf(slot: number): readonly [number, number] {
+  return [FIRST_TABLE + 2 * slot, FIRST_TABLE + 2 * slot + 1];
+}
+
+export function devicesOf({ up, down }: Joint): readonly [string, string] {
+  return [up, down];
+}
+
+export function rulesOf(joint: Joint, slot: number): readonly Rule[] {
+  const tables = tablesOf(slot);
+  return ([4, 6] as const).flatMap((family) =>
+    devicesOf(joint).map((iif, i): Rule => ({
+      family,
+      priority: JOINT_PRIORITY,
+      table: tables[i] ?? 0,
+      iif,
+      protocol: PASSTHROUGH_PROTOCOL,
+    })),
+  );
+}
+
+/** Routes through the devices that are there: the far end of each wire is the gateway, whose hardware address the forwarder has put in. */
+export function forwardingOf(
+  { clientAddresses, serviceAddresses }: Joint,
+  slot: number,
+  up: number | undefined,
+  down: number | undefined,
+): readonly Request[] {
+  const [toService, toClient] = tablesOf(slot);
+  return [...through(toService, down, serviceAddresses), ...through(toClient, up, clientAddresses)];
+}
+
+function through(
+  table: number,
+  ifindex: number | undefined,
+  addresses: readonly string[],
+): readonly Request[] {
+  if (ifindex === undefined) return [];
+  return ([4, 6] as const).flatMap((family) => {
+    const gateway = firstOf(addresses, family);
+    return gateway === undefined ? [] : [defaultRoute(family, table, ifindex, gateway)];
+  });
+}
+
+function firstOf(addresses: readonly string[], family: Family): string | undefined {
+  return addresses.map(parsePrefix).find((prefix) => prefix?.family === family)?.address;
+}

@@ -1,0 +1,96 @@
+/** An endpoint that passes on: what the pass-through endpoint and the firewall have in common. */
+import { randomInt, randomUUID } from "node:crypto";
+import { create } from "@bufbuild/protobuf";
+import { MonitorScopeSelectorSchema } from "../../api/gen/connection_pb.js";
+import { NetworkServiceEndpointSchema } from "../../api/gen/registry_pb.js";
+import { clientInfoOf } from "../../sdk/client-info.ts";
+import type { Runtime } from "../../sdk/daemon.ts";
+import { createMonitorStore } from "../../sdk/elements/monitor.ts";
+import { createFollowers } from "../../sdk/hops.ts";
+import { createManager } from "../../sdk/manager-client.ts";
+import { openMesh } from "../../sdk/mesh.ts";
+import { netnsUrl } from "../../sdk/netns-url.ts";
+import { idMatcher } from "../../sdk/peer-ids.ts";
+import { createRegistryClient } from "../../sdk/registry/client.ts";
+import { findAll } from "../../sdk/registry/registry.ts";
+import { createIdle } from "../on-idle.ts";
+import { serveEndpoint } from "../serve.ts";
+import { createPassThroughChain } from "./chain.ts";
+import type { PassThroughConfig } from "./config.ts";
+import { createDownstream } from "./downstream.ts";
+import { openJoints } from "./joints.ts";
+import { createPassThrough } from "./pass-through.ts";
+
+/** Beginnings of device names: those towards clients, and those towards the service. */
+export const UP_PREFIX = "in-";
+export const DOWN_PREFIX = "out-";
+
+const REGISTRY_WITHIN_MS = 2000;
+
+export async function openPassThrough(config: PassThroughConfig, runtime: Runtime): Promise<AsyncDisposable> {
+  const { log } = runtime;
+  await using stack = new AsyncDisposableStack();
+  const mesh = stack.use(await openMesh(config, runtime));
+  const joints = stack.use(await openJoints(log));
+  const target = { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) };
+  const registries = createRegistryClient({ ...mesh, target });
+  const { requestTimeoutMs } = config;
+  const manager = createManager({ ...mesh, target, requestTimeoutMs });
+  const open = (_: unknown, signal: AbortSignal) => manager.monitor(selector, signal);
+  const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name: config.name }] });
+  const followers = stack.use(createFollowers({ name: config.name, log, open }));
+  const store = createMonitorStore();
+  const labels = { ...Object.fromEntries(config.labels), ...Object.fromEntries(clientInfoOf(config)) };
+  const own = netnsUrl();
+  const passThrough = stack.use(
+    createPassThrough({
+      ...joints,
+      name: config.name,
+      newId: randomUUID,
+      createDownstream: (id, onNews) =>
+        createDownstream({
+          id,
+          name: config.name,
+          labels,
+          netnsUrl: own,
+          interfaceName: deviceName(DOWN_PREFIX),
+          manager,
+          follow: (of, onEvent) => followers.follow(target, of, onEvent),
+          requestTimeoutMs,
+          clock: mesh.clock,
+          log,
+          onNews,
+        }),
+      async registered(service, names, signal) {
+        if (names.length === 0) return [];
+        const asked = create(NetworkServiceEndpointSchema, { networkServiceNames: [service] });
+        const bounded = AbortSignal.any([signal, AbortSignal.timeout(REGISTRY_WITHIN_MS)]);
+        const there = await findAll(registries.endpoints, asked, bounded).catch(() => []);
+        return names.filter((name) => there.some((endpoint) => endpoint.name === name)).slice(0, 1);
+      },
+      store,
+      clock: mesh.clock,
+      log,
+    }),
+  );
+  const idle = stack.use(
+    createIdle({ timeoutMs: config.idleTimeoutMs, clock: mesh.clock, stop: runtime.stop }),
+  );
+  const chain = createPassThroughChain({
+    ...mesh,
+    name: config.name,
+    store,
+    log,
+    idle,
+    netnsUrl: own,
+    interfaceName: () => deviceName(UP_PREFIX),
+    passThrough,
+  });
+  stack.use(await serveEndpoint({ config, mesh, runtime, chain, store, registries }));
+  return stack.move();
+}
+
+/** Random; at most 15 bytes, as linux/if.h wants it. */
+function deviceName(prefix: string): string {
+  return `${prefix}${randomInt(36 ** 6).toString(36)}${randomInt(36 ** 4).toString(36)}`;
+}

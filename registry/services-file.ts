@@ -1,0 +1,102 @@
+/** Network services from a file of manifests: what administrators define, with matches (docs/protocol.md, "Registry"). */
+import { create } from "@bufbuild/protobuf";
+import { parseAllDocuments } from "yaml";
+import { z } from "zod";
+import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
+import type { NetworkService } from "../api/gen/registry_pb.js";
+import { NsmError, messageOf } from "../sdk/errors.ts";
+import { checkServiceLimits } from "../sdk/limits.ts";
+import type { Registries, RegistryContext } from "../sdk/registry/registry.ts";
+import { EMPTY_PATH } from "../sdk/registry-path.ts";
+
+const labels = z.record(z.string(), z.coerce.string()).nullish();
+const Manifest = z.object({
+  kind: z.literal("NetworkService"),
+  metadata: z.object({ name: z.string().min(1) }),
+  spec: z
+    .strictObject({
+      name: z.string().nullish(),
+      payload: z.enum(["IP", "ETHERNET"]).default("IP"),
+      matches: z
+        .array(
+          z.strictObject({
+            source_selector: labels,
+            fallthrough: z.boolean().nullish(),
+            metadata: z.strictObject({ labels }).nullish(),
+            routes: z
+              .array(
+                z.strictObject({
+                  destination_selector: labels,
+                  weight: z.number().int().min(0).max(0xffffffff).nullish(),
+                }),
+              )
+              .nullish(),
+          }),
+        )
+        .nullish(),
+    })
+    .default({ payload: "IP" }),
+});
+
+/** YAML documents of kind NetworkService, as Kubernetes has them. Throws INVALID_ARGUMENT `bad-network-services` that names the line. */
+export function parseNetworkServices(text: string): readonly NetworkService[] {
+  const documents = parseAllDocuments(text);
+  const services = [...documents].flatMap((document) => {
+    const [fault] = document.errors;
+    if (fault !== undefined) throw bad(fault.message);
+    const value: unknown = document.toJS();
+    return value === null ? [] : [serviceOf(value)];
+  });
+  const twice = services.find(({ name }, i) => services.findIndex((each) => each.name === name) < i);
+  if (twice !== undefined) throw bad(`network service ${twice.name} is defined twice`);
+  return services;
+}
+
+function serviceOf(value: unknown): NetworkService {
+  try {
+    const { metadata, spec } = Manifest.parse(value);
+    const service = create(NetworkServiceSchema, {
+      name: metadata.name,
+      payload: spec.payload,
+      matches: (spec.matches ?? []).map((match) => ({
+        sourceSelector: match.source_selector ?? {},
+        fallthrough: match.fallthrough ?? false,
+        routes: (match.routes ?? []).map((route) => ({
+          destinationSelector: route.destination_selector ?? {},
+          weight: route.weight ?? 0,
+        })),
+        ...(match.metadata && { metadata: { labels: match.metadata.labels ?? {} } }),
+      })),
+    });
+    checkServiceLimits(service);
+    return service;
+  } catch (error) {
+    throw bad(error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error));
+  }
+}
+
+function bad(fault: string): NsmError {
+  return new NsmError("INVALID_ARGUMENT", "bad-network-services", `network services: ${fault}`);
+}
+
+/** Puts the services of the file in, in the name of `owner`; those that were in it before and no longer are, go. */
+export async function putServices(
+  { services }: Pick<Registries, "services">,
+  owner: string,
+  now: readonly NetworkService[],
+  before: readonly NetworkService[],
+): Promise<void> {
+  const signal = new AbortController().signal;
+  const ctx: RegistryContext = {
+    signal,
+    deadlineMs: undefined,
+    peer: undefined,
+    registration: { path: EMPTY_PATH },
+  };
+  const kept = new Set(now.map(({ name }) => name));
+  for (const service of before) if (!kept.has(service.name)) await services.unregister(service, ctx);
+  for (const service of now) {
+    service.pathIds = [owner];
+    await services.register(service, ctx);
+  }
+}
