@@ -1,11 +1,24 @@
 /** The client's variables. */
-import { address, bool, commonTable, duration, kindOf, only, optionalText, text } from "../sdk/config.ts";
+import {
+  address,
+  bool,
+  commonTable,
+  duration,
+  kindOf,
+  only,
+  optionalText,
+  path,
+  text,
+} from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { parseAwarenessGroups, parseServiceUrls } from "../sdk/ns-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
+import { formatAddress, parseIp } from "../sdk/prefix.ts";
+import { SYSTEM_RESOLV_CONF } from "./resolv-conf.ts";
 
 const awarenessGroups = kindOf("groups of service URLs", parseAwarenessGroups);
+const localAddress = kindOf("address and port", parseLocalAddress);
 const serviceUrls = kindOf("service URL list", parseServiceUrls);
 
 export const table = {
@@ -28,10 +41,19 @@ export const table = {
   mechanism: only("NSM_MECHANISM", ["kernel", "KERNEL"], "clients use kernel interfaces"),
   localDnsServerEnabled: bool(
     "NSM_LOCAL_DNS_SERVER_ENABLED",
-    "false",
-    "read for compatibility; names of wires are not resolved yet",
+    "true",
+    "resolve names with the servers that wires offer, while one does",
   ),
-  localDnsServerAddress: optionalText("NSM_LOCAL_DNS_SERVER_ADDRESS", "", "read for compatibility"),
+  localDnsServerAddress: localAddress(
+    "NSM_LOCAL_DNS_SERVER_ADDRESS",
+    "127.0.0.1:53",
+    "where the resolver listens; programs are told of it only on port 53",
+  ),
+  resolvConfPath: path(
+    "NSM_RESOLV_CONF",
+    SYSTEM_RESOLV_CONF,
+    "file that tells programs of the resolver, and is put back afterwards; the default is left alone where it serves other namespaces",
+  ),
   livenessCheckEnabled: bool(
     "NSM_LIVENESS_CHECK_ENABLED",
     "false",
@@ -47,3 +69,12 @@ export const table = {
 } as const satisfies Table;
 
 export type ClientConfig = ConfigOf<typeof table>;
+
+/** `127.0.0.1:53` or `[::1]:53`; port 0 is any. */
+function parseLocalAddress(value: string): { readonly host: string; readonly port: number } {
+  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(value) ?? [];
+  const host = parseIp(bracketed ?? plain ?? "");
+  if (host === undefined || Number(digits) > 65535)
+    throw new Error("expected an address and a port: 127.0.0.1:53");
+  return { host: formatAddress(host), port: Number(digits) };
+}

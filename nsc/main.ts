@@ -2,6 +2,7 @@
 import type { Connection } from "../api/gen/connection_pb.js";
 import { addClientInfo, clientInfoOf } from "../sdk/client-info.ts";
 import { delay } from "../sdk/clock.ts";
+import type { Clock } from "../sdk/clock.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
@@ -10,6 +11,8 @@ import { idMatcher } from "../sdk/peer-ids.ts";
 import { groupOf } from "./awareness-groups.ts";
 import { table } from "./config.ts";
 import type { ClientConfig } from "./config.ts";
+import { followDnsContexts, openNames } from "./dns.ts";
+import type { NamesOptions } from "./dns.ts";
 import { excludeOtherWires } from "./excluded-prefixes.ts";
 import { followManager } from "./follow.ts";
 import { createManager } from "../sdk/manager-client.ts";
@@ -34,6 +37,9 @@ export const daemon = defineDaemon({
       target: { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) },
       requestTimeoutMs: config.requestTimeoutMs,
     });
+    const names = config.localDnsServerEnabled
+      ? stack.use(openNames(namesOptions(config, mesh.clock, log)))
+      : undefined;
     const stop = new AbortController();
     const follower = followManager(manager, { name: config.name, netnsUrl: netnsUrl(), log }, stop.signal);
     const adopted = await Promise.race([
@@ -41,11 +47,12 @@ export const daemon = defineDaemon({
       delay(ADOPT_WITHIN_MS).then(() => new Map<string, Connection>()),
     ]);
     const groups = groupsOf(config, log);
+    const apart = excludeOtherWires(manager, {
+      groupOf: (id) => groups.get(id),
+      adopted: adopted.values(),
+    });
     const options = {
-      manager: excludeOtherWires(manager, {
-        groupOf: (id) => groups.get(id),
-        adopted: adopted.values(),
-      }),
+      manager: names === undefined ? apart : followDnsContexts(apart, names),
       clock: mesh.clock,
       log,
       requestTimeoutMs: config.requestTimeoutMs,
@@ -72,6 +79,10 @@ function groupsOf(config: ClientConfig, log: Logger): ReadonlyMap<string, number
     if (config.services.every((wish) => groupOf(wish, [[url]], info) === undefined))
       log.warn({ service: url.networkService }, "an awareness group names a URL that is not among the wires");
   return new Map(config.services.map((wish, index) => [idOf(config, index), groupOf(wish, groups, info)]));
+}
+
+function namesOptions(config: ClientConfig, clock: Clock, log: Logger): NamesOptions {
+  return { ...config.localDnsServerAddress, path: config.resolvConfPath, clock, log };
 }
 
 function idOf({ name }: ClientConfig, index: number): string {

@@ -15,7 +15,7 @@ import type { Part, Topology } from "./topology.ts";
 /**
  * Capabilities beside none (capabilities(7)). The user stays root, so that a checkout in a private folder can be read.
  * The authority looks at the namespaces of processes that may do more than itself, the forwarder enters those of pods and
- * changes them, the client probes its wires.
+ * changes them, the client probes its wires and answers for names on port 53.
  */
 const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
   identity: ["dac_read_search", "sys_ptrace"],
@@ -23,7 +23,7 @@ const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
   nsmgr: ["dac_read_search"],
   forwarder: ["dac_read_search", "net_admin", "sys_admin", "sys_ptrace"],
   nse: ["dac_read_search"],
-  nsc: ["dac_read_search", "net_raw"],
+  nsc: ["dac_read_search", "net_bind_service", "net_raw"],
 };
 
 export function capabilitiesOf({ role, capabilities = [] }: Part): readonly string[] {

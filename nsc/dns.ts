@@ -1,0 +1,226 @@
+/**
+ * Names for the programs of the client's namespace: while a wire offers name servers, a resolver of ours answers them, and
+ * resolv.conf points to it (docs/protocol.md, "Names").
+ *
+ *   idle --a wire offers servers--> listening, file rewritten --no wire does, or the end--> file as before, idle
+ */
+import { clone, create } from "@bufbuild/protobuf";
+import type { Connection } from "../api/gen/connection_pb.js";
+import { ConnectionContextSchema, DNSContextSchema } from "../api/gen/connectioncontext_pb.js";
+import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
+import { createBackoff } from "../sdk/backoff.ts";
+import { delay } from "../sdk/clock.ts";
+import type { Clock } from "../sdk/clock.ts";
+import { createResolver } from "../sdk/dns/resolver.ts";
+import type { ServerGroup } from "../sdk/dns/routing.ts";
+import { openDnsServer } from "../sdk/dns/server.ts";
+import { createUpstreams } from "../sdk/dns/upstream.ts";
+import { errnoOf } from "../sdk/errors.ts";
+import type { Logger } from "../sdk/log.ts";
+import { acceptDnsContext } from "./dns-contexts.ts";
+import type { Manager } from "./manager.ts";
+import {
+  SYSTEM_RESOLV_CONF,
+  isOwnFile,
+  originalOf,
+  parseResolvConf,
+  readConf,
+  rewritten,
+  writeConf,
+} from "./resolv-conf.ts";
+import type { ResolvConf } from "./resolv-conf.ts";
+
+/** resolv.conf cannot name another port. */
+const DNS_PORT = 53;
+
+export interface NamesOptions {
+  readonly host: string;
+  readonly port: number;
+  /** The resolv.conf to rewrite; the system's own only where it serves nobody else. */
+  readonly path: string;
+  /** Port of the servers that are asked; default 53. */
+  readonly serverPort?: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export interface Names extends AsyncDisposable {
+  /** What the connection's context says counts from now on. */
+  update(connection: Connection): void;
+  /** The connection's servers are not asked any more. */
+  remove(id: string): void;
+}
+
+/** A file that an earlier life left rewritten is put back at once. Never rejects: a client without names still has its wires. */
+export function openNames(options: NamesOptions): Names {
+  const { host, clock, log } = options;
+  const file = openFile(options);
+  const offers = new Map<string, readonly ServerGroup[]>();
+  let own: ResolvConf = file.read();
+
+  const groups = (): readonly ServerGroup[] => {
+    const servers = own.servers.filter((server) => server !== host || options.port !== DNS_PORT);
+    return [{ servers, domains: own.domains, isOwn: true }, ...[...offers.values()].flat()];
+  };
+  const upstreams = createUpstreams({
+    clock,
+    ...(options.serverPort !== undefined && { port: options.serverPort }),
+  });
+  const resolver = createResolver({ groups, upstreams, clock });
+
+  const stop = new AbortController();
+  let serving: { readonly end: AbortController; readonly ended: Promise<void> } | undefined;
+  const adjust = () => {
+    if (offers.size > 0 && serving === undefined && !stop.signal.aborted) {
+      own = file.read();
+      const end = new AbortController();
+      serving = { end, ended: serve(AbortSignal.any([end.signal, stop.signal])) };
+    } else if (offers.size === 0 && serving !== undefined) {
+      file.restore();
+      serving.end.abort();
+      serving = undefined;
+    }
+  };
+  const serve = async (signal: AbortSignal): Promise<void> => {
+    const server = await listen({ ...options, resolver }, signal);
+    if (server === undefined) return;
+    await using listening = server;
+    void listening;
+    file.rewrite();
+    log.info({ address: `${host}:${server.port}` }, "names of wires are resolved");
+    await aborted(signal);
+  };
+  const change = (id: string, next: readonly ServerGroup[]) => {
+    const before = offers.get(id) ?? [];
+    if (JSON.stringify(before) === JSON.stringify(next)) return false;
+    if (next.length === 0) offers.delete(id);
+    else offers.set(id, next);
+    resolver.forget();
+    adjust();
+    return true;
+  };
+
+  const onExit = () => file.restore();
+  process.on("exit", onExit);
+  return {
+    update(connection) {
+      const { groups: next, refused } = acceptDnsContext(connection, own.domains);
+      const { id, networkServiceEndpointName: nse } = connection;
+      if (change(id, next) && refused.length > 0)
+        log.warn({ connection: id, nse, refused }, "some name servers of an endpoint are not used");
+    },
+    remove: (id) => void change(id, []),
+    async [Symbol.asyncDispose]() {
+      file.restore();
+      process.off("exit", onExit);
+      stop.abort();
+      await serving?.ended;
+    },
+  };
+}
+
+/** Tries until it listens; undefined when the signal aborts first. */
+async function listen(options: Parameters<typeof openDnsServer>[0], signal: AbortSignal) {
+  const { host, port, log } = options;
+  const backoff = createBackoff({ firstMs: 500, maxMs: 30_000 });
+  for (let complaint = ""; !signal.aborted;) {
+    try {
+      return await openDnsServer(options);
+    } catch (err) {
+      if (errnoOf(err) !== complaint)
+        log.warn(
+          { err, address: `${host}:${port}` },
+          errnoOf(err) === "EACCES"
+            ? "names of wires are not resolved: port 53 needs CAP_NET_BIND_SERVICE or net.ipv4.ip_unprivileged_port_start=53"
+            : "names of wires are not resolved, trying again",
+        );
+      complaint = errnoOf(err) ?? "";
+      await delay(backoff.next(), signal).catch(() => undefined);
+    }
+  }
+  return undefined;
+}
+
+interface File {
+  /** The file as it is, or was before it was rewritten. */
+  read(): ResolvConf;
+  rewrite(): void;
+  /** Does nothing to a file that is not rewritten. */
+  restore(): void;
+}
+
+function openFile({ host, port, path, log }: NamesOptions): File {
+  const isUsed = port === DNS_PORT && (path !== SYSTEM_RESOLV_CONF || isOwnFile(path));
+  const attempt = (what: string, act: () => void) => {
+    try {
+      act();
+    } catch (err) {
+      log.warn({ err, path }, what);
+    }
+  };
+  const original = () => {
+    const text = readConf(path);
+    return { text, original: originalOf(text, host) };
+  };
+  const file: File = {
+    read() {
+      let conf = parseResolvConf("");
+      attempt("resolv.conf cannot be read, only the name servers of wires are asked", () => {
+        const now = original();
+        conf = parseResolvConf(now.original ?? now.text);
+      });
+      return conf;
+    },
+    rewrite() {
+      if (!isUsed) {
+        const why =
+          port === DNS_PORT
+            ? `${path} serves the whole machine: set NSM_RESOLV_CONF`
+            : "it cannot name a port";
+        log.warn({ path }, `programs are not told of the resolver: ${why}`);
+        return;
+      }
+      attempt("programs are not told of the resolver: resolv.conf cannot be written", () => {
+        const now = original();
+        writeConf(path, rewritten(now.original ?? now.text, host));
+      });
+    },
+    restore() {
+      if (!isUsed) return;
+      attempt("resolv.conf could not be put back as it was", () => {
+        const before = original().original;
+        if (before !== undefined) writeConf(path, before);
+      });
+    },
+  };
+  file.restore();
+  return file;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+/** Each answer's name servers count from then on; a request brings none, because endpoints only append to what they get. */
+export function followDnsContexts(manager: Manager, names: Names): Manager {
+  return {
+    ...manager,
+    async request(request, signal) {
+      const asked = clone(NetworkServiceRequestSchema, request);
+      if (asked.connection !== undefined) {
+        const context = (asked.connection.context ??= create(ConnectionContextSchema));
+        context.dnsContext = create(DNSContextSchema);
+      }
+      const response = await manager.request(asked, signal);
+      names.update(response);
+      return response;
+    },
+    async close(connection, signal) {
+      names.remove(connection.id);
+      await manager.close(connection, signal);
+    },
+  };
+}

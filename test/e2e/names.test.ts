@@ -1,0 +1,150 @@
+/** Names of services behind a wire, asked for by an ordinary program of the client's namespace; and what is left of it afterwards. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { answerTo, askedOf } from "../support/dns.ts";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
+import type { Inventory } from "../support/inventory.ts";
+import { startMesh } from "../support/mesh.ts";
+import type { Mesh } from "../support/mesh.ts";
+import { eventually } from "../support/netns.ts";
+import { bindUdp } from "../support/udp.ts";
+
+/** The pod's own; the endpoint's is its end of the wire. */
+const OWN_SERVER = "127.0.0.2";
+const OFFER = [{ dns_server_ips: ["172.16.1.0", "127.0.0.1"], search_domains: ["my.service"] }];
+const ORIGINAL = `# of the pod\r\nsearch\tcorp.example\nnameserver ${OWN_SERVER}\noptions timeout:1 attempts:1`;
+
+const folder = mkdtempSync(join(tmpdir(), "names-"));
+const file = join(folder, "resolv.conf");
+let empty: Inventory;
+let before: Inventory;
+let mesh: Mesh;
+const nameServers = new DisposableStack();
+
+beforeAll(async () => {
+  writeFileSync(file, ORIGINAL);
+  empty = await takeSettledInventory();
+  mesh = await startMesh({
+    nodes: 1,
+    endpoints: [
+      {
+        name: "named",
+        service: "named",
+        prefixes: "172.16.1.0/24",
+        env: { NSM_DNS_CONFIGS: JSON.stringify(OFFER) },
+      },
+      { name: "other", service: "other", prefixes: "172.16.2.0/24" },
+    ],
+    clients: [
+      {
+        name: "client",
+        services: "kernel://absent/nsm-9,kernel://named/nsm-1,kernel://other/nsm-2",
+        env: { NSM_RESOLV_CONF: file, NSM_LOCAL_DNS_SERVER_ENABLED: "true" },
+        started: false,
+      },
+    ],
+  });
+  before = await takeSettledInventory();
+  startNameServer("pod-named", "0.0.0.0", {
+    "db.my.service": "172.16.1.80",
+    "web.my.service": "172.16.1.81",
+  });
+  startNameServer("pod-client", OWN_SERVER, {
+    "db.corp.example": "192.0.2.80",
+    "corp.example": "192.0.2.81",
+  });
+});
+afterAll(async () => {
+  nameServers.dispose();
+  await mesh[Symbol.asyncDispose]();
+  await expectNothingLeft(empty);
+  rmSync(folder, { recursive: true });
+});
+
+const heard: string[] = [];
+
+/** Names that begin with `hangs` get no answer. */
+function startNameServer(place: string, address: string, names: Readonly<Record<string, string>>): void {
+  const socket = bindUdp(mesh.namespace(place), address, 53);
+  nameServers.defer(() => socket.close());
+  socket.on("message", (query, from) => {
+    const { name, type } = askedOf(query);
+    heard.push(`${place} ${name}`);
+    if (name.startsWith("hangs")) return;
+    const found = names[name.toLowerCase()];
+    const says = found === undefined ? "nxDomain" : type === "A" ? { addresses: [found] } : "noData";
+    socket.send(answerTo(query, says), from.port, from.address);
+  });
+}
+
+/** The IPv4 address that the C library finds, as a program in the client's pod would, or `none`. */
+async function lookUp(name: string): Promise<string> {
+  const script = 'mount --bind "$1" /etc/resolv.conf && exec getent ahostsv4 "$2"';
+  const command = ["unshare", "--mount", "sh", "-c", script, "sh", file, name];
+  const inside = [`--net=/run/netns/${mesh.namespace("pod-client").name}`, ...command];
+  const output = await promisify(execFile)("nsenter", inside).catch(() => ({ stdout: "none" }));
+  return output.stdout.split(/\s/)[0] ?? "";
+}
+
+const isRewritten = () => readFileSync(file, "utf8").includes("\nnameserver 127.0.0.1\n");
+
+test("one service that does not exist holds up none of the others", async () => {
+  mesh.start("client");
+  await mesh.established("client", "nsm-1");
+  await mesh.established("client", "nsm-2");
+});
+
+test("names of the service, the pod's own names and short names of both are found, and those of nobody are not", async () => {
+  await eventually("the file points to the resolver", isRewritten, 20_000);
+  expect(await lookUp("db.my.service")).toBe("172.16.1.80");
+  expect(await lookUp("corp.example")).toBe("192.0.2.81");
+  expect(await lookUp("web")).toBe("172.16.1.81");
+  expect(await lookUp("db")).toBe("192.0.2.80"); // the pod's search domain comes first
+  expect(await lookUp("nowhere")).toBe("none");
+  expect(heard).not.toContain("pod-client db.my.service");
+  expect(heard).not.toContain("pod-named corp.example");
+});
+
+test("a loopback address among the offered servers is refused, and said so", async () => {
+  const line = await mesh.daemon("client").waitFor("some name servers of an endpoint are not used");
+  expect(line["refused"]).toEqual(['server "127.0.0.1" is a loopback address']);
+});
+
+test("64 names that hang do not keep another from being found", async () => {
+  const hanging = Array.from({ length: 64 }, (_, i) => lookUp(`hangs-${i}.corp.example`));
+  await eventually("they hang", () => heard.some((line) => line.startsWith("pod-client hangs-")), 20_000);
+  expect(await lookUp("db.my.service")).toBe("172.16.1.80");
+  expect(new Set(await Promise.all(hanging))).toEqual(new Set(["none"]));
+});
+
+test("a client that was killed leaves the file; the next one still knows the original, and names work", async () => {
+  await mesh.daemon("client").kill();
+  expect(isRewritten()).toBe(true);
+  mesh.start("client");
+  await mesh.established("client", "nsm-1");
+  await eventually("the file points to the resolver", isRewritten, 20_000);
+  expect(await lookUp("web.my.service")).toBe("172.16.1.81");
+  expect(await lookUp("corp.example")).toBe("192.0.2.81");
+});
+
+test("an endpoint that comes back without names takes them along, and the file is as it was", async () => {
+  expect(await mesh.daemon("named").stop()).toBe(0);
+  mesh.start("named", { NSM_DNS_CONFIGS: "[]" });
+  await eventually("the file is as it was", () => readFileSync(file, "utf8") === ORIGINAL, 60_000);
+  expect(await lookUp("corp.example")).toBe("192.0.2.81");
+});
+
+test("and with names again; when the client ends the file is as it was, byte by byte", async () => {
+  expect(await mesh.daemon("named").stop()).toBe(0);
+  mesh.start("named");
+  await eventually("the file points to the resolver", isRewritten, 60_000);
+  expect(await lookUp("db.my.service")).toBe("172.16.1.80");
+  expect(await mesh.daemon("client").stop()).toBe(0);
+  expect(readFileSync(file, "latin1")).toBe(ORIGINAL);
+  nameServers.dispose();
+  await expectNothingLeft(before);
+});
