@@ -61,8 +61,9 @@ test.each([
   ["the class CHAOS", chaos(), "REFUSED"],
 ] as const)("%s is not asked for", (_, bytes, rcode) => {
   const reply = parseQuery(bytes);
-  if (rcode === undefined) expect(reply).toBeUndefined();
-  else expect(Buffer.isBuffer(reply) && read(reply)).toMatchObject({ rcode, id: 7 });
+  expect(Buffer.isBuffer(reply) ? read(reply) : reply).toEqual(
+    rcode === undefined ? undefined : expect.objectContaining({ rcode, id: 7 }),
+  );
 });
 
 function flagged(bytes: Buffer, flags: number): Buffer {

@@ -88,7 +88,7 @@ test("answers over UDP and TCP, several questions of a connection, and large ans
   expect(read(await askOverUdp(server.port, queryFor("a.b")))).toMatchObject({ id: 7, isTruncated: true });
   expect(read(await askOverUdp(server.port, queryFor("a.b", { udpBytes: 4096 }))).records).toHaveLength(60);
   const replies = await askOverTcp(server.port, [queryFor("a.b", { id: 1 }), queryFor("c.d", { id: 2 })]);
-  expect(replies.map((reply) => read(reply).id).toSorted()).toEqual([1, 2]);
+  expect(new Set(replies.map((reply) => read(reply).id))).toEqual(new Set([1, 2]));
   expect(replies.map((reply) => read(reply).records.length)).toEqual([60, 60]);
 });
 

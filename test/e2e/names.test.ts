@@ -94,8 +94,8 @@ const isRewritten = () => readFileSync(file, "utf8").includes("\nnameserver 127.
 
 test("one service that does not exist holds up none of the others", async () => {
   mesh.start("client");
-  await mesh.established("client", "nsm-1");
-  await mesh.established("client", "nsm-2");
+  const wires = [await mesh.established("client", "nsm-1"), await mesh.established("client", "nsm-2")];
+  expect(wires.map(({ nse }) => nse)).toEqual(["named", "other"]);
 });
 
 test("names of the service, the pod's own names and short names of both are found, and those of nobody are not", async () => {
