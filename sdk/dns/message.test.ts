@@ -61,9 +61,9 @@ test.each([
   ["the class CHAOS", chaos(), "REFUSED"],
 ] as const)("%s is not asked for", (_, bytes, rcode) => {
   const reply = parseQuery(bytes);
-  expect(Buffer.isBuffer(reply) ? read(reply) : reply).toEqual(
-    rcode === undefined ? undefined : expect.objectContaining({ rcode, id: 7 }),
-  );
+  const told = Buffer.isBuffer(reply) ? read(reply) : undefined;
+  expect([told?.rcode, told?.id]).toEqual(rcode === undefined ? [undefined, undefined] : [rcode, 7]);
+  expect(Buffer.isBuffer(reply) || reply === undefined).toBe(true);
 });
 
 function flagged(bytes: Buffer, flags: number): Buffer {
