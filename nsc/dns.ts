@@ -18,7 +18,7 @@ import { createUpstreams } from "../sdk/dns/upstream.ts";
 import { errnoOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { acceptDnsContext } from "./dns-contexts.ts";
-import type { Manager } from "./manager.ts";
+import type { Manager } from "../sdk/manager-client.ts";
 import {
   SYSTEM_RESOLV_CONF,
   isOwnFile,
