@@ -8,6 +8,7 @@ import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import { createClientNamespaces } from "./client-namespaces.ts";
 import { clientSide } from "./client-side.ts";
 import type { ClientSideOptions } from "./client-side.ts";
+import { followNamespaces } from "./follow-namespaces.ts";
 import { plumb } from "./plumb.ts";
 import type { PlumbOptions } from "./plumb.ts";
 import { selectEndpoint } from "./select.ts";
@@ -26,6 +27,7 @@ export function createForwarderChain(options: ForwarderChainOptions): NetworkSer
   // A Close that arrives before the refresh after our restart removes what the kernel still holds.
   return serverChain({ ...options, closeUnknown: true, refuseStranger })
     .use("clientSide", clientSide(options.client, namespaces)) // refuses a foreign namespace before anybody else is asked
+    .use("followNamespaces", followNamespaces(options.plumb.dataplane, options.store)) // a wire ends with its namespaces
     .use("selectEndpoint", selectEndpoint(options.select)) // one candidate after the other through all that follows
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the kernel has the new half
     .use("plumb", plumb(options.plumb)) // acts on the way back, when both ends are known

@@ -9,6 +9,8 @@ import type { ApplyOptions, Device } from "./apply.ts";
 import { formatAlias } from "./alias.ts";
 import { createInterfaceNames } from "./interface-names.ts";
 import { openNetlink } from "./netlink/socket.ts";
+import { openNamespaceEnds, watchEnds } from "./namespace-ends.ts";
+import type { NamespaceEnds } from "./namespace-ends.ts";
 import { netnsIdentity, openNetns } from "./netns.ts";
 import { readLink } from "./observe.ts";
 import { planWire } from "./plan.ts";
@@ -27,7 +29,7 @@ import { kernelKnows, underlayMtu } from "./underlay.ts";
 import { openVxlanFilter } from "./vxlan-filter.ts";
 import type { VxlanFilter } from "./vxlan-filter.ts";
 import { openWireguard } from "./wireguard/open.ts";
-import type { FoundDevice, Wire } from "./wire.ts";
+import type { FoundDevice, Side, Wire } from "./wire.ts";
 
 export type {
   FoundDevice,
@@ -88,6 +90,8 @@ export interface Dataplane extends AsyncDisposable {
   stats(wireIds?: Iterable<string>): Promise<ReadonlyMap<string, readonly EndStats[]>>;
   /** The same of one wire, as of its last refresh: costs nothing. */
   lastStats(wireId: string): readonly EndStats[];
+  /** Whom to tell when a namespace with an end of an applied wire has ended. */
+  onNamespaceEnded(listener: (wireId: string, side: Side) => void): void;
   /** Largest IP packet towards a node. UNAVAILABLE `no-route` when there is no way. */
   underlayMtu(remoteIp: string): Promise<number>;
 }
@@ -100,6 +104,8 @@ interface Applied {
   readonly checkedMs: number;
   /** As of the last `apply` that changed nothing. */
   stats: readonly EndStats[];
+  /** Of the namespaces of its ends. */
+  readonly watch: Disposable;
 }
 
 /** Above the kernel's own numbers, below 2^30: a clash is a one in a thousand million event and just retried. */
@@ -135,6 +141,8 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     applied: new Map(),
     setBack: createSetBack(systemClock),
     recovered,
+    namespaceEnds: openNamespaceEnds(log),
+    onNamespaceEnded: () => undefined,
   };
   const turn = createTurns();
   const remove = (wireId: string) =>
@@ -160,8 +168,12 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
       return await readStats([...new Set(wireIds)].flatMap((wireId) => devicesOf(state, wireId)));
     },
     lastStats: (wireId) => state.applied.get(wireId)?.stats ?? [],
+    onNamespaceEnded(listener) {
+      state.onNamespaceEnded = listener;
+    },
     underlayMtu,
     async [Symbol.asyncDispose]() {
+      state.namespaceEnds[Symbol.dispose]();
       vxlan.filter?.[Symbol.dispose]();
     },
   };
@@ -202,6 +214,8 @@ interface State {
   readonly setBack: SetBack;
   /** Unclaimed devices of an earlier life. */
   readonly recovered: FoundDevice[];
+  readonly namespaceEnds: NamespaceEnds;
+  onNamespaceEnded: (wireId: string, side: Side) => void;
 }
 
 async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<void> {
@@ -217,7 +231,11 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
     const { kind } = wanted.link;
     if (before !== undefined && before.kind !== kind) await forgetOtherTunnel(state.options.drivers, wanted);
     const checkedMs = systemClock.monotonic();
-    state.applied.set(wire.id, { fingerprint, devices, kind, checkedMs, stats: [] });
+    before?.watch[Symbol.dispose]();
+    const watch = await watchEnds(state.namespaceEnds, devices, state.log, (side) =>
+      state.onNamespaceEnded(wire.id, side),
+    );
+    state.applied.set(wire.id, { fingerprint, devices, kind, checkedMs, stats: [], watch });
     names.keep();
     dropFound(state, wire.id);
     const kept = devices.every(({ ifindex }) => known.some((device) => device.ifindex === ifindex));
@@ -239,6 +257,7 @@ async function removeNow(state: State, wireId: string): Promise<void> {
   const known = state.applied.get(wireId)?.devices ?? [];
   await removeDevices([...known, ...foundOf(state, wireId).map(deviceOf)]);
   await forgetTunnel(state.options.drivers, wireId);
+  state.applied.get(wireId)?.watch[Symbol.dispose]();
   state.applied.delete(wireId);
   dropFound(state, wireId);
   state.names.release(wireId);

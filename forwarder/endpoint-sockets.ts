@@ -5,6 +5,7 @@ import type { NextHop } from "../sdk/elements/target.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { openForeignSocket, parseForeignUrl } from "../sdk/grpc/foreign.ts";
 import type { ForeignSocket } from "../sdk/grpc/foreign.ts";
+import { holdProcess, whenEnded } from "../sdk/grpc/process.ts";
 import type { Target } from "../sdk/grpc/sessions.ts";
 
 /** How often sockets whose listener is dead are looked for. */
@@ -16,6 +17,8 @@ export interface EndpointSockets extends Disposable {
   readonly listenerOf: (hop: NextHop) => number;
   /** False once that process has ended; true for hops on other nodes. */
   readonly isAlive: (hop: NextHop) => boolean;
+  /** Calls back once when that process has ended; never for hops on other nodes. */
+  readonly whenEnded: (hop: NextHop, onEnded: () => void) => Disposable;
 }
 
 /** State: one open socket per endpoint, closed when its listener is found dead: before another is opened, and from time to time. */
@@ -66,6 +69,16 @@ export function createEndpointSockets(clock: Clock): EndpointSockets {
     isAlive(hop) {
       const known = sockets.get(hop.url);
       return known === undefined ? parseForeignUrl(hop.url) === undefined : known.listener.isAlive();
+    },
+    whenEnded(hop, onEnded) {
+      const process = sockets.get(hop.url)?.listener;
+      // A descriptor of its own: the socket's is closed as soon as somebody finds the process dead.
+      const held = process && holdProcess(process);
+      if (held === undefined) return { [Symbol.dispose]: () => undefined };
+      const stack = new DisposableStack();
+      stack.use(held);
+      stack.use(whenEnded(held, clock, onEnded));
+      return stack;
     },
     [Symbol.dispose]() {
       timer[Symbol.dispose]();

@@ -8,6 +8,8 @@ import type { Hops } from "../sdk/elements/next-hop.ts";
 import { closeOldHalf } from "../sdk/elements/old-half.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
+import { closeForDead } from "./client-death.ts";
+import type { ClientDeathOptions } from "./client-death.ts";
 import { clientInfo } from "./client-info.ts";
 import { excludedPrefixes } from "./excluded-prefixes.ts";
 import { moveWires } from "./move-wires.ts";
@@ -16,7 +18,7 @@ import { selectForwarder } from "./select-forwarder.ts";
 import type { SelectForwarderOptions } from "./select-forwarder.ts";
 import { vouchForPeer } from "./vouch-for-peer.ts";
 
-export interface ManagerChainOptions extends ServerChainOptions, SelectForwarderOptions {
+export interface ManagerChainOptions extends ServerChainOptions, SelectForwarderOptions, ClientDeathOptions {
   readonly hops: Hops;
   readonly history: History;
   readonly info: ClientInfo;
@@ -35,6 +37,7 @@ export function createManagerChain(options: ManagerChainOptions): NetworkService
     .use("excludedPrefixes", excludedPrefixes(options.excluded)) // before an endpoint chooses addresses
     .use("moveWires", moveWires(options.moves)) // with the labels that count, when it is known who serves
     .use("vouchForPeer", vouchForPeer(options.mayForward)) // while the caller's session is at hand
+    .use("closeForDead", closeForDead(options)) // once the caller's process is known to be its own
     .use("selectForwarder", selectForwarder(options)) // chooses the next hop
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call

@@ -50,6 +50,11 @@ export const table = {
     "30s",
     "how long an endpoint of a better tier must have been back before wires return to it",
   ),
+  clientGraceMs: duration(
+    "NSM_CLIENT_GRACE",
+    "1s",
+    "how long the wires of a client that was killed wait for it to be started again",
+  ),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of clients and endpoints of this node"),
   podName: optionalText("POD_NAME", "", "label podName where a workload has none of its own"),
   zoneName: optionalText("ZONE_NAME", "", "label zoneName of clients and endpoints of this node"),

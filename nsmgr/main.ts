@@ -95,6 +95,7 @@ export const daemon = defineDaemon({
       view,
       mayForward,
       excluded: excluded.current,
+      clientGraceMs: config.clientGraceMs,
     });
     const forwarderNamed = (name: string) => local.hopTo(name, config.forwarderService);
     const owners = {

@@ -7,15 +7,15 @@ import { addClientInfo } from "../sdk/client-info.ts";
 import type { ClientInfo } from "../sdk/client-info.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
-import { holdProcess } from "../sdk/grpc/process.ts";
+import { holdProcess, whenEnded } from "../sdk/grpc/process.ts";
 import type { Logger } from "../sdk/log.ts";
 import type { Found, Registries, Registry, RegistryContext } from "../sdk/registry/registry.ts";
 import type { LocalEndpoint, LocalEndpoints } from "./local-endpoints.ts";
 
 /** Longest life of a registration without a refresh; the value of the Go managers. */
 const EXPIRY_MS = 60_000;
-/** How soon the death of an endpoint's process shows in the registry. */
-const SWEEP_MS = 250;
+/** How often registrations that ran out are forgotten. The death of a process is an event. */
+const SWEEP_MS = 1000;
 
 export interface ManagerRegistryOptions {
   readonly upstream: Registries;
@@ -32,14 +32,15 @@ export interface ManagerRegistryOptions {
 export function createManagerRegistries(options: ManagerRegistryOptions): Registries & Disposable {
   const stop = new AbortController();
   let timer: Disposable;
+  const onEnded = () => sweep(options, stop.signal);
   const tick = () => {
-    sweep(options, stop.signal);
+    onEnded();
     timer = options.clock.timer(SWEEP_MS, tick);
   };
   tick();
   return {
     services: createServiceRegistry(options.upstream),
-    endpoints: createEndpointRegistry(options),
+    endpoints: createEndpointRegistry(options, onEnded),
     [Symbol.dispose]() {
       stop.abort();
       timer[Symbol.dispose]();
@@ -58,7 +59,11 @@ function createServiceRegistry({ services }: Registries): Registry<NetworkServic
   };
 }
 
-function createEndpointRegistry(options: ManagerRegistryOptions): Registry<NetworkServiceEndpoint> {
+/** `onEnded` is called when a process that registered has ended. */
+function createEndpointRegistry(
+  options: ManagerRegistryOptions,
+  onEnded: () => void,
+): Registry<NetworkServiceEndpoint> {
   const { upstream, local, publicUrl } = options;
   // The registry tells its watchers before it answers Register: what is on its way there is already known here.
   const registering = new Map<string, string>();
@@ -67,7 +72,7 @@ function createEndpointRegistry(options: ManagerRegistryOptions): Registry<Netwo
     async register(entry, ctx) {
       const callerUrl = entry.url;
       checkEndpoint(entry, ctx, options, forwarderNames);
-      const place = placeOf(entry, ctx, options);
+      const place = placeOf(entry, ctx, options, onEnded);
       const published = clone(NetworkServiceEndpointSchema, entry);
       published.url = publicUrl;
       addInfo(published, options.info);
@@ -145,6 +150,7 @@ function placeOf(
   entry: NetworkServiceEndpoint,
   ctx: RegistryContext,
   options: ManagerRegistryOptions,
+  onEnded: () => void,
 ): Pick<LocalEndpoint, "url" | "isAlive" | "dispose"> {
   const { url } = entry;
   if (/^tcp:\/\/[^/\s]+:\d{1,5}$/.test(url)) return { url, isAlive: () => true, dispose: () => undefined };
@@ -171,10 +177,14 @@ function placeOf(
       "caller-gone",
       `process ${process.pid} ended while it registered ${entry.name}`,
     );
+  const watch = whenEnded(held, options.clock, onEnded);
   return {
     url: shared ? url : `unix:///proc/${process.pid}/root${path}`,
     isAlive: () => held.isAlive(),
-    dispose: () => held[Symbol.dispose](),
+    dispose() {
+      watch[Symbol.dispose]();
+      held[Symbol.dispose]();
+    },
   };
 }
 

@@ -28,6 +28,8 @@ export interface HopsOptions {
   readonly targetOf?: (hop: NextHop) => Target | Promise<Target>;
   /** False once the process behind a hop is known to be dead: then its connections are down, and nobody waits for it. */
   readonly isAlive?: (hop: NextHop) => boolean;
+  /** Calls back once when that process has ended. */
+  readonly whenEnded?: (hop: NextHop, onEnded: () => void) => Disposable;
 }
 
 /** Call metadata for a session: our token for its peer, signed with the key that it has seen. */
@@ -76,7 +78,7 @@ export function createHops(options: HopsOptions): Hops & AsyncDisposable {
   };
 }
 
-export interface FollowersOptions extends Pick<HopsOptions, "name" | "log" | "isAlive"> {
+export interface FollowersOptions extends Pick<HopsOptions, "name" | "log" | "isAlive" | "whenEnded"> {
   /** Opens the monitor stream of a hop for connections with our segment. */
   readonly open: (hop: NextHop, signal: AbortSignal) => AsyncIterable<ConnectionEvent>;
 }
@@ -93,18 +95,28 @@ interface Following {
 }
 
 /** One monitor stream a hop, open while anybody follows it. */
-export function createFollowers({ name, log, isAlive, open }: FollowersOptions): Followers {
+export function createFollowers({ name, log, isAlive, whenEnded, open }: FollowersOptions): Followers {
   const hops = new Map<string, Following>();
+
+  const end = (hop: NextHop, { byId, stop }: Pick<Following, "byId" | "stop">) => {
+    stop.abort();
+    if (hops.get(hop.url)?.stop === stop) hops.delete(hop.url);
+    for (const onEvent of byId.values()) onEvent({ kind: "down" });
+  };
 
   const start = (hop: NextHop): Following => {
     const stop = new AbortController();
     const byId: Following["byId"] = new Map();
-    const following = { byId, stop, running: run(hop, byId, stop.signal) };
+    const following = { byId, stop, running: run(hop, { byId, stop }) };
     hops.set(hop.url, following);
+    const watch = whenEnded?.(hop, () => end(hop, following));
+    stop.signal.addEventListener("abort", () => watch?.[Symbol.dispose](), { once: true });
     return following;
   };
 
-  const run = async (hop: NextHop, byId: Following["byId"], signal: AbortSignal): Promise<void> => {
+  const run = async (hop: NextHop, following: Pick<Following, "byId" | "stop">): Promise<void> => {
+    const { byId } = following;
+    const { signal } = following.stop;
     const backoff = createBackoff();
     let isFirst = true;
     while (!signal.aborted) {
@@ -119,8 +131,7 @@ export function createFollowers({ name, log, isAlive, open }: FollowersOptions):
       }
       if (signal.aborted) return;
       if (isAlive?.(hop) === false) {
-        hops.delete(hop.url);
-        for (const onEvent of byId.values()) onEvent({ kind: "down" });
+        end(hop, following);
         return;
       }
       await delay(backoff.next(), signal).catch(() => undefined);

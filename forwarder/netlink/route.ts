@@ -16,7 +16,6 @@ const RTM = {
   NEWNEIGH: 28,
   DELNEIGH: 29,
   GETNEIGH: 30,
-  GETNSID: 90,
 } as const;
 const AF = { 4: 2, 6: 10 } as const;
 const AF_INET6 = 10;
@@ -271,24 +270,6 @@ function ndmsg(family: Family, ifindex: number, state: number): Buffer {
   header.writeInt32LE(ifindex, 4);
   header.writeUInt16LE(state, 8);
   return header;
-}
-
-const NETNSA = { NSID: 1, FD: 3 } as const;
-
-/** The number by which the socket's namespace knows another one. */
-export function getNamespaceId(netnsFd: number): Request {
-  return {
-    doing: "get namespace id",
-    type: RTM.GETNSID,
-    flags: 0,
-    body: Buffer.concat([Buffer.alloc(4), encodeAttributes([u32(NETNSA.FD, netnsFd)])]),
-  };
-}
-
-/** Undefined when it has none. */
-export function decodeNamespaceId({ body }: Message): number | undefined {
-  const id = decodeAttributes(body.subarray(4)).s32(NETNSA.NSID);
-  return id === undefined || id < 0 ? undefined : id;
 }
 
 function familyOfNumber(family: number): Family | undefined {

@@ -2,7 +2,8 @@
 import { existsSync } from "node:fs";
 import type { Socket } from "node:net";
 import { NsmError } from "../errors.ts";
-import { closeFd, isPidfdAlive, openPidfd, peerCredentials } from "../native.ts";
+import type { Clock } from "../clock.ts";
+import { closeFd, isPidfdAlive, openPidfd, peerCredentials, watchReadable } from "../native.ts";
 import type { PeerCredentials } from "../native.ts";
 import type { PeerProcess } from "./peer.ts";
 
@@ -52,6 +53,33 @@ export function holdProcess(process: PeerProcess): OwnedProcess | undefined {
   if (process.isAlive()) return ownProcess({ pid: process.pid, uid: process.uid, gid: process.gid, pidfd });
   closeFd(pidfd);
   return undefined;
+}
+
+/** Where a process has no pidfd (kernels before 5.3), how often it is looked for. */
+const LOOK_MS = 250;
+
+/**
+ * Calls back once, from the event loop, when the process has ended; at once if it has already. Dispose before the process's
+ * descriptor is closed.
+ */
+export function whenEnded(
+  { pidfd, isAlive }: Pick<PeerProcess, "pidfd" | "isAlive">,
+  clock: Pick<Clock, "timer">,
+  onEnded: () => void,
+): Disposable {
+  if (pidfd !== undefined) {
+    const watch = watchReadable(pidfd, () => {
+      watch[Symbol.dispose]();
+      onEnded();
+    });
+    return watch;
+  }
+  const look = () => {
+    if (isAlive()) timer = clock.timer(LOOK_MS, look);
+    else onEnded();
+  };
+  let timer = clock.timer(0, look);
+  return { [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }
 
 /** The file descriptor below a connected socket; Node has no public name for it. Throws UNAVAILABLE `socket-closed`. */

@@ -34,6 +34,7 @@ beforeAll(async () => {
     ],
     workloads: ["observer"],
     tokenLifetime: `${TOKEN_LIFE_MS}ms`,
+    clientGrace: `${TOKEN_LIFE_MS}ms`,
   });
   observer = await mesh.workload("observer", "node1");
   before = await takeSettledInventory();

@@ -37,6 +37,7 @@ export function createFakeDataplane(overrides: Partial<Dataplane> = {}): FakeDat
     sweep: () => Promise.resolve([]),
     stats: () => Promise.resolve(new Map()),
     lastStats: () => [],
+    onNamespaceEnded: () => undefined,
     underlayMtu: () => Promise.resolve(1500),
     [Symbol.asyncDispose]: () => Promise.resolve(),
     ...overrides,

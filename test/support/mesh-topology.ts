@@ -27,6 +27,8 @@ export interface MeshOptions {
   readonly tokenLifetime?: string;
   /** Manifests of network services, for the registry. */
   readonly networkServices?: string;
+  /** How long the wires of a killed client wait for its restart; default a second. */
+  readonly clientGrace?: string;
   /** For every daemon. */
   readonly env?: Environment;
   /** The words that start `nsm`; default those of this checkout. */
@@ -69,8 +71,11 @@ function servicesFile({ role }: Part, run: string, { networkServices }: MeshOpti
   return { NSM_NETWORK_SERVICES_PATH: `${runFolder(run)}/${SERVICES_FILE}` };
 }
 
-function lifetimes({ role }: Part, { svidLifetime, tokenLifetime }: MeshOptions): Environment {
+function lifetimes({ role }: Part, { svidLifetime, tokenLifetime, clientGrace }: MeshOptions): Environment {
   if (role === "identity")
     return svidLifetime === undefined ? {} : { NSM_IDENTITY_SVID_LIFETIME: svidLifetime };
-  return tokenLifetime === undefined ? {} : { NSM_MAX_TOKEN_LIFETIME: tokenLifetime };
+  return {
+    ...(tokenLifetime !== undefined && { NSM_MAX_TOKEN_LIFETIME: tokenLifetime }),
+    ...(role === "nsmgr" && clientGrace !== undefined && { NSM_CLIENT_GRACE: clientGrace }),
+  };
 }

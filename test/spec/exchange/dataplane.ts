@@ -54,6 +54,7 @@ export function createPlannedDataplane({ subject }: Bench): PlannedDataplane {
     sweep: () => Promise.resolve([]),
     stats: () => Promise.resolve(new Map()),
     lastStats: () => [],
+    onNamespaceEnded: () => undefined,
     underlayMtu: () => Promise.resolve(UNDERLAY_MTU),
     check(call, sent) {
       const id = ownIdIn(call);

@@ -60,6 +60,7 @@ export const startManager: Start = (bench, { pool }) => {
     newId,
     mayForward,
     excluded: () => [],
+    clientGraceMs: 1000,
   });
   const owners = {
     minter,
