@@ -2,6 +2,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { State } from "../api/gen/connection_pb.js";
 import type { Connection, PathSegment } from "../api/gen/connection_pb.js";
+import { mechanismOfPath } from "../sdk/mechanisms/of-path.ts";
 import { earliestExpiry } from "../sdk/path.ts";
 import type { Column } from "./table.ts";
 
@@ -38,7 +39,7 @@ export function wireRow(connection: Connection): WireRow {
     service: connection.networkService,
     endpoint: connection.networkServiceEndpointName,
     state: stateName(connection.state),
-    mechanism: mechanismOf(path),
+    mechanism: mechanismOfPath(path),
     interface: clientInterface(connection),
     addresses: ipContext?.srcIpAddrs ?? [],
     peerAddresses: ipContext?.dstIpAddrs ?? [],
@@ -65,14 +66,6 @@ function stateName(state: State): keyof typeof State {
     case State.RESELECT_REQUESTED:
       return "RESELECT_REQUESTED";
   }
-}
-
-/** Forwarders name what is at each of their sides, `VXLAN/` (docs/protocol.md, "Wires"); what is not KERNEL is the tunnel between two. */
-function mechanismOf(path: readonly PathSegment[]): string {
-  const types = path
-    .flatMap(({ metrics }) => [metrics["client_interface"], metrics["server_interface"]])
-    .flatMap((text) => (text === undefined ? [] : [text.split("/")[0] ?? ""]));
-  return types.find((type) => type !== "KERNEL") ?? types[0] ?? "";
 }
 
 function clientInterface({ mechanism, path }: Connection): string {

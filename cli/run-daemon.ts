@@ -5,7 +5,9 @@ import type { Environment } from "../sdk/config.ts";
 import type { Daemon } from "../sdk/daemon.ts";
 import { createLogger } from "../sdk/log.ts";
 import type { Logger } from "../sdk/log.ts";
+import type { MetricsServer } from "../sdk/metrics/serve.ts";
 import { ExitCode } from "./exit-code.ts";
+import { packageVersion } from "./version.ts";
 
 /** How long a daemon may take to stop after SIGTERM or SIGINT. */
 const STOP_WITHIN_MS = 5000;
@@ -37,7 +39,10 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
   const alive = setInterval(() => undefined, 2 ** 30);
   try {
     await using resources = new AsyncDisposableStack();
+    const metrics = await startMetrics(daemon.name, config, log);
+    if (metrics !== undefined) resources.use(metrics);
     resources.use(await daemon.start(config, { signal: stop, log, stop: (why) => end({ why }) }));
+    metrics?.ready();
     await aborted(stop);
   } catch (error) {
     if (stop.aborted && isCancellation(error)) return ExitCode.ok; // stopped while it was starting
@@ -47,6 +52,14 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
     clearInterval(alive);
   }
   return ExitCode.ok;
+}
+
+/** Before the daemon, so that everything is counted and a probe hears that it is starting. Undefined where nobody asks for it. */
+async function startMetrics(role: string, config: object, log: Logger): Promise<MetricsServer | undefined> {
+  const listenOn = "metricsListenOn" in config ? config.metricsListenOn : undefined;
+  if (typeof listenOn !== "string") return undefined;
+  const { openMetrics } = await import("../sdk/metrics/serve.ts");
+  return await openMetrics({ listenOn, role, version: packageVersion(), log });
 }
 
 /** Aborted by the first SIGTERM or SIGINT. A second one, or a daemon that does not stop in time, ends the process. */

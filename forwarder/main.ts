@@ -12,6 +12,7 @@ import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.t
 import { openServer } from "../sdk/grpc/server.ts";
 import { createHops } from "../sdk/hops.ts";
 import { openMesh } from "../sdk/mesh.ts";
+import { trackStore } from "../sdk/metrics/wires.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { keepRegistered } from "../sdk/registry/registrant.ts";
@@ -23,6 +24,7 @@ import { createEndpointSockets } from "./endpoint-sockets.ts";
 import { wiresHandlers } from "./inspect.ts";
 import { ownRecord } from "./record.ts";
 import { startSweep } from "./sweep.ts";
+import { trackTraffic } from "./traffic.ts";
 import { createTunnels } from "./tunnels.ts";
 import { defaultTunnelIp } from "./tunnel-ip.ts";
 import { rememberMtu } from "./underlay.ts";
@@ -56,6 +58,8 @@ export const daemon = defineDaemon({
     const sockets = stack.use(createEndpointSockets(clock));
     const hops = stack.use(createHops({ pool, minter, name: config.name, log, ...sockets }));
     const store = createMonitorStore();
+    stack.use(trackStore(store));
+    stack.use(trackTraffic(dataplane, clock));
     const vxlanPort = config.vxlanPort || Defaults.vxlanPort;
     const underlayMtu = rememberMtu((ip) => dataplane.underlayMtu(ip), clock);
     const tunnels = createTunnels({ dataplane: { ...dataplane, underlayMtu }, tunnelIp, vxlanPort });

@@ -40,6 +40,7 @@ const svidLifetimeMs: Variable<number> = {
 
 export const table = {
   logLevel: commonTable.logLevel,
+  metricsListenOn: commonTable.metricsListenOn,
   trustDomain,
   listenOn,
   stateDir: path(

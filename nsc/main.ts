@@ -6,6 +6,7 @@ import type { Clock } from "../sdk/clock.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
+import { trackWires } from "../sdk/metrics/wires.ts";
 import { netnsUrl } from "../sdk/netns-url.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import { groupOf } from "./awareness-groups.ts";
@@ -60,6 +61,7 @@ export const daemon = defineDaemon({
       onUp: (connection: Connection) => logUp(log, connection),
     };
     const wires = wishesOf(config).map((wish) => createWire(wish, options, adopted.get(wish.id)));
+    stack.use(trackWires(() => wires.map(({ connection }) => connection)));
     follower.follow(wires);
     const running = Promise.all(wires.map((wire) => wire.run(stop.signal)));
     stack.defer(async () => {

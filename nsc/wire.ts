@@ -18,6 +18,7 @@ import { delay } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
+import { measureWire } from "./measure.ts";
 import { earliestExpiry } from "../sdk/path.ts";
 import type { Manager } from "../sdk/manager-client.ts";
 import { firstRequest } from "./request.ts";
@@ -60,6 +61,7 @@ export interface ClientWire {
 /** `adopted`: a connection of an earlier life of this client, as the manager's monitor shows it. */
 export function createWire(wish: Wish, options: WireOptions, adopted?: Connection): ClientWire {
   const { clock, log, manager } = options;
+  const measure = measureWire(clock);
   let connection = adopted;
   let reselect = adopted?.state === State.DOWN;
   /** One attempt to choose anew; whoever fails goes on with what there is. */
@@ -93,7 +95,10 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
 
   const ask = async (signal: AbortSignal) => {
     const request = requestFor(wish, connection, reselect || moving);
-    const answer = await manager.request(request, withTimeout(signal, options.requestTimeoutMs));
+    const what = reselect ? "heal" : moving ? "move" : connection === undefined ? "first" : "refresh";
+    const answer = await measure.request(what, () =>
+      manager.request(request, withTimeout(signal, options.requestTimeoutMs)),
+    );
     const changed = reselect || moving || connection === undefined || connection === adopted;
     connection = answer;
     // The end of the old half is no news of the new one; what came during a mere refresh is.
@@ -101,6 +106,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     reselect = false;
     moving = false;
     goneSince = undefined;
+    measure.healed();
     if (changed) options.onUp(answer);
   };
 
@@ -145,6 +151,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           const isGone =
             saysEnded(err) || (goneSince !== undefined && clock.monotonic() - goneSince >= GONE_AFTER_MS);
           ({ connection, reselect } = afterFailure(err, connection, reselect || isGone, clock.now()));
+          if (reselect && connection !== undefined)
+            measure.broken(saysEnded(err) ? "process-ended" : isGone ? "gone" : "lease");
           log.warn(
             { connection: wish.id, service: wish.networkService, err },
             "request failed, trying again",
@@ -152,13 +160,16 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           await delay(backoff.next(), signal).catch(() => undefined);
           continue;
         }
-        const news = await wait(refreshDelay(connection, clock.now(), options.random), signal);
+        const dueMs = clock.monotonic() + refreshDelay(connection, clock.now(), options.random);
+        const news = await wait(dueMs - clock.monotonic(), signal);
+        if (news === undefined && !signal.aborted) measure.refreshDue(clock.monotonic() - dueMs);
         if (news === "reselect") {
           moving = true;
           log.info({ connection: wish.id, service: wish.networkService }, "wire is wanted elsewhere, moving");
         }
         if (news === "down") {
           reselect = true;
+          measure.broken("down");
           log.info({ connection: wish.id, service: wish.networkService }, "wire is down, healing");
         }
       }

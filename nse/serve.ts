@@ -11,6 +11,7 @@ import type { MonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import type { Mesh } from "../sdk/mesh.ts";
+import { trackStore } from "../sdk/metrics/wires.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import type { EndpointConfig } from "./config.ts";
@@ -34,6 +35,7 @@ export async function serveEndpoint(options: ServeOptions): Promise<AsyncDisposa
   const listenOn = config.listenOn ?? privateSocket(stack);
   const isForwarder = idMatcher(config.forwarderIds, mesh.trustDomain);
   const limits = { maxConcurrentStreams: Defaults.watchStreams };
+  stack.use(trackStore(store));
   const server = stack.use(
     await openServer({ ...mesh, log, listen: [listenOn], limits }, (add) => {
       add(NetworkService, networkServiceHandlers(chain), ({ spiffeId }) => isForwarder(spiffeId));

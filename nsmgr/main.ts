@@ -15,6 +15,7 @@ import { openServer } from "../sdk/grpc/server.ts";
 import { parseExcludedPrefixes } from "../sdk/excluded-prefixes.ts";
 import { createHops } from "../sdk/hops.ts";
 import { openMesh } from "../sdk/mesh.ts";
+import { trackStore } from "../sdk/metrics/wires.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
@@ -61,6 +62,7 @@ export const daemon = defineDaemon({
       if (state === State.DOWN) history.note(id, "down", "said by the next hop, or its process has ended");
       if (state === State.REFRESH_REQUESTED) history.note(id, "lost", "the next hop came back without it");
     });
+    stack.use(trackStore(store));
     const isOperator = idMatcher(config.operatorIds, trustDomain);
     const hops = stack.use(createHops({ pool, minter, name: config.name, log }));
     const excluded = stack.use(

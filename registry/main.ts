@@ -7,6 +7,7 @@ import { openServer } from "../sdk/grpc/server.ts";
 import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import type { Mesh } from "../sdk/mesh.ts";
+import { meters } from "../sdk/metrics/meters.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
@@ -27,6 +28,12 @@ export const daemon = defineDaemon({
     const registries = stack.use(createMemoryRegistries(mesh.clock));
     if (config.servicesPath !== undefined)
       stack.use(await keepServices(config.servicesPath, registries, mesh, runtime.log));
+    stack.use(
+      meters.registryEntries.track(() => [
+        { labels: { kind: "service" }, value: registries.sizes().services },
+        { labels: { kind: "endpoint" }, value: registries.sizes().endpoints },
+      ]),
+    );
     const mayRelay = idMatcher(config.managerIds, mesh.trustDomain);
     const options = { ...mesh, ...registries, mayRelay };
     const limits = { maxConcurrentStreams: Defaults.watchStreams };

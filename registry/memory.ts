@@ -20,6 +20,8 @@ export interface MemoryRegistries extends Registries, Disposable {
   /** `path_ids` of the record that bears a name now. */
   ownersOfService(name: string): readonly string[] | undefined;
   ownersOfEndpoint(name: string): readonly string[] | undefined;
+  /** How many there are now. */
+  sizes(): { readonly services: number; readonly endpoints: number };
 }
 
 export function createMemoryRegistries(clock: Clock): MemoryRegistries {
@@ -44,6 +46,7 @@ export function createMemoryRegistries(clock: Clock): MemoryRegistries {
     endpoints: endpointRegistry(endpoints, clock),
     ownersOfService: (name) => services.get(name)?.pathIds,
     ownersOfEndpoint: (name) => endpoints.get(name)?.pathIds,
+    sizes: () => ({ services: services.size, endpoints: endpoints.size }),
     [Symbol.dispose]: () => timer[Symbol.dispose](),
   };
 }

@@ -57,6 +57,10 @@ export function oneOf<const W extends string>(...words: readonly W[]): Kind<W> {
 
 /** `tcp://host:port`, `tcp://:port`, `unix:///path` or `host:port`. */
 export const address: Kind<string> = kindOf("address", parseAddress);
+/** An address that may be unset: an empty value reads as undefined. */
+export const optionalAddress: Kind<string | undefined> = kindOf("address", (value) =>
+  value === "" ? undefined : parseAddress(value),
+);
 export const addressList: Kind<readonly string[]> = kindOf("address list", (value) =>
   splitList(value).map(parseAddress),
 );
@@ -100,6 +104,11 @@ export const commonTable = {
     "NSM_OPEN_TELEMETRY_ENDPOINT",
     ["", "otel-collector.observability.svc.cluster.local:4317"],
     "traces are not exported",
+  ),
+  metricsListenOn: optionalAddress(
+    "NSM_METRICS_LISTEN_ON",
+    "",
+    "Prometheus metrics at /metrics and readiness at /healthz, for whoever reaches this address; unset: none",
   ),
   metricsExportInterval: duration(
     "NSM_METRICS_EXPORT_INTERVAL",

@@ -47,6 +47,11 @@ export function asNsmError(error: unknown, code: CodeName, reason: string, doing
   return new NsmError(code, reason, `${doing}: ${messageOf(error)}`, error);
 }
 
+/** The code that a peer sees of anything thrown. */
+export function codeOf(error: unknown): CodeName {
+  return error instanceof NsmError ? error.code : "INTERNAL";
+}
+
 /** The text of anything thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -1,5 +1,6 @@
 /** A bounded queue between one producer and one async reader: a reader that falls behind is cut off, never waited for. */
 import { NsmError } from "./errors.ts";
+import { meters } from "./metrics/meters.ts";
 
 export interface EventQueue<T> extends AsyncIterable<T> {
   /** Adds an item; beyond the limit the reader gets ABORTED `slow-reader` after what is queued. */
@@ -24,6 +25,7 @@ export function createEventQueue<T>(limit: number, signal: AbortSignal): EventQu
     push(item) {
       if (ended) return;
       if (items.length >= limit) {
+        meters.slowReaders.inc({});
         end(
           new NsmError(
             "ABORTED",

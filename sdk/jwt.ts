@@ -9,6 +9,7 @@ import type { KeyObject, X509Certificate } from "node:crypto";
 import { isJsonObject, tryParseJson } from "./json.ts";
 import type { JsonObject } from "./json.ts";
 import { LruMap } from "./lru.ts";
+import { meters } from "./metrics/meters.ts";
 
 /** Longer tokens count as unreadable. */
 export const MAX_TOKEN_BYTES = 4096;
@@ -60,6 +61,7 @@ export function isSignedBy(token: string, certificate: X509Certificate): boolean
   if (verdict === undefined) {
     verdict = hasValidSignature(token, certificate.publicKey);
     verdicts.set(key, verdict);
+    meters.tokensVerified.inc({ result: verdict ? "ok" : "bad" });
   }
   return verdict;
 }

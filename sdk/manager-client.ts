@@ -11,6 +11,8 @@ import type { SessionInfo } from "./grpc/session.ts";
 import type { SessionPool, Target } from "./grpc/sessions.ts";
 import { streamUntilReplaced } from "./grpc/until-replaced.ts";
 import { tokenMetadata } from "./hops.ts";
+import { countCodes } from "./metrics/codes.ts";
+import { meters } from "./metrics/meters.ts";
 import { authorizeClientPath } from "./policies.ts";
 import type { TokenMinter } from "./token.ts";
 
@@ -38,11 +40,13 @@ export function createManager(options: ManagerOptions): Manager {
   const { pool, target, minter, clock, requestTimeoutMs } = options;
   const token = tokenMetadata(minter);
   const close = async (connection: Connection, signal: AbortSignal) => {
-    await pool.unary(target, NetworkService.method.close, connection, {
-      signal,
-      timeoutMs: Math.min(CLOSE_TIMEOUT_MS, requestTimeoutMs),
-      metadata: token,
-    });
+    await counted("close", () =>
+      pool.unary(target, NetworkService.method.close, connection, {
+        signal,
+        timeoutMs: Math.min(CLOSE_TIMEOUT_MS, requestTimeoutMs),
+        metadata: token,
+      }),
+    );
   };
   return {
     async request(request, signal) {
@@ -51,11 +55,13 @@ export function createManager(options: ManagerOptions): Manager {
         session = info;
         return token(info);
       };
-      const { response } = await pool.unary(target, NetworkService.method.request, request, {
-        signal,
-        timeoutMs: requestTimeoutMs,
-        metadata,
-      });
+      const { response } = await counted("request", () =>
+        pool.unary(target, NetworkService.method.request, request, {
+          signal,
+          timeoutMs: requestTimeoutMs,
+          metadata,
+        }),
+      );
       const tokens = response.path?.pathSegments.map((segment) => segment.token) ?? [];
       try {
         authorizeClientPath(tokens, response.path?.index ?? 0, session?.peerCertificate, clock.now());
@@ -74,4 +80,8 @@ export function createManager(options: ManagerOptions): Manager {
         metadata: (session) => ({ ...token(session), [UNDERSTANDS]: RESELECT }),
       }),
   };
+}
+
+function counted<T>(operation: string, call: () => Promise<T>): Promise<T> {
+  return countCodes((code) => meters.sentRequests.inc({ operation, code }), call);
 }

@@ -5,6 +5,7 @@ import type { Clock } from "./clock.ts";
 import type { Runtime } from "./daemon.ts";
 import { createSessionPool } from "./grpc/sessions.ts";
 import type { SessionPool } from "./grpc/sessions.ts";
+import { meters } from "./metrics/meters.ts";
 import type { X509Source } from "./spiffe/source.ts";
 import { verifySvid } from "./spiffe/verify.ts";
 import { openX509Source } from "./spiffe/workload-api.ts";
@@ -43,6 +44,7 @@ export async function openMesh(
   const limits = config.dialTimeoutMs === undefined ? {} : { connectMs: config.dialTimeoutMs };
   const pool = createSessionPool({ source, verify, log, clock, limits });
   const { id } = source.current().svid;
+  const expiry = trackExpiry(source);
   log.info({ spiffeId: id }, "identity received");
   return {
     clock,
@@ -53,8 +55,18 @@ export async function openMesh(
     spiffeId: id,
     trustDomain: parseSpiffeId(id).trustDomain,
     async [Symbol.asyncDispose]() {
+      expiry[Symbol.dispose]();
       await pool[Symbol.asyncDispose]();
       await source[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Of the newest certificate, also after its end. */
+function trackExpiry(source: X509Source): Disposable {
+  let { notAfterMs } = source.current().svid;
+  const stack = new DisposableStack();
+  stack.use(source.onChange(({ svid }) => (notAfterMs = svid.notAfterMs)));
+  stack.use(meters.certificateExpiry.track(() => [{ labels: {}, value: notAfterMs / 1000 }]));
+  return stack;
 }

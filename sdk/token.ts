@@ -9,6 +9,7 @@ import type { Clock } from "./clock.ts";
 import { NsmError } from "./errors.ts";
 import { isP256, parseToken, signToken, subjectOf } from "./jwt.ts";
 import { LruMap } from "./lru.ts";
+import { meters } from "./metrics/meters.ts";
 import { formatInstant, instantMs, instantOfMs, parseInstant } from "./rfc3339.ts";
 import type { Instant } from "./rfc3339.ts";
 import type { X509Svid } from "./spiffe/source.ts";
@@ -59,6 +60,7 @@ export function createTokenMinter(options: { clock: Clock; maxLifetimeMs?: numbe
       if (known !== undefined && nowMs < known.staleAtMs && known.token.expiresMs - nowMs <= maxLifetimeMs)
         return known.token;
       const token = makeToken(own, peerId, peerNotAfterMs, nowMs + maxLifetimeMs);
+      meters.tokensMinted.inc({});
       made.set(key, { token, staleAtMs: nowMs + (token.expiresMs - nowMs) * REUSED_PART_OF_LIFE });
       return token;
     },

@@ -16,6 +16,7 @@ import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import { claimedExpiryMs } from "../jwt.ts";
 import type { Logger } from "../log.ts";
+import { meters } from "../metrics/meters.ts";
 import { isLocalDenial } from "./authorize.ts";
 import { createMutex } from "./mutex.ts";
 import type { Mutex } from "./mutex.ts";
@@ -287,6 +288,7 @@ async function takeTurn(
   signal: AbortSignal | undefined,
 ): Promise<Disposable> {
   actor.waiting++;
+  meters.waiting.add({}, 1);
   try {
     return await actor.mutex.take(signal);
   } catch (error) {
@@ -300,5 +302,6 @@ async function takeTurn(
     throw error;
   } finally {
     actor.waiting--;
+    meters.waiting.add({}, -1);
   }
 }

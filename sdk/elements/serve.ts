@@ -7,18 +7,24 @@ import type { CallContext, NetworkService } from "../chain.ts";
 import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
 import { checkSelectorLimits } from "../limits.ts";
+import { countCodes } from "../metrics/codes.ts";
+import { meters } from "../metrics/meters.ts";
 import { readTokenMetadata } from "../token.ts";
 import { OPERATOR, RESELECT, UNDERSTANDS } from "./monitor.ts";
 import type { MonitorStore, Viewer } from "./monitor.ts";
 
 export function networkServiceHandlers(service: NetworkService): Handlers<typeof NetworkServiceDescriptor> {
   return {
-    request: (request, caller) => service.request(request, contextOf(caller)),
+    request: (request, caller) => counted("request", () => service.request(request, contextOf(caller))),
     async close(connection, caller) {
-      await service.close(connection, contextOf(caller));
+      await counted("close", () => service.close(connection, contextOf(caller)));
       return create(EmptySchema);
     },
   };
+}
+
+function counted<T>(operation: string, call: () => Promise<T>): Promise<T> {
+  return countCodes((code) => meters.requests.inc({ operation, code }), call);
 }
 
 /** True for SPIFFE ids that see the connections of everybody. */

@@ -11,6 +11,7 @@ import { authorize } from "./authorize.ts";
 import { begin } from "./begin.ts";
 import type { WithEvents } from "./begin.ts";
 import { checkLimits } from "./check-limits.ts";
+import { measure } from "./measure.ts";
 import { monitor } from "./monitor.ts";
 import type { MonitorStore } from "./monitor.ts";
 import { timeout } from "./timeout.ts";
@@ -45,6 +46,7 @@ export function serverChain(options: ServerChainOptions): Chain<WithEvents> {
     .use("updatePath", updatePath(name, newId)) // the id that everything below goes by
     .use("refuseStrangers", refuseStrangers(refuseStranger)) // a refused Close must not stop what runs
     .use("begin", begin({ owner: ownerOf, log, clock, closeUnknown: options.closeUnknown ?? false }))
+    .use("measure", measure(clock)) // once it is this connection's turn
     .use("updateToken", updateToken(minter)) // before the policies read the tokens
     .use("authorize", authorize(clock))
     .use("timeout", timeout(clock))

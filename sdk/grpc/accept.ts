@@ -15,6 +15,7 @@ import type { Server as TlsServer, TLSSocket } from "node:tls";
 import type { Clock } from "../clock.ts";
 import { NsmError, errnoOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { meters } from "../metrics/meters.ts";
 import type { X509Snapshot, X509Source } from "../spiffe/source.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { Peer } from "./peer.ts";
@@ -119,8 +120,10 @@ export function createAcceptor(
       const peer: Peer = { session, spiffeId: id, certificate: leaf, own, transport, process };
       if (authorize && !authorize(peer))
         throw new NsmError("PERMISSION_DENIED", "peer-refused", `${id} may not connect here`);
+      meters.handshakes.inc({ side: "server", result: "ok" });
       onSession(peer, socket);
     } catch (err) {
+      meters.handshakes.inc({ side: "server", result: "failed" });
       log.warn({ err, pid: half?.process?.pid, uid: half?.process?.uid }, "session refused");
       socket.destroy();
     }
@@ -154,7 +157,10 @@ function createTlsServer(
   server.on("tlsClientError", (err, socket) => {
     // Probes connect and say nothing, and so do we when we look who listens (`foreign.ts`): Node calls that a reset.
     if (errnoOf(err) === "ECONNRESET") log.debug("connection closed before the end of the handshake");
-    else log.debug({ err: handshakeFailed(err) }, "handshake failed");
+    else {
+      meters.handshakes.inc({ side: "server", result: "failed" });
+      log.debug({ err: handshakeFailed(err) }, "handshake failed");
+    }
     socket.destroy();
   });
   return server;

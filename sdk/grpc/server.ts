@@ -10,6 +10,7 @@ import type { ChannelOptions, ConnectionInjector } from "@grpc/grpc-js";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { meters } from "../metrics/meters.ts";
 import type { X509Source } from "../spiffe/source.ts";
 import { createAcceptor } from "./accept.ts";
 import type { Acceptor, Authorize } from "./accept.ts";
@@ -88,7 +89,9 @@ export async function openServer(
     // GOAWAY; calls and streams go on, until the session's greatest age if need be.
     const renewal = renewals.watch(peer.own, () => injector.destroy());
     sessions.set(peer.session, { peer, socket, injector });
+    meters.sessions.add({ side: "server" }, 1);
     socket.once("close", () => {
+      meters.sessions.add({ side: "server" }, -1);
       sessions.delete(peer.session);
       renewal[Symbol.dispose]();
       injector.destroy();

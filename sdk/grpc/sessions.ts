@@ -8,6 +8,7 @@ import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { meters } from "../metrics/meters.ts";
 import type { X509Source } from "../spiffe/source.ts";
 import { parseAddress } from "./address.ts";
 import type { Header } from "./caller.ts";
@@ -231,9 +232,10 @@ class Pool implements SessionPool {
       clock,
       limits: this.#limits,
       onLeave: () => this.#left(session, key),
-      onClose: () => void session.closed().then(() => this.#sessions.delete(session)),
+      onClose: () => void session.closed().then(() => this.#forget(session)),
     });
     this.#sessions.add(session);
+    meters.sessions.add({ side: "client" }, 1);
     const noteTime = ({ peerCertificate }: SessionInfo) => {
       const now = clock.now();
       this.#renewAt.set(
@@ -241,8 +243,19 @@ class Pool implements SessionPool {
         now + Math.max(LEAST_RENEWAL_MS, (peerCertificate.validToDate.getTime() - now) / 2),
       );
     };
-    session.ready.then(noteTime, () => undefined); // whoever waits for the session hears of its failure
+    const count = (result: string) => meters.handshakes.inc({ side: "client", result });
+    session.ready.then(
+      (info) => {
+        count("ok");
+        noteTime(info);
+      },
+      () => count("failed"), // whoever waits for the session hears of it
+    );
     return session;
+  }
+
+  #forget(session: Session): void {
+    if (this.#sessions.delete(session)) meters.sessions.add({ side: "client" }, -1);
   }
 
   /** Connects the successor beside the current session, which stays in use until the successor is ready. */

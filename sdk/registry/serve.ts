@@ -20,6 +20,8 @@ import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
 import type { Peer } from "../grpc/peer.ts";
 import { checkEndpointLimits, checkServiceLimits } from "../limits.ts";
+import { countCodes } from "../metrics/codes.ts";
+import { meters } from "../metrics/meters.ts";
 import { authorizeRegistration } from "../policies.ts";
 import {
   PATH_KEY,
@@ -52,16 +54,20 @@ export function serviceRegistryHandlers(
 ): Handlers<typeof NetworkServiceRegistry> {
   const gate = createGate(services, options, options.ownersOfService);
   return {
-    async register(service, caller) {
-      checkServiceLimits(service);
-      return await gate.register(service, caller);
-    },
-    async unregister(service, caller) {
-      checkServiceLimits(service);
-      await gate.unregister(service, caller);
-      return create(EmptySchema);
-    },
+    register: (service, caller) =>
+      counted("register", async () => {
+        checkServiceLimits(service);
+        return await gate.register(service, caller);
+      }),
+    unregister: (service, caller) =>
+      counted("unregister", async () => {
+        checkServiceLimits(service);
+        await gate.unregister(service, caller);
+        return create(EmptySchema);
+      }),
     async *find({ networkService = create(NetworkServiceSchema), watch }, { signal }) {
+      using open = countFind("service", watch);
+      void open;
       checkServiceLimits(networkService);
       for await (const { entry, deleted } of services.find({ entry: networkService, watch }, { signal }))
         yield create(NetworkServiceResponseSchema, { networkService: entry, deleted });
@@ -75,22 +81,41 @@ export function endpointRegistryHandlers(
 ): Handlers<typeof NetworkServiceEndpointRegistry> {
   const gate = createGate(endpoints, options, options.ownersOfEndpoint);
   return {
-    async register(endpoint, caller) {
-      checkEndpointLimits(endpoint);
-      return await gate.register(endpoint, caller);
-    },
-    async unregister(endpoint, caller) {
-      checkEndpointLimits(endpoint);
-      await gate.unregister(endpoint, caller);
-      return create(EmptySchema);
-    },
+    register: (endpoint, caller) =>
+      counted("register", async () => {
+        checkEndpointLimits(endpoint);
+        return await gate.register(endpoint, caller);
+      }),
+    unregister: (endpoint, caller) =>
+      counted("unregister", async () => {
+        checkEndpointLimits(endpoint);
+        await gate.unregister(endpoint, caller);
+        return create(EmptySchema);
+      }),
     async *find({ networkServiceEndpoint = create(NetworkServiceEndpointSchema), watch }, { signal }) {
+      using open = countFind("endpoint", watch);
+      void open;
       checkEndpointLimits(networkServiceEndpoint);
       for await (const { entry, deleted } of endpoints.find(
         { entry: networkServiceEndpoint, watch },
         { signal },
       ))
         yield create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint: entry, deleted });
+    },
+  };
+}
+
+function counted<T>(method: string, call: () => Promise<T>): Promise<T> {
+  return countCodes((code) => meters.registryCalls.inc({ method, code }), call);
+}
+
+/** Until it is disposed, a watch counts as open. */
+function countFind(kind: string, watch: boolean): Disposable {
+  meters.registryFinds.inc({ kind });
+  if (watch) meters.registryWatches.add({ kind }, 1);
+  return {
+    [Symbol.dispose]() {
+      if (watch) meters.registryWatches.add({ kind }, -1);
     },
   };
 }
