@@ -11,10 +11,8 @@ import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import { createBackoff } from "../sdk/backoff.ts";
 import { delay } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
-import { createResolver } from "../sdk/dns/resolver.ts";
 import type { ServerGroup } from "../sdk/dns/routing.ts";
-import { openDnsServer } from "../sdk/dns/server.ts";
-import { createUpstreams } from "../sdk/dns/upstream.ts";
+import type { DnsServerOptions } from "../sdk/dns/server.ts";
 import { errnoOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { acceptDnsContext } from "./dns-contexts.ts";
@@ -38,8 +36,6 @@ export interface NamesOptions {
   readonly port: number;
   /** The resolv.conf to rewrite; the system's own only where it serves nobody else. */
   readonly path: string;
-  /** Port of the servers that are asked; default 53. */
-  readonly serverPort?: number;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -62,27 +58,34 @@ export function openNames(options: NamesOptions): Names {
     const servers = own.servers.filter((server) => server !== host || options.port !== DNS_PORT);
     return [{ servers, domains: own.domains, isOwn: true }, ...[...offers.values()].flat()];
   };
-  const upstreams = createUpstreams({
-    clock,
-    ...(options.serverPort !== undefined && { port: options.serverPort }),
-  });
-  const resolver = createResolver({ groups, upstreams, clock });
+  let forget = () => {};
 
   const stop = new AbortController();
+  const unserved = (err: unknown) => log.error({ err }, "names of wires are not resolved");
   let serving: { readonly end: AbortController; readonly ended: Promise<void> } | undefined;
   const adjust = () => {
     if (offers.size > 0 && serving === undefined && !stop.signal.aborted) {
       own = file.read();
       const end = new AbortController();
-      serving = { end, ended: serve(AbortSignal.any([end.signal, stop.signal])) };
+      serving = { end, ended: serve(AbortSignal.any([end.signal, stop.signal])).catch(unserved) };
     } else if (offers.size === 0 && serving !== undefined) {
       file.restore();
       serving.end.abort();
       serving = undefined;
     }
   };
+  /** Most wires offer no names: what answers for them is loaded with the first that does. */
+  const loadResolver = async () => {
+    const [{ createResolver }, { createUpstreams }] = await Promise.all([
+      import("../sdk/dns/resolver.ts"),
+      import("../sdk/dns/upstream.ts"),
+    ]);
+    const resolver = createResolver({ groups, upstreams: createUpstreams({ clock }), clock });
+    forget = resolver.forget;
+    return resolver;
+  };
   const serve = async (signal: AbortSignal): Promise<void> => {
-    const server = await listen({ ...options, resolver }, signal);
+    const server = await listen({ host, port: options.port, resolver: await loadResolver(), log }, signal);
     if (server === undefined) return;
     await using listening = server;
     void listening;
@@ -95,7 +98,7 @@ export function openNames(options: NamesOptions): Names {
     if (JSON.stringify(before) === JSON.stringify(next)) return false;
     if (next.length === 0) offers.delete(id);
     else offers.set(id, next);
-    resolver.forget();
+    forget();
     adjust();
     return true;
   };
@@ -120,8 +123,9 @@ export function openNames(options: NamesOptions): Names {
 }
 
 /** Tries until it listens; undefined when the signal aborts first. */
-async function listen(options: Parameters<typeof openDnsServer>[0], signal: AbortSignal) {
+async function listen(options: DnsServerOptions, signal: AbortSignal) {
   const { host, port, log } = options;
+  const { openDnsServer } = await import("../sdk/dns/server.ts");
   const backoff = createBackoff({ firstMs: 500, maxMs: 30_000 });
   for (let complaint = ""; !signal.aborted;) {
     try {

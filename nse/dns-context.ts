@@ -5,11 +5,12 @@ import {
   DNSConfigSchema,
   DNSContextSchema,
 } from "../api/gen/connectioncontext_pb.js";
-import { z } from "zod";
 import type { Element } from "../sdk/chain.ts";
 import { parseDomain } from "../sdk/dns/name.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
-import { NsmError } from "../sdk/errors.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
+import { parseJson } from "../sdk/json.ts";
+import type { JsonValue } from "../sdk/json.ts";
 import { Limits } from "../sdk/limits.ts";
 import { parseIp } from "../sdk/prefix.ts";
 
@@ -19,21 +20,9 @@ export interface DnsOffer {
   readonly domains: readonly string[];
 }
 
-const Configs = z
-  .array(
-    z.strictObject({
-      dns_server_ips: z.array(z.string()).min(1),
-      search_domains: z.array(z.string()).nullish(),
-    }),
-  )
-  .nullable();
-
 /** Reads `[{"dns_server_ips": ["10.0.0.1"], "search_domains": ["my.domain"]}]`. Throws INVALID_ARGUMENT `bad-dns-configs`. */
 export function parseDnsOffers(text: string): readonly DnsOffer[] {
-  const offers = readConfigs(text).map(({ dns_server_ips, search_domains }) => ({
-    servers: dns_server_ips,
-    domains: search_domains ?? [],
-  }));
+  const offers = readOffers(text);
   for (const { servers, domains } of offers) {
     const server = servers.find((each) => parseIp(each) === undefined);
     if (server !== undefined) throw bad(`server ${JSON.stringify(server)} is no address`);
@@ -52,13 +41,35 @@ export function parseDnsOffers(text: string): readonly DnsOffer[] {
   return offers;
 }
 
-function readConfigs(text: string) {
+function readOffers(text: string): readonly DnsOffer[] {
+  const value = readJson(text);
+  if (value === null) return [];
+  if (!Array.isArray(value)) throw bad(FORMAT);
+  return value.map((config: JsonValue): DnsOffer => {
+    if (!(config instanceof Map)) throw bad(FORMAT);
+    const unknown = [...config.keys()].find((key) => key !== "dns_server_ips" && key !== "search_domains");
+    if (unknown !== undefined) throw bad(`${JSON.stringify(unknown)} is unknown, ${FORMAT}`);
+    const servers = textsOf(config.get("dns_server_ips") ?? null);
+    if (servers.length === 0) throw bad(`a configuration lacks dns_server_ips, ${FORMAT}`);
+    return { servers, domains: textsOf(config.get("search_domains") ?? null) };
+  });
+}
+
+const FORMAT = 'expected JSON [{"dns_server_ips":["10.0.0.1"],"search_domains":["my.domain"]}]';
+
+function readJson(text: string): JsonValue {
   try {
-    return Configs.parse(JSON.parse(text)) ?? [];
+    return parseJson(text);
   } catch (error) {
-    const fault = error instanceof z.ZodError ? `: ${z.prettifyError(error)}` : "";
-    throw bad(`expected JSON [{"dns_server_ips":["10.0.0.1"],"search_domains":["my.domain"]}]${fault}`);
+    throw bad(`${FORMAT}: ${messageOf(error)}`);
   }
+}
+
+function textsOf(value: JsonValue): readonly string[] {
+  if (value === null) return [];
+  const texts = Array.isArray(value) ? value.filter((each) => typeof each === "string") : [];
+  if (!Array.isArray(value) || texts.length < value.length) throw bad(FORMAT);
+  return texts;
 }
 
 function bad(fault: string): NsmError {

@@ -11,7 +11,7 @@ import { openWatchedFile } from "../sdk/watched-file.ts";
 import { createEndpointChain } from "./chain.ts";
 import { table } from "./config.ts";
 import { createIdle } from "./on-idle.ts";
-import { parsePolicyRoutes, requestRefresh } from "./policy-routes.ts";
+import { requestRefresh } from "./policy-routes.ts";
 import { serveEndpoint } from "./serve.ts";
 
 export const daemon = defineDaemon({
@@ -29,7 +29,8 @@ export const daemon = defineDaemon({
       await openWatchedFile({
         path: config.pbrConfigPath,
         what: "policy routes",
-        parse: parsePolicyRoutes,
+        // Loaded when there is a file: most endpoints have none, and need no reader of YAML.
+        parse: async (text) => (await import("./policy-routes-file.ts")).parsePolicyRoutes(text),
         missing: [],
         log,
         clock: mesh.clock,

@@ -7,7 +7,8 @@ import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { callBy, connectionOn, createRecorder, requestOn } from "../test/support/chain.ts";
 import { makePeer } from "../test/support/peer.ts";
-import { parsePolicyRoutes, policyRoutes, requestRefresh } from "./policy-routes.ts";
+import { parsePolicyRoutes } from "./policy-routes-file.ts";
+import { policyRoutes, requestRefresh } from "./policy-routes.ts";
 
 const PEER = await makePeer("/a");
 

@@ -12,7 +12,6 @@ import { createHistory } from "../sdk/elements/history.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { openServer } from "../sdk/grpc/server.ts";
-import { parseExcludedPrefixes } from "../sdk/excluded-prefixes.ts";
 import { createHops } from "../sdk/hops.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { trackStore } from "../sdk/metrics/wires.ts";
@@ -69,7 +68,8 @@ export const daemon = defineDaemon({
       await openWatchedFile({
         path: config.excludedPrefixesPath,
         what: "excluded prefixes",
-        parse: parseExcludedPrefixes,
+        // Loaded when there is a file: most nodes have none, and need no reader of YAML.
+        parse: async (text) => (await import("./excluded-prefixes-file.ts")).parseExcludedPrefixes(text),
         missing: [],
         wrong: [], // a node without wires is worse than one without exclusions
         log,

@@ -1,7 +1,7 @@
 /** Network services from a file of manifests: what administrators define, with matches (docs/protocol.md, "Registry"). */
 import { create } from "@bufbuild/protobuf";
 import { parseAllDocuments } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import type { NetworkService } from "../api/gen/registry_pb.js";
 import { NsmError, messageOf } from "../sdk/errors.ts";

@@ -1,41 +1,6 @@
-/** Prefixes that endpoints must not give out: the file of a manager, and lists in requests (docs/protocol.md, "Excluded prefixes"). */
-import { parse } from "yaml";
-import { z } from "zod";
-import { NsmError, messageOf } from "./errors.ts";
+/** Prefixes that endpoints must not give out (docs/protocol.md, "Excluded prefixes"). Pure. */
 import { mergeRanges } from "./ipam/pool.ts";
-import { Limits } from "./limits.ts";
 import { formatPrefix, parsePrefix, prefixesOf, rangeOf } from "./prefix.ts";
-
-const File = z.strictObject({ prefixes: z.array(z.string()).nullish() }).nullish();
-
-/**
- * Reads `prefixes: [10.96.0.0/12, 2001:db8::/32]` (YAML) into the fewest prefixes that say the same; an empty file has none.
- * Throws INVALID_ARGUMENT `bad-excluded-prefixes`, also for more than half of what a request may hold.
- */
-export function parseExcludedPrefixes(text: string): readonly string[] {
-  const prefixes = readFile(text);
-  const wrong = prefixes.find((prefix) => parsePrefix(prefix) === undefined);
-  if (wrong !== undefined)
-    throw bad(`${JSON.stringify(wrong)} is no prefix: write an address and a length, such as 10.96.0.0/12`);
-  const merged = mergePrefixes(prefixes);
-  const most = Limits.excludedPrefixes / 2;
-  if (merged.length > most)
-    throw bad(`${merged.length} prefixes after merging, the limit is ${most}: exclude larger ones`);
-  return merged;
-}
-
-function readFile(text: string): readonly string[] {
-  try {
-    return File.parse(parse(text))?.prefixes ?? [];
-  } catch (error) {
-    const fault = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
-    throw bad(`expected "prefixes: [10.96.0.0/12]": ${fault}`);
-  }
-}
-
-function bad(fault: string): NsmError {
-  return new NsmError("INVALID_ARGUMENT", "bad-excluded-prefixes", `excluded prefixes: ${fault}`);
-}
 
 /** The fewest prefixes that hold the same addresses, in order. Texts that are no prefixes are left out. */
 export function mergePrefixes(texts: readonly string[]): readonly string[] {

@@ -24,7 +24,7 @@ export interface WatchedFileOptions<T> {
   /** What the file holds, in the plural, for the log: `registrations`. */
   readonly what: string;
   /** Throws an NsmError for a text that is wrong. The path is put before its message. */
-  readonly parse: (text: string) => T;
+  readonly parse: (text: string) => T | Promise<T>;
   /** What holds without a file; undefined makes a missing file an error. */
   readonly missing?: T;
   /** What holds while the file has been wrong since the start; undefined makes that an error of the start. */
@@ -88,7 +88,7 @@ async function load<T>(options: WatchedFileOptions<T>): Promise<{ text: string |
     throw asNsmError(error, "FAILED_PRECONDITION", "unreadable-file", `read ${path}`);
   }
   try {
-    return { text, value: parse(text) };
+    return { text, value: await parse(text) };
   } catch (error) {
     if (!(error instanceof NsmError)) throw error;
     throw new NsmError(error.code, error.reason, `${path}: ${error.message}`, error);

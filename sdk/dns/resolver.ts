@@ -48,7 +48,7 @@ export interface Resolver {
    */
   answer(bytes: Buffer, from: string, isOwn: boolean): Promise<Reply | undefined>;
   /** Forgets what it learned: the servers have changed. */
-  forget(): void;
+  readonly forget: () => void;
 }
 
 /** State: the cache, and what is being asked now. */
