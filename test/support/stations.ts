@@ -1,0 +1,187 @@
+/**
+ * Processes of a mesh that are none: real chains in this process, which call one another as if by gRPC. Messages are copied at
+ * each call, every call has a peer with a real certificate and a token signed with its key, and a station that was killed
+ * answers nobody and ends its streams.
+ */
+import { clone, create } from "@bufbuild/protobuf";
+import { ConnectionSchema, MonitorScopeSelectorSchema } from "../../api/gen/connection_pb.js";
+import type { Connection, ConnectionEvent } from "../../api/gen/connection_pb.js";
+import { NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
+import type { CallContext, NetworkService } from "../../sdk/chain.ts";
+import { systemClock } from "../../sdk/clock.ts";
+import type { MonitorStore } from "../../sdk/elements/monitor.ts";
+import type { Hops } from "../../sdk/elements/next-hop.ts";
+import type { NextHop } from "../../sdk/elements/target.ts";
+import { NsmError } from "../../sdk/errors.ts";
+import type { Peer } from "../../sdk/grpc/peer.ts";
+import { createFollowers } from "../../sdk/hops.ts";
+import { silentLogger as log } from "../../sdk/log.ts";
+import type { X509Snapshot } from "../../sdk/spiffe/source.ts";
+import { createTokenMinter } from "../../sdk/token.ts";
+import type { TokenMinter } from "../../sdk/token.ts";
+import { makeAuthority } from "./certificates.ts";
+import type { TestAuthority } from "./certificates.ts";
+
+/** One "process" with an identity. */
+export interface Station extends AsyncDisposable {
+  readonly name: string;
+  readonly url: string;
+  readonly spiffeId: string;
+  readonly own: X509Snapshot;
+  readonly minter: TokenMinter;
+  /** Calls to other stations. */
+  readonly hops: Hops;
+  readonly isAlive: boolean;
+  /** From now on it answers calls at its URL, and at these. */
+  serve(chain: NetworkService, store: MonitorStore, ...more: readonly string[]): void;
+  /** As if by SIGKILL: streams break, calls in progress and to come fail. */
+  kill(): void;
+  /** Who it is for the station that it calls at a URL. */
+  peerAt(other: Station, url: string): Peer;
+}
+
+export interface Stations {
+  /** `path` of its SPIFFE id, with a slash. Another one of the same URL takes its place. */
+  open(options: { name: string; path: string; url: string }): Promise<Station>;
+  /** Throws UNAVAILABLE `unreachable` when nobody answers there. */
+  at(url: string): Served;
+  /** The calls of one station to whoever answers at a URL. */
+  callsOf(station: Station): Calls;
+}
+
+interface Served {
+  readonly station: Station;
+  readonly chain: NetworkService;
+  readonly store: MonitorStore;
+  readonly ended: AbortSignal;
+}
+
+export interface Calls {
+  request(
+    url: string,
+    request: Parameters<NetworkService["request"]>[0],
+    ctx: Pick<CallContext, "signal" | "deadlineMs">,
+  ): Promise<Connection>;
+  close(url: string, connection: Connection, ctx: Pick<CallContext, "signal" | "deadlineMs">): Promise<void>;
+  monitor(url: string, segment: string, signal: AbortSignal): AsyncIterable<ConnectionEvent>;
+}
+
+export async function createStations(trustDomain: string): Promise<Stations> {
+  const authority = await makeAuthority(trustDomain);
+  const served = new Map<string, Served>();
+  const stations: Stations = {
+    open: (options) => openStation(options, authority, served, stations),
+    at(url) {
+      const found = served.get(plain(url));
+      if (found?.station.isAlive === true) return found;
+      throw new NsmError("UNAVAILABLE", "unreachable", `nobody answers at ${url}`);
+    },
+    callsOf: (station) => callsOf(station, stations),
+  };
+  return stations;
+}
+
+/** Without the process in whose root a manager says it is. */
+function plain(url: string): string {
+  return url.replace(/^unix:\/\/\/proc\/\d+\/root\//, "unix:///");
+}
+
+async function openStation(
+  { name, path, url }: { name: string; path: string; url: string },
+  authority: TestAuthority,
+  served: Map<string, Served>,
+  stations: Stations,
+): Promise<Station> {
+  const own = await authority.issue(path);
+  const minter = createTokenMinter({ clock: systemClock });
+  const ended = new AbortController();
+  const calls = (): Calls => callsOf(station, stations);
+  const followers = createFollowers({
+    name,
+    log,
+    // A forwarder sees the processes of its endpoints' sockets; nobody sees those of another node.
+    isAlive: ({ url: hopUrl }) =>
+      !path.startsWith("/forwarder/") ||
+      !hopUrl.startsWith("unix:") ||
+      served.get(plain(hopUrl))?.station.isAlive === true,
+    open: (hop: NextHop, signal) => calls().monitor(hop.url, name, signal),
+  });
+  const station: Station = {
+    name,
+    url,
+    spiffeId: own.svid.id,
+    own,
+    minter,
+    hops: {
+      request: (hop, request, ctx) => calls().request(hop.url, request, ctx),
+      close: (hop, connection, ctx) => calls().close(hop.url, connection, ctx),
+      follow: followers.follow,
+    },
+    get isAlive() {
+      return !ended.signal.aborted;
+    },
+    serve(chain, store, ...more) {
+      for (const each of [url, ...more]) served.set(each, { station, chain, store, ended: ended.signal });
+    },
+    kill: () => ended.abort(),
+    peerAt(other, dialled) {
+      const [certificate] = own.svid.chain;
+      if (certificate === undefined) throw new Error("an SVID has a leaf");
+      const isUnix = dialled.startsWith("unix:");
+      return {
+        session: `${name}-${other.name}`,
+        spiffeId: own.svid.id,
+        certificate,
+        own: other.own,
+        transport: isUnix ? "unix" : "tcp",
+        process: isUnix
+          ? { pid: process.pid, uid: 0, gid: 0, pidfd: undefined, isAlive: () => station.isAlive }
+          : undefined,
+      };
+    },
+    async [Symbol.asyncDispose]() {
+      ended.abort();
+      await followers[Symbol.asyncDispose]();
+    },
+  };
+  return station;
+}
+
+function callsOf(caller: Station, stations: Stations): Calls {
+  const reach = (url: string, ctx: Pick<CallContext, "signal" | "deadlineMs">) => {
+    if (!caller.isAlive) throw new NsmError("CANCELLED", "ended", `${caller.name} has ended`);
+    const { station, chain, ended } = stations.at(url);
+    const peer = caller.peerAt(station, url);
+    const callerToken = caller.minter.mint(caller.own.svid, station.spiffeId);
+    const signal = AbortSignal.any([ctx.signal, ended]);
+    const lost = () => new NsmError("UNAVAILABLE", "connection-lost", `${station.name} has ended`);
+    return { chain, lost, ended, ctx: { signal, deadlineMs: ctx.deadlineMs, peer, callerToken } };
+  };
+  return {
+    async request(url, request, given) {
+      const { chain, ctx, ended, lost } = reach(url, given);
+      const copy = clone(NetworkServiceRequestSchema, request);
+      const answer = await Promise.race([chain.request(copy, ctx), rejectAt(ended, lost)]);
+      return clone(ConnectionSchema, answer);
+    },
+    async close(url, connection, given) {
+      const { chain, ctx, ended, lost } = reach(url, given);
+      await Promise.race([chain.close(clone(ConnectionSchema, connection), ctx), rejectAt(ended, lost)]);
+    },
+    async *monitor(url, segment, signal) {
+      const { station, store, ended } = stations.at(url);
+      const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name: segment }] });
+      const peer = caller.peerAt(station, url);
+      yield* store.subscribe(selector, peer.spiffeId, AbortSignal.any([signal, ended]));
+      if (!signal.aborted) throw new NsmError("UNAVAILABLE", "connection-lost", `${station.name} has ended`);
+    },
+  };
+}
+
+function rejectAt(signal: AbortSignal, error: () => NsmError): Promise<never> {
+  return new Promise((_, reject) => {
+    const fail = () => reject(error());
+    if (signal.aborted) fail();
+    else signal.addEventListener("abort", fail, { once: true });
+  });
+}
