@@ -29,8 +29,8 @@ export interface MeshOptions {
   readonly networkServices?: string;
   /** How long the wires of a killed client wait for its restart; default a second. */
   readonly clientGrace?: string;
-  /** For every daemon. */
-  readonly env?: Environment;
+  /** For every daemon, or by its name. */
+  readonly env?: Environment | ((part: string) => Environment);
   /** The words that start `nsm`; default those of this checkout. */
   readonly nsm?: readonly string[];
 }
@@ -59,7 +59,12 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
     places: [...new Set([...placesOf(parts), ...pods])],
     parts: parts.map((part) => ({
       ...part,
-      env: { ...part.env, ...servicesFile(part, run, options), ...lifetimes(part, options), ...options.env },
+      env: {
+        ...part.env,
+        ...servicesFile(part, run, options),
+        ...lifetimes(part, options),
+        ...envOf(part, options),
+      },
     })),
   };
 }
@@ -69,6 +74,10 @@ export const SERVICES_FILE = "network-services.yaml";
 function servicesFile({ role }: Part, run: string, { networkServices }: MeshOptions): Environment {
   if (role !== "registry" || networkServices === undefined) return {};
   return { NSM_NETWORK_SERVICES_PATH: `${runFolder(run)}/${SERVICES_FILE}` };
+}
+
+function envOf({ name }: Part, { env = {} }: MeshOptions): Environment {
+  return typeof env === "function" ? env(name) : env;
 }
 
 function lifetimes({ role }: Part, { svidLifetime, tokenLifetime, clientGrace }: MeshOptions): Environment {
