@@ -54,6 +54,7 @@ describe("the namespace", () => {
       kind: "kernel",
       netns: { pid: process.pid, inode: own.ino },
       interfaceName: "nsm-1",
+      isBare: false,
     });
     expect(answer.mechanism?.parameters).toMatchObject({ name: "nsm-1", inodeURL: OWN_URL });
   });
