@@ -12,7 +12,11 @@ export interface Tool {
 }
 
 export const ip: Tool = { command: "ip", package: "iproute2", why: "makes the nodes and pods" };
-export const nft: Tool = { command: "nft", package: "nftables", why: "source filter of VXLAN wires" };
+export const nft: Tool = {
+  command: "nft",
+  package: "nftables",
+  why: "source filter of VXLAN wires, rules of firewalls",
+};
 /** What WIREGUARD wires need where the kernel has no WireGuard of its own. */
 export const userspaceWireGuard: readonly Tool[] = [
   { command: "wireguard-go", package: "wireguard-go", why: "this kernel has no WireGuard" },

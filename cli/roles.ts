@@ -46,6 +46,11 @@ export const roles: readonly Role[] = [
         summary: "hands each wire on to the next endpoint of the same service",
         load: async () => (await import("../nse/passthrough/main.ts")).daemon,
       },
+      {
+        name: "firewall",
+        summary: "hands on what its rules allow",
+        load: async () => (await import("../nse/firewall/main.ts")).daemon,
+      },
     ],
   },
 ];

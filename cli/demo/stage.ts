@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { NsmError } from "../../sdk/errors.ts";
 import { monotonicMs } from "../probe/main.ts";
-import { checkProber, startProber, startReflector } from "../probe/start.ts";
+import { canConnect, checkProber, startListener, startProber, startReflector } from "../probe/start.ts";
 import type { ProbeOptions, Prober, Reflector } from "../probe/start.ts";
 import type { Cast } from "./cast.ts";
 import { createClientLogs } from "./client-logs.ts";
@@ -17,7 +17,7 @@ import { lastComplaints } from "./start.ts";
 import type { Story } from "./story.ts";
 import { namespaceOf, underlay } from "./topology.ts";
 import type { Part, Topology } from "./topology.ts";
-import { pingWire, readDevices, reportOf } from "./wires.ts";
+import { pingWire, readDeviceIndexes, readDevices, reportOf } from "./wires.ts";
 import type { Established, WireReport } from "./wires.ts";
 
 /** How long a scenario may take. */
@@ -46,6 +46,12 @@ export interface Stage {
   ping(client: string, wire: Established): Promise<WireReport>;
   reflector(name: string, place: string): Promise<Reflector>;
   prober(place: string, address: string): Promise<Prober>;
+  /** Greets whoever connects by TCP to one of its own addresses. */
+  listener(place: string, address: string, ports: readonly number[]): Promise<AsyncDisposable>;
+  /** Whether a listener has greeted. */
+  canConnect(place: string, address: string, port: number): Promise<boolean>;
+  /** Names and indexes of the devices of a namespace, without loopback. */
+  deviceIndexes(place: string): Promise<ReadonlyMap<string, number>>;
   /** Says what the prober sees over the bare underlay. */
   checkProber(): Promise<void>;
 }
@@ -126,6 +132,9 @@ function createStage(
       prober.waitFor(() => true, signal).then(onReply, () => undefined);
       return prober;
     },
+    listener: (place, address, ports) => startListener(address, ports, probeIn(place)),
+    canConnect: (place, address, port) => canConnect(address, port, probeIn(place)),
+    deviceIndexes: (place) => readDeviceIndexes(namespaceOf(run, place), env),
     async checkProber() {
       const { lost, gapMs, sent } = await checkProber(
         probeIn("node1"),

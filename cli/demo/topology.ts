@@ -88,6 +88,8 @@ export interface ClientSpec extends WorkloadSpec {
 
 /** Makes the parts of one run. */
 export interface Parts {
+  /** The run's. */
+  readonly folder: string;
   /** Of both nodes, and what they share; the authority first. */
   readonly daemons: readonly Part[];
   endpoint(spec: EndpointSpec): Part;
@@ -128,6 +130,7 @@ export function createParts(run: string, logLevel: string): Parts {
     });
   const registryUrl = `tcp://${underlay.node1}:5002`;
   return {
+    folder,
     daemons: [
       part("identity", "identity", "identity", undefined, {
         NSM_IDENTITY_TRUST_DOMAIN: TRUST_DOMAIN,

@@ -90,6 +90,19 @@ export async function readDevices(namespace: string, env: NodeJS.ProcessEnv): Pr
     }));
 }
 
+const Indexes = z.array(z.object({ ifname: z.string(), ifindex: z.number() }));
+
+/** Of all devices of a namespace but loopback, by name. */
+export async function readDeviceIndexes(
+  namespace: string,
+  env: NodeJS.ProcessEnv,
+): Promise<ReadonlyMap<string, number>> {
+  const links = Indexes.parse(await ipJson(["-n", namespace, "link", "show"], env));
+  return new Map(
+    links.filter(({ ifname }) => ifname !== "lo").map(({ ifname, ifindex }) => [ifname, ifindex]),
+  );
+}
+
 /** Pings the endpoint over a wire, from the wire's own address. A wire without addresses loses all. */
 export async function pingWire(
   namespace: string,

@@ -1,5 +1,5 @@
 /**
- * `nsm _probe reflect|send`: one end of a measurement over a wire, a process in the namespace of that end.
+ * `nsm _probe reflect|send|listen|connect`: one end of a measurement over a wire, a process in the namespace of that end.
  *
  * The sender numbers its datagrams and sends one each millisecond; the reflector gives them back with its name. Each is told
  * what to do on its command line, says what happens as lines of JSON, and ends when its standard input does.
@@ -12,6 +12,7 @@ import { constants, setPriority } from "node:os";
 import { delay } from "../../sdk/clock.ts";
 import { NsmError, errnoOf } from "../../sdk/errors.ts";
 import { createTally } from "./tally.ts";
+import { isGreeted, openListeners } from "./tcp.ts";
 import type { ProbeReport } from "./tally.ts";
 
 export const PROBE_PORT = 44_717;
@@ -26,21 +27,45 @@ export type ProbeNews =
   | { readonly event: "ready" }
   /** The first probe that came back, and the first from somebody else than the one before. */
   | { readonly event: "arrival"; readonly from: string; readonly atMs: number }
-  | { readonly event: "report"; readonly report: ProbeReport };
+  | { readonly event: "report"; readonly report: ProbeReport }
+  /** Whether a TCP connection was greeted. */
+  | { readonly event: "connected"; readonly greeted: boolean };
 
-/** `reflect <name> <address>`: at any address of its family; `send <address>`. Resolves when the input has ended. */
+/**
+ * `reflect <name> <address>`: at any address of its family; `send <address>`; `listen <address> <port>…`. Resolves when the input
+ * has ended. `connect <address> <port>`.
+ */
 export async function runProbe(words: readonly string[]): Promise<void> {
-  const [role, first = "", second = ""] = words;
+  const [role, first = "", second = "", ...more] = words;
   const stop = once(process.stdin.resume(), "end");
   beFirst();
   if (role === "reflect") await reflect(first, isIPv6(second), stop);
   else if (role === "send") await send(first, stop);
-  else throw new NsmError("INVALID_ARGUMENT", "bad-probe", `reflect or send, not ${JSON.stringify(role)}`);
+  else if (role === "listen") await listen(first, [second, ...more].map(Number), stop);
+  else if (role === "connect") await connectOnce(first, Number(second));
+  else
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "bad-probe",
+      `reflect, send, listen or connect, not ${JSON.stringify(role)}`,
+    );
 }
 
 /** Milliseconds since boot, the same for all processes of the machine. */
 export function monotonicMs(): number {
   return Number(process.hrtime.bigint() / 1000n) / 1000;
+}
+
+async function listen(address: string, ports: readonly number[], stop: Promise<unknown>): Promise<void> {
+  using listeners = await openListeners(address, ports);
+  void listeners;
+  say({ event: "ready" });
+  await stop;
+}
+
+async function connectOnce(address: string, port: number): Promise<void> {
+  say({ event: "ready" });
+  say({ event: "connected", greeted: await isGreeted(address, port) });
 }
 
 async function reflect(name: string, v6: boolean, stop: Promise<unknown>): Promise<void> {

@@ -45,6 +45,42 @@ export interface Prober extends AsyncDisposable {
   stop(): Promise<ProbeReport>;
 }
 
+/** Greets whoever connects by TCP. */
+export async function startListener(
+  address: string,
+  ports: readonly number[],
+  options: ProbeOptions,
+): Promise<AsyncDisposable> {
+  const { child, ended } = await startEnd(
+    ["listen", address, ...ports.map(String)],
+    options,
+    () => undefined,
+  );
+  return {
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await ended;
+    },
+  };
+}
+
+/** True when a listener has greeted, false when it has not within a second. */
+export async function canConnect(address: string, port: number, options: ProbeOptions): Promise<boolean> {
+  let isGreeted: boolean | undefined;
+  const { child, ended } = await startEnd(["connect", address, String(port)], options, (news) => {
+    if (news.event !== "connected") return;
+    isGreeted = news.greeted;
+    child.stdin?.end();
+  });
+  await ended;
+  if (isGreeted !== undefined) return isGreeted;
+  throw new NsmError(
+    "UNAVAILABLE",
+    "probe-ended",
+    `the probe of ${address} port ${port} ended without a word`,
+  );
+}
+
 export async function startReflector(
   name: string,
   options: ProbeOptions & { family?: 4 | 6 },

@@ -17,7 +17,7 @@ import type { NewDevice } from "../netlink/link.ts";
 import { openNetlink } from "../netlink/socket.ts";
 import { ownNetnsInode } from "../netns.ts";
 import { readLink } from "../observe.ts";
-import { runProgram } from "../run-program.ts";
+import { runProgram } from "../../sdk/run-program.ts";
 import { busyUdpPorts } from "../udp-ports.ts";
 import type { WireguardDriver } from "./driver.ts";
 import { formatConfiguration, parseDump } from "./wg-tool.ts";

@@ -27,7 +27,17 @@ export const DOWN_PREFIX = "out-";
 
 const REGISTRY_WITHIN_MS = 2000;
 
-export async function openPassThrough(config: PassThroughConfig, runtime: Runtime): Promise<AsyncDisposable> {
+/** Is told of the devices of each connection before packets pass, and after they have stopped. */
+export interface Gate {
+  join(key: string, devices: readonly string[]): Promise<void>;
+  part(key: string): Promise<void>;
+}
+
+export async function openPassThrough(
+  config: PassThroughConfig,
+  runtime: Runtime,
+  gate?: Gate,
+): Promise<AsyncDisposable> {
   const { log } = runtime;
   await using stack = new AsyncDisposableStack();
   const mesh = stack.use(await openMesh(config, runtime));
@@ -44,7 +54,14 @@ export async function openPassThrough(config: PassThroughConfig, runtime: Runtim
   const own = netnsUrl();
   const passThrough = stack.use(
     createPassThrough({
-      ...joints,
+      async join(key, joint) {
+        await gate?.join(key, [joint.up, joint.down]);
+        await joints.join(key, joint);
+      },
+      async part(key) {
+        await joints.part(key);
+        await gate?.part(key);
+      },
       name: config.name,
       newId: randomUUID,
       createDownstream: (id, onNews) =>

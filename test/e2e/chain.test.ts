@@ -1,13 +1,25 @@
-/** A chain of endpoints on one node: client, three links that pass on, and a gateway (docs/protocol.md, "Chaining"). */
+/** A chain of endpoints on one node: client, firewall, two links that pass on, and a gateway (docs/protocol.md, "Chaining"). */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { canConnect, startListener } from "../../cli/probe/start.ts";
+import { namespaceFile } from "../../cli/demo/namespaces.ts";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
+import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
-const LINKS = ["link-1", "link-2", "link-3"];
+const LINKS = ["firewall", "link-2", "link-3"];
+const GATEWAY = { v4: "172.16.9.0", v6: "2001:db8:9::" };
+const RULES = `
+rules:
+  - { name: ping, action: allow, protocol: icmp }
+  - { name: web, action: allow, protocol: tcp, destination: 172.16.9.0/24, ports: [8080, "9000-9010"] }
+`;
+
 const hop = (from: string, to: string) =>
   `    - { source_selector: { app: ${from} }, routes: [{ destination_selector: { app: ${to} } }] }`;
 const CHAIN = `kind: NetworkService
@@ -15,23 +27,27 @@ metadata: { name: chain }
 spec:
   payload: IP
   matches:
-${hop("link-1", "link-2")}
+${hop("firewall", "link-2")}
 ${hop("link-2", "link-3")}
 ${hop("link-3", "gateway")}
-    - { routes: [{ destination_selector: { app: link-1 } }] }
+    - { routes: [{ destination_selector: { app: firewall } }] }
 `;
+
+const folder = mkdtempSync(join(tmpdir(), "nsm-chain-"));
+const rulesFile = join(folder, "rules.yaml");
 
 const link = (name: string, app: string, started = true) => ({
   name,
   service: "chain",
-  kind: "passthrough" as const,
-  env: { NSM_LABELS: `app:${app}` },
+  kind: name === "firewall" ? ("firewall" as const) : ("passthrough" as const),
+  env: { NSM_LABELS: `app:${app}`, ...(name === "firewall" && { NSM_ACL_CONFIG_PATH: rulesFile }) },
   started,
 });
 
 let before: Inventory;
 let mesh: Mesh;
 beforeAll(async () => {
+  writeFileSync(rulesFile, RULES);
   before = await takeSettledInventory();
   mesh = await startMesh({
     nodes: 1,
@@ -52,6 +68,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await mesh[Symbol.asyncDispose]();
   await expectNothingLeft(before);
+  rmSync(folder, { recursive: true });
 });
 
 const wiresOf = (pod: string) =>
@@ -65,10 +82,36 @@ test("PassThroughLocal: the client's path has four segments a link, and packets 
   expect(await pingFrom(mesh.namespace("pod-client"), "2001:db8:9::")).toMatchObject({ received: 5 });
 });
 
+test("the firewall lets through what its rules allow, and nothing else", async () => {
+  const inPod = (pod: string) => ({ netns: namespaceFile(mesh.namespace(`pod-${pod}`).name) });
+  await using web = await startListener(GATEWAY.v4, [80, 8080, 9005], inPod("gateway"));
+  await using six = await startListener(GATEWAY.v6, [8080], inPod("gateway"));
+  void web;
+  void six;
+  const reaches = (port: number, address = GATEWAY.v4) => canConnect(address, port, inPod("client"));
+  expect(await reaches(8080)).toBe(true);
+  expect(await reaches(9005)).toBe(true);
+  expect(await reaches(80)).toBe(false);
+  expect(await reaches(8080, GATEWAY.v6)).toBe(false);
+
+  const said = fresh(mesh.daemon("firewall"));
+  writeFileSync(rulesFile, RULES.replace("8080,", "80, 80-"));
+  const complaint = await said(({ msg }) => msg.startsWith("firewall rules cannot be used"));
+  expect(JSON.stringify(complaint)).toMatch(/line 4, column \d+/);
+  expect(await reaches(8080)).toBe(true);
+
+  writeFileSync(rulesFile, RULES.replace("8080,", "80,"));
+  await said(({ msg, rules }) => msg === "firewall rules in force" && rules === 2);
+  expect(await reaches(80)).toBe(true);
+  expect(await reaches(8080)).toBe(false);
+  const counters = mesh.namespace("pod-firewall").exec("nft", "list", "counters");
+  expect(counters).toMatch(/counter r_\w+ \{\s+packets [1-9]/);
+});
+
 test("a link that is killed is replaced by another of its labels, and the other wires stay", async () => {
   mesh.start("link-2b");
   await mesh.daemon("link-2b").waitFor("endpoint link-2b registered");
-  const pods = ["client", "link-1", "link-3", "gateway"];
+  const pods = ["client", "firewall", "link-3", "gateway"];
   const kept = new Map(pods.map((pod) => [pod, wiresOf(pod)]));
   await mesh.daemon("link-2").kill();
   // Who is dead has no wires any more, or an old one at the most that leads nowhere.
@@ -76,8 +119,8 @@ test("a link that is killed is replaced by another of its labels, and the other 
   await eventually(
     "the wire to link-2 is gone",
     () =>
-      !wiresOf("link-1").some(
-        (wire) => kept.get("link-1")?.includes(wire) === true && wire.startsWith("out-"),
+      !wiresOf("firewall").some(
+        (wire) => kept.get("firewall")?.includes(wire) === true && wire.startsWith("out-"),
       ),
   );
   await eventually("packets pass", async () => {
@@ -87,12 +130,12 @@ test("a link that is killed is replaced by another of its labels, and the other 
   expect(wiresOf("client")).toEqual(kept.get("client"));
   expect(wiresOf("gateway")).toEqual(kept.get("gateway"));
   const keptOf = (pod: string, side: string) => kept.get(pod)?.filter((wire) => wire.startsWith(side)) ?? [];
-  expect(wiresOf("link-1")).toEqual(expect.arrayContaining(keptOf("link-1", "in-")));
+  expect(wiresOf("firewall")).toEqual(expect.arrayContaining(keptOf("firewall", "in-")));
   expect(wiresOf("link-3")).toEqual(expect.arrayContaining(keptOf("link-3", "out-")));
 });
 
 test("one Close of the client closes each link once, and leaves nothing", async () => {
   expect(await mesh.daemon("client").stop()).toBe(0);
-  for (const pod of ["link-1", "link-2b", "gateway"])
+  for (const pod of ["firewall", "link-2b", "gateway"])
     await eventually(`no wire in ${pod}`, () => wiresOf(pod).length === 0);
 });

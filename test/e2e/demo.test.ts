@@ -119,6 +119,12 @@ test("the demo pings over a wire of each mechanism, says so as JSON and leaves n
   expect(document.firstPingMs).toBeLessThan(10_000);
   expect(document.scenarios).toEqual({
     local: { ok: true, setupMs: expect.any(Number), healGapMs: null, packetsLost: expect.any(Number) },
+    chain: {
+      ok: true,
+      setupMs: expect.any(Number),
+      healGapMs: expect.any(Number),
+      packetsLost: expect.any(Number),
+    },
     heal: {
       ok: true,
       setupMs: expect.any(Number),
@@ -126,6 +132,17 @@ test("the demo pings over a wire of each mechanism, says so as JSON and leaves n
       packetsLost: expect.any(Number),
     },
   });
+  await expectNothingLeft(before);
+});
+
+test("scenario chain alone replaces a link that dies, and keeps the wires beside it", async () => {
+  const demo = new Demo(["--scenario", "chain", "--output", "json"]);
+  expect(await demo.ended(), demo.stderr).toBe(0);
+  const { scenarios } = Document.parse(JSON.parse(demo.stdout));
+  expect(Object.keys(scenarios)).toEqual(["chain"]);
+  expect(demo.stderr).toContain("port 8080 passes, port 80 does not");
+  for (const wire of ["client – firewall", "firewall – chain-1", "chain-3 – gateway"])
+    expect(demo.stderr).toMatch(new RegExp(`${wire} .* kept`));
   await expectNothingLeft(before);
 });
 
@@ -147,7 +164,7 @@ test("scenario heal alone kills the endpoint in use and measures the gap until t
 test("a scenario that does not exist is named beside those that do", async () => {
   const demo = new Demo(["--scenario", "local,nothing"]);
   expect(await demo.ended()).toBe(2);
-  expect(demo.stderr).toContain('there is no scenario "nothing": choose among local, heal');
+  expect(demo.stderr).toContain('there is no scenario "nothing": choose among local, chain, heal');
 });
 
 test("a run that fails says in its JSON what the machine lacks and which scenario it was", async () => {

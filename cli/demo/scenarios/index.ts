@@ -3,10 +3,11 @@ import { NsmError } from "../../../sdk/errors.ts";
 import { SCENARIOS } from "../scenario-names.ts";
 import type { ScenarioName } from "../scenario-names.ts";
 import type { Scenario } from "../scenario.ts";
+import { chain } from "./chain.ts";
 import { heal } from "./heal.ts";
 import { local } from "./local.ts";
 
-const scenarios: Readonly<Record<ScenarioName, Scenario>> = { local, heal };
+const scenarios: Readonly<Record<ScenarioName, Scenario>> = { local, chain, heal };
 
 /** Names separated by commas. Throws INVALID_ARGUMENT `no-such-scenario`. */
 export function parseScenarios(text: string): readonly Scenario[] {

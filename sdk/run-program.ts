@@ -1,10 +1,10 @@
-/** The few programs that the data plane needs: started without a shell, fed on standard input, bounded in time. */
+/** The few programs that daemons need: started without a shell, fed on standard input, bounded in time. */
 import { spawn } from "node:child_process";
 import { closeSync, writeSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
-import { NsmError, errnoOf } from "../sdk/errors.ts";
-import { openMemoryFile } from "../sdk/native.ts";
+import { NsmError, errnoOf } from "./errors.ts";
+import { openMemoryFile } from "./native.ts";
 
 const TIMEOUT_MS = 10_000;
 

@@ -1,0 +1,94 @@
+/** The firewall's rules in the own network namespace, and their counters. */
+import { z } from "zod";
+import { openNetlink } from "../../forwarder/netlink/socket.ts";
+import type { Logger } from "../../sdk/log.ts";
+import { runProgram } from "../../sdk/run-program.ts";
+import { FLUSH_FLOWS } from "./conntrack.ts";
+import type { Ruleset } from "./rules.ts";
+import { REMOVE, nameOfCounter, scriptOf } from "./script.ts";
+import type { Sides, Zone } from "./script.ts";
+
+export interface Counter {
+  /** Of the rule; `default` for what no rule fits. */
+  readonly rule: string;
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+export interface Filter extends AsyncDisposable {
+  /** All at once, or nothing: throws INTERNAL `program-failed` with nft's words. Flows that exist are judged anew. */
+  set(rules: Ruleset): Promise<void>;
+  /** Keeps the flows of connections apart, whatever their addresses. */
+  join(key: string, devices: readonly string[]): Promise<void>;
+  part(key: string): Promise<void>;
+  counters(): Promise<readonly Counter[]>;
+}
+
+const Listed = z.object({
+  nftables: z.array(
+    z.object({ counter: z.object({ name: z.string(), packets: z.number(), bytes: z.number() }).optional() }),
+  ),
+});
+
+/** Until `set` succeeds nothing passes. The table goes when it is disposed, not when this process dies: then nothing passes either. */
+export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
+  const zones = new Map<string, Zone>();
+  let rules: Ruleset = { default: "deny", rules: [] };
+  let turn: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(run: () => Promise<T>): Promise<T> => {
+    const mine = turn.then(run, run);
+    turn = mine.catch(() => undefined);
+    return mine;
+  };
+  const put = async (wanted: Ruleset) => {
+    const known = (await list()).map(({ name }) => name);
+    await nft(["-f", "-"], scriptOf(wanted, sides, [...zones.values()], known));
+  };
+  await nft(["-f", "-"], REMOVE);
+  await put(rules);
+  return {
+    set: (wanted) =>
+      inTurn(async () => {
+        await put(wanted);
+        rules = wanted;
+        using socket = openNetlink("netfilter");
+        await socket.execute(FLUSH_FLOWS);
+        log.info({ rules: wanted.rules.length, default: wanted.default }, "firewall rules in force");
+      }),
+    join: (key, devices) =>
+      inTurn(async () => {
+        const known = zones.get(key);
+        if (known !== undefined && known.devices.join() === devices.join()) return;
+        zones.set(key, { id: known?.id ?? freeId(zones), devices });
+        await put(rules);
+      }),
+    part: (key) =>
+      inTurn(async () => {
+        if (zones.delete(key)) await put(rules);
+      }),
+    counters: async () =>
+      (await list()).flatMap(({ name, packets, bytes }) => {
+        const rule = nameOfCounter(name);
+        return rule === undefined ? [] : [{ rule, packets, bytes }];
+      }),
+    async [Symbol.asyncDispose]() {
+      await inTurn(() => nft(["-f", "-"], REMOVE));
+    },
+  };
+}
+
+async function list() {
+  const tables = await nft(["-j", "list", "counters"], "");
+  return Listed.parse(JSON.parse(tables)).nftables.flatMap(({ counter }) =>
+    counter === undefined ? [] : [counter],
+  );
+}
+
+function nft(args: readonly string[], script: string): Promise<string> {
+  return runProgram("nft", args, script);
+}
+
+function freeId(zones: ReadonlyMap<string, Zone>): number {
+  const taken = new Set([...zones.values()].map(({ id }) => id));
+  for (let id = 1; ; id++) if (!taken.has(id)) return id;
+}

@@ -1,0 +1,86 @@
+/** The firewall: a link in a chain of endpoints that lets through what its rules allow. */
+import { defineDaemon } from "../../sdk/daemon.ts";
+import { NsmError } from "../../sdk/errors.ts";
+import type { Logger } from "../../sdk/log.ts";
+import { systemClock } from "../../sdk/clock.ts";
+import type { Clock } from "../../sdk/clock.ts";
+import { openWatchedFile } from "../../sdk/watched-file.ts";
+import { DOWN_PREFIX, UP_PREFIX, openPassThrough } from "../passthrough/open.ts";
+import { table } from "./config.ts";
+import type { FirewallConfig } from "./config.ts";
+import { openFilter } from "./filter.ts";
+import type { Filter } from "./filter.ts";
+import { parseRules } from "./rules.ts";
+
+export const daemon = defineDaemon({
+  name: "nse firewall",
+  summary: "firewall: passes on what its rules allow, to the next endpoint of the same service",
+  about:
+    "A pass-through endpoint with rules. It tracks flows: what answers an allowed packet passes, too. The rules are a YAML file; when it changes they are replaced at once, and a fault in it leaves those in force. It needs NET_ADMIN in the network namespace that it runs in, and the program nft.",
+  table,
+  async start(config, runtime) {
+    const { log } = runtime;
+    await using stack = new AsyncDisposableStack();
+    const serviceNames = servicesOf(config);
+    const filter = stack.use(await openFilter({ client: UP_PREFIX, service: DOWN_PREFIX }, log));
+    const file = stack.use(
+      await openWatchedFile({
+        path: config.aclConfigPath,
+        what: "firewall rules",
+        parse: parseRules,
+        log,
+        clock: systemClock,
+      }),
+    );
+    await filter.set(file.current());
+    const replace = () =>
+      filter.set(file.current()).catch((err: unknown) => {
+        log.error(
+          { err, path: file.path },
+          "firewall rules cannot be used, the last good ones stay in force",
+        );
+      });
+    stack.use(file.onChange(() => void replace()));
+    stack.use(logCounters(filter, config.countersEveryMs, systemClock, log));
+    stack.use(await openPassThrough({ ...config, serviceNames }, runtime, filter));
+    return stack.move();
+  },
+});
+
+function servicesOf({ serviceNames, serviceName }: FirewallConfig): readonly string[] {
+  const all = [...new Set([...serviceNames, ...(serviceName === undefined ? [] : [serviceName])])];
+  if (all.length > 0) return all;
+  throw new NsmError(
+    "INVALID_ARGUMENT",
+    "no-service",
+    "set NSM_SERVICE_NAMES: the network services that the firewall is part of",
+  );
+}
+
+/** One line for the rules whose numbers changed. */
+function logCounters(filter: Filter, everyMs: number, clock: Clock, log: Logger): Disposable {
+  let timer: Disposable | undefined;
+  let last = new Map<string, number>();
+  let isClosed = false;
+  const tick = async () => {
+    try {
+      const counters = await filter.counters();
+      const changed = counters.filter(({ rule, packets }) => (last.get(rule) ?? 0) !== packets);
+      last = new Map(counters.map(({ rule, packets }) => [rule, packets]));
+      if (changed.length > 0) log.info({ counters: changed }, "firewall counters");
+    } catch (err) {
+      if (!isClosed) log.warn({ err }, "reading firewall counters failed");
+    }
+    arm();
+  };
+  const arm = () => {
+    if (!isClosed && everyMs > 0) timer = clock.timer(everyMs, () => void tick());
+  };
+  arm();
+  return {
+    [Symbol.dispose]() {
+      isClosed = true;
+      timer?.[Symbol.dispose]();
+    },
+  };
+}
