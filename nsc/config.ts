@@ -1,21 +1,10 @@
 /** The client's variables. */
-import {
-  address,
-  bool,
-  commonTable,
-  duration,
-  kindOf,
-  only,
-  optionalText,
-  path,
-  text,
-} from "../sdk/config.ts";
+import { address, bool, commonTable, duration, kindOf, only, optionalText, text } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { parseAwarenessGroups, parseServiceUrls } from "../sdk/ns-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 import { formatAddress, parseIp } from "../sdk/prefix.ts";
-import { SYSTEM_RESOLV_CONF } from "./resolv-conf.ts";
 
 const awarenessGroups = kindOf("groups of service URLs", parseAwarenessGroups);
 const localAddress = kindOf("address and port", parseLocalAddress);
@@ -49,10 +38,10 @@ export const table = {
     "127.0.0.1:53",
     "where the resolver listens; programs are told of it only on port 53",
   ),
-  resolvConfPath: path(
+  resolvConfPath: optionalText(
     "NSM_RESOLV_CONF",
-    SYSTEM_RESOLV_CONF,
-    "file that tells programs of the resolver, and is put back afterwards; the default is left alone where it serves other namespaces",
+    "",
+    "file that tells programs of the resolver, and is put back afterwards; unset: /etc/resolv.conf, unless it may serve other network namespaces",
   ),
   livenessCheckEnabled: bool(
     "NSM_LIVENESS_CHECK_ENABLED",

@@ -34,8 +34,8 @@ const DNS_PORT = 53;
 export interface NamesOptions {
   readonly host: string;
   readonly port: number;
-  /** The resolv.conf to rewrite; the system's own only where it serves nobody else. */
-  readonly path: string;
+  /** The resolv.conf to rewrite; undefined: the system's own, where it serves nobody else. */
+  readonly path: string | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -52,6 +52,8 @@ export function openNames(options: NamesOptions): Names {
   const { host, clock, log } = options;
   const file = openFile(options);
   const offers = new Map<string, readonly ServerGroup[]>();
+  /** What was refused of each connection, as it was said last. */
+  const complaints = new Map<string, string>();
   let own: ResolvConf = file.read();
 
   const groups = (): readonly ServerGroup[] => {
@@ -95,12 +97,11 @@ export function openNames(options: NamesOptions): Names {
   };
   const change = (id: string, next: readonly ServerGroup[]) => {
     const before = offers.get(id) ?? [];
-    if (JSON.stringify(before) === JSON.stringify(next)) return false;
+    if (JSON.stringify(before) === JSON.stringify(next)) return;
     if (next.length === 0) offers.delete(id);
     else offers.set(id, next);
     forget();
     adjust();
-    return true;
   };
 
   const onExit = () => file.restore();
@@ -109,10 +110,16 @@ export function openNames(options: NamesOptions): Names {
     update(connection) {
       const { groups: next, refused } = acceptDnsContext(connection, own.domains);
       const { id, networkServiceEndpointName: nse } = connection;
-      if (change(id, next) && refused.length > 0)
+      change(id, next);
+      const said = JSON.stringify(refused);
+      if (refused.length > 0 && complaints.get(id) !== said)
         log.warn({ connection: id, nse, refused }, "some name servers of an endpoint are not used");
+      complaints.set(id, said);
     },
-    remove: (id) => void change(id, []),
+    remove(id) {
+      complaints.delete(id);
+      change(id, []);
+    },
     async [Symbol.asyncDispose]() {
       file.restore();
       process.off("exit", onExit);
@@ -153,8 +160,9 @@ interface File {
   restore(): void;
 }
 
-function openFile({ host, port, path, log }: NamesOptions): File {
-  const isUsed = port === DNS_PORT && (path !== SYSTEM_RESOLV_CONF || isOwnFile(path));
+function openFile({ host, port, path: given, log }: NamesOptions): File {
+  const path = given ?? SYSTEM_RESOLV_CONF;
+  const isUsed = port === DNS_PORT && (given !== undefined || isOwnFile(path));
   const attempt = (what: string, act: () => void) => {
     try {
       act();
@@ -179,7 +187,7 @@ function openFile({ host, port, path, log }: NamesOptions): File {
       if (!isUsed) {
         const why =
           port === DNS_PORT
-            ? `${path} serves the whole machine: set NSM_RESOLV_CONF`
+            ? `${path} may serve others than this network namespace: name the file in NSM_RESOLV_CONF`
             : "it cannot name a port";
         log.warn({ path }, `programs are not told of the resolver: ${why}`);
         return;

@@ -92,26 +92,20 @@ export function writeConf(path: string, text: string): void {
 
 /**
  * False when the file may serve others than our network namespace: a process that was put into a namespace of its own by
- * `nsenter` or `ip netns exec` sees the machine's file, unless one of its own is mounted over it (ip-netns(8)).
+ * `nsenter` or `ip netns exec` sees the machine's file, unless one of its own is mounted over it (ip-netns(8)). Also false when
+ * we may not look at the first process, which has more rights then.
  */
 export function isOwnFile(path: string): boolean {
-  const isOfFirst = (kind: "net" | "mnt") => {
-    try {
-      return readlinkSync(`/proc/1/ns/${kind}`) === readlinkSync(`/proc/self/ns/${kind}`);
-    } catch {
-      return undefined; // we may not look at the first process
-    }
-  };
-  if (isOfFirst("net")) return true;
-  return !isOfFirst("mnt") && isMountPoint(path);
-}
-
-function isMountPoint(path: string): boolean {
   try {
-    const place = realpathSync(path);
-    const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
-    return mounts.some((line) => line.split(" ")[4] === place);
+    if (readlinkSync("/proc/1/ns/net") === readlinkSync("/proc/self/ns/net")) return true;
+    return readlinkSync("/proc/1/ns/mnt") !== readlinkSync("/proc/self/ns/mnt") && isMountPoint(path);
   } catch {
     return false;
   }
+}
+
+function isMountPoint(path: string): boolean {
+  const place = realpathSync(path);
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  return mounts.some((line) => line.split(" ")[4] === place);
 }

@@ -46,6 +46,12 @@ beforeAll(async () => {
         env: { NSM_RESOLV_CONF: file, NSM_LOCAL_DNS_SERVER_ENABLED: "true" },
         started: false,
       },
+      {
+        name: "guest",
+        services: "kernel://named/nsm-1",
+        env: { NSM_LOCAL_DNS_SERVER_ENABLED: "true" },
+        started: false,
+      },
     ],
   });
   before = await takeSettledInventory();
@@ -112,6 +118,15 @@ test("names of the service, the pod's own names and short names of both are foun
 test("a loopback address among the offered servers is refused, and said so", async () => {
   const line = await mesh.daemon("client").waitFor("some name servers of an endpoint are not used");
   expect(line["refused"]).toEqual(['server "127.0.0.1" is a loopback address']);
+});
+
+test("the machine's own resolv.conf is not touched by a client in a namespace without one", async () => {
+  const machines = readFileSync("/etc/resolv.conf");
+  mesh.start("guest");
+  const line = await mesh.daemon("guest").waitFor("programs are not told of the resolver");
+  expect(line).toMatchObject({ path: "/etc/resolv.conf", msg: expect.stringContaining("NSM_RESOLV_CONF") });
+  expect(readFileSync("/etc/resolv.conf")).toEqual(machines);
+  expect(await mesh.daemon("guest").stop()).toBe(0);
 });
 
 test("64 names that hang do not keep another from being found", async () => {
