@@ -43,6 +43,7 @@ const LATER = /^ours does not send message |^message \d+ of ours is not recorded
 /** A full record in place of what was left of it. */
 const MEMBERS = /^\.(networkServiceNames|networkServiceLabels|initialRegistrationTime|pathIds)\b/;
 const UNREACHABLE = /^ours fails: UNAVAILABLE /;
+const ORPHAN = /^\.state: ours "DOWN", recorded nothing$/;
 const DELETED = /^message \d+ of ours is not recorded: DELETE /;
 
 const ENDPOINTS = "/registry.NetworkServiceEndpointRegistry/";
@@ -60,6 +61,7 @@ export const DIFFERENCES: readonly CallDifference[] = [
   { record: "D29", kind: "unsent", of: "client", meant: NONE, differs: closesBeforeReselecting },
   { record: "D30", kind: "content", of: "server", meant: UNREACHABLE, differs: closesTowardsTheDead },
   { record: "D31", kind: "content", of: "server", meant: DELETED, differs: outlivesTheClaim },
+  { record: "D41", kind: "content", of: "client", meant: ORPHAN, differs: closesUnasked },
 ];
 
 export function differenceOf(
@@ -154,6 +156,18 @@ function closesTowardsTheDead(call: RecordedCall, recorded: RecordedCase): boole
   return (
     componentOf(recorded, call.server).role === "forwarder" &&
     isKilled(recorded, closed(call).networkServiceEndpointName, call.begin)
+  );
+}
+
+/** A hop on the way closes what no hop before it asks it to close at that moment. */
+function closesUnasked(call: RecordedCall, recorded: RecordedCase): boolean {
+  return (
+    call.method === CLOSE &&
+    componentOf(recorded, call.client).role !== "nsc" &&
+    !recorded.calls.some(
+      ({ method, server, begin, end = Infinity }) =>
+        method === CLOSE && server === call.client && begin <= call.begin && call.begin <= end,
+    )
   );
 }
 
