@@ -85,8 +85,11 @@ function isWire({ id, connection }: ClientWire, shown: Connection): boolean {
 }
 
 function tellWire(wire: ClientWire, type: ConnectionEventType, connection: Connection): void {
-  if (type === ConnectionEventType.DELETE || connection.state === State.DOWN) wire.tell("down");
-  else if (isWantedElsewhere(connection)) wire.tell("reselect");
+  if (type === ConnectionEventType.DELETE || connection.state === State.DOWN) {
+    // Said of the endpoint that the wire has just left.
+    const isOld = connection.networkServiceEndpointName !== wire.connection?.networkServiceEndpointName;
+    if (!isOld) wire.tell("down");
+  } else if (isWantedElsewhere(connection)) wire.tell("reselect");
   else if (connection.state === State.REFRESH_REQUESTED) wire.tell("refresh");
 }
 

@@ -5,6 +5,7 @@ import { delay } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import type { Logger } from "../sdk/log.ts";
+import { openEchoSocket } from "../sdk/echo-socket.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { trackWires } from "../sdk/metrics/wires.ts";
 import { netnsUrl } from "../sdk/netns-url.ts";
@@ -17,6 +18,8 @@ import type { NamesOptions } from "./dns.ts";
 import { excludeOtherWires } from "./excluded-prefixes.ts";
 import { followManager } from "./follow.ts";
 import { createManager } from "../sdk/manager-client.ts";
+import { createProber } from "./prober.ts";
+import type { Prober } from "./prober.ts";
 import type { Wish } from "./request.ts";
 import { createWire } from "./wire.ts";
 
@@ -52,6 +55,7 @@ export const daemon = defineDaemon({
       groupOf: (id) => groups.get(id),
       adopted: adopted.values(),
     });
+    const prober = config.livenessCheckEnabled ? stack.use(proberOf(config, mesh.clock, log)) : undefined;
     const options = {
       manager: names === undefined ? apart : followDnsContexts(apart, names),
       clock: mesh.clock,
@@ -59,6 +63,9 @@ export const daemon = defineDaemon({
       requestTimeoutMs: config.requestTimeoutMs,
       random: Math.random,
       onUp: (connection: Connection) => logUp(log, connection),
+      ...(prober && {
+        watch: (connection: Connection, onDead: () => void) => prober.watch(connection, onDead),
+      }),
     };
     const wires = wishesOf(config).map((wish) => createWire(wish, options, adopted.get(wish.id)));
     stack.use(trackWires(() => wires.map(({ connection }) => connection)));
@@ -72,6 +79,11 @@ export const daemon = defineDaemon({
     return stack.move();
   },
 });
+
+function proberOf(config: ClientConfig, clock: Clock, log: Logger): Prober {
+  const { livenessCheckIntervalMs: intervalMs, livenessCheckTimeoutMs: timeoutMs } = config;
+  return createProber({ clock, log, intervalMs, timeoutMs, open: openEchoSocket });
+}
 
 /** Awareness groups of the connections, by id. A URL that no wire has is a mistake that would go unnoticed. */
 function groupsOf(config: ClientConfig, log: Logger): ReadonlyMap<string, number | undefined> {

@@ -4,10 +4,10 @@ import { codeOf } from "../sdk/errors.ts";
 import { meters } from "../sdk/metrics/meters.ts";
 
 /**
- * Why a wire is made anew: `down` the manager said so, `process-ended` the endpoint's process, `gone` every answer for a while was
+ * Why a wire is made anew: `down` the manager said so, `dead` the probes, `process-ended` the endpoint's process, `gone` every answer for a while was
  * that the way is gone, `lease` it ran out.
  */
-export type HealReason = "down" | "process-ended" | "gone" | "lease";
+export type HealReason = "down" | "dead" | "process-ended" | "gone" | "lease";
 
 /** What a Request is for: the first of a wire, its refresh, a new wire in place of a broken one, another way for one that works. */
 export type RequestKind = "first" | "refresh" | "heal" | "move";

@@ -1,24 +1,14 @@
-import { clone, create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { create } from "@bufbuild/protobuf";
 import { describe, expect, test, vi } from "vitest";
-import { ConnectionSchema, PathSchema, State } from "../api/gen/connection_pb.js";
+import { State } from "../api/gen/connection_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
 import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import { NsmError } from "../sdk/errors.ts";
 import { silentLogger } from "../sdk/log.ts";
+import { WISH, answered } from "../test/support/client-wire.ts";
 import { createFakeClock } from "../test/support/fake-clock.ts";
-import type { Wish } from "./request.ts";
-import { createWire, refreshDelay } from "./wire.ts";
-
-const WISH: Wish = {
-  id: "client-0",
-  name: "client",
-  networkService: "service",
-  labels: { app: "test" },
-  interfaceName: "nsm-1",
-  netnsUrl: "inode://4/4026531840",
-};
+import { createWire } from "./wire.ts";
 
 /** A manager that answers with a path of two hops and leases of 100 s. */
 function build(adopted?: Connection, firstFailure?: NsmError) {
@@ -26,13 +16,19 @@ function build(adopted?: Connection, firstFailure?: NsmError) {
   const requests: NetworkServiceRequest[] = [];
   const closes: Connection[] = [];
   const ups: Connection[] = [];
+  const watched = { begun: 0, ended: 0 };
   let failure = firstFailure;
+  let hangs = false;
   const wire = createWire(
     WISH,
     {
       manager: {
-        request(request) {
+        request(request, signal) {
           requests.push(request);
+          if (hangs)
+            return new Promise((_, reject) =>
+              signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true }),
+            );
           return failure ? Promise.reject(failure) : Promise.resolve(answered(request, clock.now()));
         },
         close(connection) {
@@ -49,6 +45,10 @@ function build(adopted?: Connection, firstFailure?: NsmError) {
       requestTimeoutMs: 1000,
       random: () => 0,
       onUp: (connection) => ups.push(connection),
+      watch: () => {
+        watched.begun++;
+        return { [Symbol.dispose]: () => void watched.ended++ };
+      },
     },
     adopted,
   );
@@ -60,6 +60,14 @@ function build(adopted?: Connection, firstFailure?: NsmError) {
     requests,
     closes,
     ups,
+    watched,
+    /** From now on Requests hang; the answer makes later ones succeed. */
+    hang: () => {
+      hangs = true;
+      return () => {
+        hangs = false;
+      };
+    },
     last: () => requests.at(-1)?.connection,
     fail: (error: NsmError) => {
       failure = error;
@@ -68,24 +76,16 @@ function build(adopted?: Connection, firstFailure?: NsmError) {
       failure = undefined;
     },
     count: (n: number) => vi.waitFor(() => expect(requests).toHaveLength(n)),
+    /** Waits for so many requests through the pauses after failures. */
+    countTries: async (n: number) => {
+      for (let i = 0; i < 100 && requests.length < n; i++) await clock.advance(50);
+      expect(requests).toHaveLength(n);
+    },
     end: async () => {
       stop.abort();
       await running;
     },
   };
-}
-
-function answered(request: NetworkServiceRequest, nowMs: number): Connection {
-  const connection = clone(ConnectionSchema, request.connection ?? create(ConnectionSchema));
-  connection.state = State.UP;
-  connection.networkServiceEndpointName = "nse-1";
-  connection.path = create(PathSchema, {
-    pathSegments: [
-      { name: "client", id: "client-0", expires: timestampFromMs(nowMs + 100_000) },
-      { name: "manager", id: "m", expires: timestampFromMs(nowMs + 200_000) },
-    ],
-  });
-  return connection;
 }
 
 describe("asking", () => {
@@ -108,10 +108,10 @@ describe("asking", () => {
 
   test("tries again after a failure, and closes nothing that never was", async () => {
     const failure = new NsmError("NOT_FOUND", "service-not-found", "not yet");
-    const { recover, count, ups, closes, end } = build(undefined, failure);
+    const { recover, count, countTries, ups, closes, end } = build(undefined, failure);
     await count(1);
     recover();
-    await count(2);
+    await countTries(2);
     await vi.waitFor(() => expect(ups).toHaveLength(1));
     await end();
     expect(closes).toHaveLength(1);
@@ -151,12 +151,12 @@ describe("keeping", () => {
   test.each(["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"] as const)(
     "a refresh that fails with %s leaves the wire as it is",
     async (code) => {
-      const { clock, count, fail, last, end } = build();
+      const { clock, count, countTries, fail, last, end } = build();
       await count(1);
       await clock.advance(0);
       fail(new NsmError(code, "test", "no"));
       await clock.advance(20_000);
-      await count(3);
+      await countTries(3);
       expect(last()).toMatchObject({ networkServiceEndpointName: "nse-1", state: State.UP });
       await end();
     },
@@ -180,12 +180,12 @@ describe("moving", () => {
   });
 
   test("that fails is given up: the wire is kept and refreshed as before", async () => {
-    const { wire, requests, ups, count, fail, recover, end } = build();
+    const { wire, requests, ups, count, countTries, fail, recover, end } = build();
     await count(1);
     await vi.waitFor(() => expect(ups).toHaveLength(1));
     fail(new NsmError("UNAVAILABLE", "all-endpoints-failed", "nobody serves"));
     wire.tell("reselect");
-    await vi.waitFor(() => expect(requests.length).toBeGreaterThan(2));
+    await countTries(3);
     recover();
     expect(requests.map(isReselect).slice(0, 3)).toEqual([false, true, false]);
     expect(requests[2]?.connection?.networkServiceEndpointName).toBe("nse-1");
@@ -207,6 +207,71 @@ describe("healing", () => {
     await end();
   });
 
+  test.each(["reselect", "dead"] as const)("%s asks for a new choice, too", async (news) => {
+    const { wire, count, last, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    wire.tell(news);
+    await count(2);
+    expect(last()?.state).toBe(State.RESELECT_REQUESTED);
+    await end();
+  });
+
+  test("bad news end a refresh that hangs, and are acted upon at once", async () => {
+    const { wire, clock, count, hang, last, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    const release = hang();
+    await clock.advance(20_000);
+    await count(2);
+    release();
+    wire.tell("dead");
+    await clock.advance(50);
+    await count(3);
+    expect(last()?.state).toBe(State.RESELECT_REQUESTED);
+    await end();
+  });
+
+  test("bad news end the pause after a failure", async () => {
+    const { wire, clock, requests, countTries, fail, last, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    fail(new NsmError("UNAVAILABLE", "unreachable", "no"));
+    await clock.advance(20_000);
+    await countTries(8);
+    const before = requests.length;
+    wire.tell("down");
+    await clock.advance(0);
+    expect(requests.length).toBe(before + 1);
+    expect(last()?.state).toBe(State.RESELECT_REQUESTED);
+    await end();
+  });
+
+  test("a wire that stays down while nobody serves is asked for with growing pauses, and comes back", async () => {
+    const { wire, clock, requests, fail, recover, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    fail(new NsmError("NOT_FOUND", "no-candidates", "nobody"));
+    wire.tell("down");
+    await clock.advance(10_000);
+    expect(requests.length).toBeGreaterThan(5);
+    expect(requests.length).toBeLessThan(14);
+    recover();
+    await clock.advance(2400);
+    expect(ups).toHaveLength(2);
+    await end();
+  });
+
+  test("the data path is watched anew when it is another one, and no longer than the wire", async () => {
+    const { wire, clock, watched, count, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    expect(watched).toEqual({ begun: 1, ended: 0 });
+    await clock.advance(20_000);
+    await count(2);
+    expect(watched).toEqual({ begun: 1, ended: 0 });
+    wire.tell("down");
+    await count(3);
+    await vi.waitFor(() => expect(watched).toEqual({ begun: 2, ended: 1 }));
+    await end();
+    expect(watched).toEqual({ begun: 2, ended: 2 });
+  });
+
   test("a wish to refresh is followed at once", async () => {
     const { wire, count, last, ups, end } = build();
     await vi.waitFor(() => expect(ups).toHaveLength(1));
@@ -222,26 +287,27 @@ describe("healing", () => {
   ] as const)(
     "after ten seconds of %s %s, and not before, the endpoint is chosen anew",
     async (code, reason) => {
-      const { clock, requests, count, fail, last, ups, end } = build();
+      const { clock, requests, countTries, fail, last, ups, end } = build();
       await vi.waitFor(() => expect(ups).toHaveLength(1));
       fail(new NsmError(code, reason, "gone"));
       await clock.advance(20_000);
-      await count(4);
+      await countTries(4);
       expect(last()?.state).toBe(State.UP);
       await clock.advance(10_000);
       const before = requests.length;
-      await vi.waitFor(() => expect(requests.length).toBeGreaterThan(before + 1), { timeout: 5000 });
+      await clock.advance(4000);
+      expect(requests.length).toBeGreaterThan(before + 1);
       expect(last()?.state).toBe(State.RESELECT_REQUESTED);
       await end();
     },
   );
 
   test("an endpoint whose process has ended is not waited for", async () => {
-    const { clock, count, fail, last, ups, end } = build();
+    const { clock, countTries, fail, last, ups, end } = build();
     await vi.waitFor(() => expect(ups).toHaveLength(1));
     fail(new NsmError("NOT_FOUND", "process-ended", "gone"));
     await clock.advance(20_000);
-    await count(3);
+    await countTries(3);
     expect(last()?.state).toBe(State.RESELECT_REQUESTED);
     await end();
   });
@@ -249,11 +315,11 @@ describe("healing", () => {
   test.each(["foreign-connection", "foreign-device"])(
     "a path that belongs to somebody else (%s) is left for one of our own segment",
     async (reason) => {
-      const { clock, count, fail, last, ups, end } = build();
+      const { clock, countTries, fail, last, ups, end } = build();
       await vi.waitFor(() => expect(ups).toHaveLength(1));
       fail(new NsmError("PERMISSION_DENIED", reason, "no"));
       await clock.advance(20_000);
-      await count(3);
+      await countTries(3);
       expect(last()?.path?.pathSegments).toHaveLength(1);
       await end();
     },
@@ -265,7 +331,8 @@ describe("healing", () => {
     fail(new NsmError("UNAVAILABLE", "unreachable", "no manager"));
     await clock.advance(100_000);
     const before = requests.length;
-    await vi.waitFor(() => expect(requests.length).toBeGreaterThan(before + 1), { timeout: 10_000 });
+    await clock.advance(4000);
+    expect(requests.length).toBeGreaterThan(before + 1);
     expect(last()?.state).toBe(State.RESELECT_REQUESTED);
     await end();
   });
@@ -297,12 +364,4 @@ describe("an earlier life", () => {
     expect(last()?.state).toBe(State.RESELECT_REQUESTED);
     await end();
   });
-});
-
-test("the delay of a refresh is a fifth of the shortest lease, earlier by up to a fifth of that", () => {
-  const connection = answered(create(NetworkServiceRequestSchema, { connection: {} }), 0);
-  expect(refreshDelay(connection, 0, () => 0)).toBe(20_000);
-  expect(refreshDelay(connection, 0, () => 1)).toBe(16_000);
-  expect(refreshDelay(connection, 150_000, () => 0)).toBe(0);
-  expect(refreshDelay(undefined, 0, () => 0)).toBe(0);
 });

@@ -2,11 +2,11 @@
  * The life of one wire, seen from its client: asked for, kept alive by refreshes, healed, given back
  * (docs/protocol.md, "The life of a wire").
  *
- *   asking --answer--> up --refresh due, news--> asking
- *   asking --failure--> waiting --back-off--> asking          any --stop--> closing --> gone
+ *   asking --answer--> up --refresh due, news--> asking --bad news of what is refreshed--> asking anew
+ *   asking --failure--> waiting --back-off, news--> asking          any --stop--> closing --> gone
  *
- * A refresh that fails leaves the wire as it is; only news that it is down, the next hop's lasting word that the way is gone, or
- * the end of its lease makes a new one.
+ * A refresh that fails leaves the wire as it is; only news that it is down or dead, the next hop's lasting word that the way is
+ * gone, or the end of its lease makes a new one.
  */
 import { clone, create } from "@bufbuild/protobuf";
 import { ConnectionSchema, State } from "../api/gen/connection_pb.js";
@@ -14,7 +14,6 @@ import type { Connection } from "../api/gen/connection_pb.js";
 import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import { createBackoff } from "../sdk/backoff.ts";
-import { delay } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
@@ -43,10 +42,15 @@ export interface WireOptions {
   readonly random: () => number;
   /** Told of every first, healed or changed wire. */
   readonly onUp: (connection: Connection) => void;
+  /** Watches the data path of a wire until it is dead, which `onDead` is told once, or until disposed. */
+  readonly watch?: (connection: Connection, onDead: () => void) => Disposable;
 }
 
-/** What the manager's monitor stream said of a wire; `reselect`: it works, but is wanted elsewhere. */
-export type News = "down" | "reselect" | "refresh";
+/**
+ * What happened to a wire. The manager's stream said that it is down, that it works but is wanted elsewhere, or a wish for a
+ * refresh; or its data path is dead.
+ */
+export type News = "down" | "reselect" | "dead" | "refresh";
 
 export interface ClientWire {
   readonly id: string;
@@ -61,8 +65,8 @@ export interface ClientWire {
 /** `adopted`: a connection of an earlier life of this client, as the manager's monitor shows it. */
 export function createWire(wish: Wish, options: WireOptions, adopted?: Connection): ClientWire {
   const { clock, log, manager } = options;
-  const measure = measureWire(clock);
   let connection = adopted;
+  const measure = measureWire(clock);
   let reselect = adopted?.state === State.DOWN;
   /** One attempt to choose anew; whoever fails goes on with what there is. */
   let moving = false;
@@ -70,14 +74,14 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   let goneSince: number | undefined;
   let wake: ((news: News | undefined) => void) | undefined;
   let pending: News | undefined;
+  /** While a refresh is under way, which bad news make pointless. */
+  let refreshing: AbortController | undefined;
+  let watched: Disposable | undefined;
+  let watchedAs = "";
 
   /** Resolves with news, or undefined after the delay or at the signal. */
   const wait = (delayMs: number, signal: AbortSignal): Promise<News | undefined> => {
-    if (pending !== undefined) {
-      const news = pending;
-      pending = undefined;
-      return Promise.resolve(news);
-    }
+    if (pending !== undefined) return Promise.resolve(takePending());
     return new Promise((resolve) => {
       const done = (news: News | undefined) => {
         timer[Symbol.dispose]();
@@ -92,22 +96,61 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
       if (signal.aborted) done(undefined);
     });
   };
+  const takePending = (): News | undefined => {
+    const news = pending;
+    pending = undefined;
+    return news;
+  };
+  const heed = (news: News | undefined) => {
+    if (news === undefined || news === "refresh" || connection === undefined) return;
+    if (news === "reselect") {
+      moving = true;
+      log.info({ connection: wish.id, service: wish.networkService }, "wire is wanted elsewhere, moving");
+      return;
+    }
+    reselect = true;
+    measure.broken(news);
+    log.info({ connection: wish.id, service: wish.networkService, news }, "wire is down, healing");
+  };
 
   const ask = async (signal: AbortSignal) => {
     const request = requestFor(wish, connection, reselect || moving);
     const what = reselect ? "heal" : moving ? "move" : connection === undefined ? "first" : "refresh";
-    const answer = await measure.request(what, () =>
-      manager.request(request, withTimeout(signal, options.requestTimeoutMs)),
-    );
-    const changed = reselect || moving || connection === undefined || connection === adopted;
-    connection = answer;
-    // The end of the old half is no news of the new one; what came during a mere refresh is.
-    if (reselect || moving) pending = undefined;
-    reselect = false;
-    moving = false;
-    goneSince = undefined;
-    measure.healed();
-    if (changed) options.onUp(answer);
+    if (what === "refresh") refreshing = new AbortController();
+    const signals = refreshing === undefined ? signal : AbortSignal.any([signal, refreshing.signal]);
+    try {
+      const answer = await measure.request(what, () =>
+        manager.request(request, withTimeout(signals, options.requestTimeoutMs)),
+      );
+      const changed = what !== "refresh" || connection === adopted;
+      connection = answer;
+      // The end of the old half is no news of the new one; what came during a mere refresh is.
+      if (reselect || moving) pending = undefined;
+      follow(answer, reselect || moving);
+      reselect = false;
+      moving = false;
+      goneSince = undefined;
+      measure.healed();
+      if (changed) options.onUp(answer);
+    } finally {
+      refreshing = undefined;
+    }
+  };
+
+  /** A new device, or new addresses, are watched anew. */
+  const follow = (answer: Connection, isNew: boolean) => {
+    const as = dataPathOf(answer);
+    if (!isNew && as === watchedAs) return;
+    watched?.[Symbol.dispose]();
+    watchedAs = as;
+    watched = options.watch?.(answer, () => tell("dead"));
+  };
+
+  const tell = (news: News) => {
+    // Bad news are the stronger ones and are not forgotten for later others.
+    if (!isBad(pending)) pending = news;
+    if (isBad(pending)) refreshing?.abort();
+    if (wake !== undefined) wake(takePending());
   };
 
   const close = async () => {
@@ -124,15 +167,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     get connection() {
       return connection;
     },
-    tell(news) {
-      // "down" is the stronger news and is not forgotten for a later "refresh".
-      if (pending !== "down") pending = news;
-      const waiting = wake;
-      if (waiting === undefined) return;
-      const told = pending;
-      pending = undefined;
-      waiting(told);
-    },
+    tell,
     async run(signal) {
       const backoff = createBackoff({ firstMs: 50, maxMs: 2000, random: options.random });
       while (!signal.aborted) {
@@ -144,7 +179,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           if (moving && !reselect) {
             moving = false;
             log.warn({ connection: wish.id, service: wish.networkService, err }, "moving failed, staying");
-            await delay(backoff.next(), signal).catch(() => undefined);
+            heed(await wait(backoff.next(), signal));
             continue;
           }
           goneSince = saysGone(err) ? (goneSince ?? clock.monotonic()) : undefined;
@@ -157,25 +192,23 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
             { connection: wish.id, service: wish.networkService, err },
             "request failed, trying again",
           );
-          await delay(backoff.next(), signal).catch(() => undefined);
+          heed(await wait(backoff.next(), signal));
           continue;
         }
-        const dueMs = clock.monotonic() + refreshDelay(connection, clock.now(), options.random);
-        const news = await wait(dueMs - clock.monotonic(), signal);
+        const delayMs = refreshDelay(connection, clock.now(), options.random);
+        const dueMs = clock.monotonic() + delayMs;
+        const news = await wait(delayMs, signal);
         if (news === undefined && !signal.aborted) measure.refreshDue(clock.monotonic() - dueMs);
-        if (news === "reselect") {
-          moving = true;
-          log.info({ connection: wish.id, service: wish.networkService }, "wire is wanted elsewhere, moving");
-        }
-        if (news === "down") {
-          reselect = true;
-          measure.broken("down");
-          log.info({ connection: wish.id, service: wish.networkService }, "wire is down, healing");
-        }
+        heed(news);
       }
+      watched?.[Symbol.dispose]();
       await close();
     },
   };
+}
+
+function isBad(news: News | undefined): boolean {
+  return news === "down" || news === "dead";
 }
 
 function requestFor(
@@ -223,6 +256,12 @@ function saysGone(error: unknown): boolean {
 /** The endpoint's process is dead: whoever comes in its place is another one. */
 function saysEnded(error: unknown): boolean {
   return error instanceof NsmError && error.reason === "process-ended";
+}
+
+/** What probes depend on. */
+function dataPathOf({ mechanism, context }: Connection): string {
+  const { srcIpAddrs = [], dstIpAddrs = [] } = context?.ipContext ?? {};
+  return JSON.stringify([mechanism?.parameters["name"], srcIpAddrs, dstIpAddrs]);
 }
 
 /** Milliseconds until the next refresh. */

@@ -16,6 +16,7 @@ import {
 
 const AF_INET = 2;
 const AF_INET6 = 10;
+const SOCK_DGRAM = 2;
 const SOCK_RAW = 3;
 const IPPROTO_ICMP = 1;
 const IPPROTO_ICMPV6 = 58;
@@ -87,11 +88,16 @@ function familyOf(address: string): Family {
   return ipaddr.parse(address).kind() === "ipv6" ? 6 : 4;
 }
 
-function openEcho(family: Family, source: string | undefined, target: string): number {
+/** A socket in the calling thread's network namespace, for echo with one address; the caller closes it. */
+export function openEcho(
+  family: Family,
+  source: string | undefined,
+  target: string,
+  kind: "raw" | "ping" = "raw",
+): number {
+  const type = kind === "raw" ? SOCK_RAW : SOCK_DGRAM;
   const fd =
-    family === 4
-      ? openSocket(AF_INET, SOCK_RAW, IPPROTO_ICMP)
-      : openSocket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
+    family === 4 ? openSocket(AF_INET, type, IPPROTO_ICMP) : openSocket(AF_INET6, type, IPPROTO_ICMPV6);
   try {
     if (source !== undefined) bindSocket(fd, socketAddress(source));
     connectSocket(fd, socketAddress(target));
@@ -122,12 +128,17 @@ export function encodeEchoRequest(family: Family, id: number, sequence: number):
   return message;
 }
 
-/** The sequence number of a reply with our identifier. A raw IPv4 socket delivers the IP header too, an IPv6 one doesn't. */
-export function decodeEchoReply(family: Family, packet: Buffer, id: number): number | undefined {
-  const header = family === 4 ? ((packet[0] ?? 0) & 0x0f) * 4 : 0;
-  const message = packet.subarray(header);
-  if (message.length < 8 || message[0] !== ECHO[family].reply || message.readUInt16BE(4) !== id)
-    return undefined;
+/** The sequence number of a reply with our identifier. A raw IPv4 socket delivers the IP header too, others don't. */
+export function decodeEchoReply(
+  family: Family,
+  packet: Buffer,
+  id: number | "any",
+  header: "raw" | "without-header" = "raw",
+): number | undefined {
+  const length = family === 4 && header === "raw" ? ((packet[0] ?? 0) & 0x0f) * 4 : 0;
+  const message = packet.subarray(length);
+  if (message.length < 8 || message[0] !== ECHO[family].reply) return undefined;
+  if (id !== "any" && message.readUInt16BE(4) !== id) return undefined;
   return message.readUInt16BE(6);
 }
 
@@ -151,7 +162,7 @@ function trySend(fd: number, message: Buffer): boolean {
 }
 
 /** What waits to be read. An ICMP error for an earlier request, which the kernel reports here, ends the list. */
-function* packetsOf(fd: number): Generator<Buffer> {
+export function* packetsOf(fd: number): Generator<Buffer> {
   const buffer = Buffer.alloc(2048);
   try {
     for (let length = receive(fd, buffer); length !== undefined; length = receive(fd, buffer))

@@ -199,8 +199,9 @@ export function socketOption(fd: number, level: number, name: number, length: nu
   return value.subarray(0, size.readUInt32LE(0));
 }
 
-export function setSocketOption(fd: number, level: number, name: number, value: number): void {
-  checked(`setsockopt ${level}/${name}`, Number(c.setsockopt(fd, level, name, Int32Array.of(value), 4)));
+export function setSocketOption(fd: number, level: number, name: number, value: number | Buffer): void {
+  const bytes = typeof value === "number" ? Buffer.from(Int32Array.of(value).buffer) : value;
+  checked(`setsockopt ${level}/${name}`, Number(c.setsockopt(fd, level, name, bytes, bytes.length)));
 }
 
 /** send(2) on the calling thread; a short write is an error of a datagram socket and cannot happen. */
