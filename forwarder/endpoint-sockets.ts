@@ -7,6 +7,7 @@ import { openForeignSocket, parseForeignUrl } from "../sdk/grpc/foreign.ts";
 import type { ForeignSocket } from "../sdk/grpc/foreign.ts";
 import { holdProcess, whenEnded } from "../sdk/grpc/process.ts";
 import type { Target } from "../sdk/grpc/sessions.ts";
+import { createStopWatch, isStopped } from "./stopped.ts";
 
 /** How often sockets whose listener is dead are looked for. */
 const SWEEP_MS = 30_000;
@@ -17,13 +18,16 @@ export interface EndpointSockets extends Disposable {
   readonly listenerOf: (hop: NextHop) => number;
   /** False once that process has ended; true for hops on other nodes. */
   readonly isAlive: (hop: NextHop) => boolean;
-  /** Calls back once when that process has ended; never for hops on other nodes. */
+  /** Calls back once when that process has ended, or was stopped; never for hops on other nodes. */
   readonly whenEnded: (hop: NextHop, onEnded: () => void) => Disposable;
+  /** Throws UNAVAILABLE `endpoint-stopped` when that process was stopped: it would keep us waiting. */
+  readonly refuseStopped: (hop: NextHop) => void;
 }
 
 /** State: one open socket per endpoint, closed when its listener is found dead: before another is opened, and from time to time. */
 export function createEndpointSockets(clock: Clock): EndpointSockets {
   const sockets = new Map<string, ForeignSocket>();
+  const stopWatch = createStopWatch(clock);
   const drop = (url: string) => {
     sockets.get(url)?.[Symbol.dispose]();
     sockets.delete(url);
@@ -78,9 +82,16 @@ export function createEndpointSockets(clock: Clock): EndpointSockets {
       const stack = new DisposableStack();
       stack.use(held);
       stack.use(whenEnded(held, clock, onEnded));
+      stack.use(stopWatch.watch(held.pid, onEnded));
       return stack;
     },
+    refuseStopped(hop) {
+      const pid = socketOf(hop)?.listener.pid;
+      if (pid === undefined || !isStopped(pid)) return;
+      throw new NsmError("UNAVAILABLE", "endpoint-stopped", `process ${pid} of the endpoint is stopped`);
+    },
     [Symbol.dispose]() {
+      stopWatch[Symbol.dispose]();
       timer[Symbol.dispose]();
       for (const url of sockets.keys()) drop(url);
     },

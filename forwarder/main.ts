@@ -79,7 +79,14 @@ export const daemon = defineDaemon({
         },
         priority: config.mechanismPriority,
       },
-      select: { view, clock, log, isManager, holdsWire: (id) => dataplane.found(id).length > 0 },
+      select: {
+        view,
+        clock,
+        log,
+        isManager,
+        refuseStopped: sockets.refuseStopped,
+        holdsWire: (id) => dataplane.found(id).length > 0,
+      },
       plumb: { dataplane, tunnels, listenerOf: sockets.listenerOf, log },
     });
     const server = stack.use(

@@ -24,6 +24,8 @@ const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXIST
 
 export interface SelectOptions extends CandidateOptions {
   readonly log: Logger;
+  /** Throws for a hop that is known not to answer. */
+  readonly refuseStopped?: (hop: NextHop) => void;
   /** Who may answer at a URL of another node: the managers of this mesh. */
   readonly isManager: (spiffeId: string) => boolean;
 }
@@ -44,6 +46,7 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
   return (next) => {
     const attempt = async (request: NetworkServiceRequest, ctx: Context, choice: Choice) => {
       const { id } = connectionOf(request);
+      options.refuseStopped?.(choice.hop);
       connectionOf(request).networkServiceEndpointName = choice.endpoint;
       const response = await next.request(request, { ...ctx, nextHop: choice.hop });
       choices.set(id, choice);

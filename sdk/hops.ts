@@ -28,7 +28,7 @@ export interface HopsOptions {
   readonly targetOf?: (hop: NextHop) => Target | Promise<Target>;
   /** False once the process behind a hop is known to be dead: then its connections are down, and nobody waits for it. */
   readonly isAlive?: (hop: NextHop) => boolean;
-  /** Calls back once when that process has ended. */
+  /** Calls back once when that process has ended, or serves no more for another reason: then its connections are down. */
   readonly whenEnded?: (hop: NextHop, onEnded: () => void) => Disposable;
 }
 

@@ -24,7 +24,7 @@ export function isLocal(hop: NextHop): boolean {
 /** What followers of a hop's monitor stream are told of one connection. */
 export type HopEvent =
   | { readonly kind: "update"; readonly connection: Connection }
-  /** The hop deleted it, or the process behind a local socket is dead. */
+  /** The hop deleted it, or the process behind a local socket is dead or stopped. */
   | { readonly kind: "down" }
   /** The hop came back and does not know it: a refresh makes it known again. */
   | { readonly kind: "lost" };

@@ -1,0 +1,60 @@
+/** Processes that were stopped (SIGSTOP, a freezer of a debugger): their kernel goes on answering for them (proc_pid_stat(5)). */
+import { readFileSync } from "node:fs";
+import type { Clock } from "../sdk/clock.ts";
+import { errnoOf } from "../sdk/errors.ts";
+
+/** There is no event for it. */
+const LOOK_EVERY_MS = 100;
+/** Once is a shell's pause between two commands of somebody who looks at it. */
+const LOOKS = 2;
+
+/** True for a process whose threads are all stopped; false for one that has ended. */
+export function isStopped(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    // The second field is a name in brackets, which may hold anything.
+    return stat[stat.lastIndexOf(")") + 2] === "T";
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ESRCH") return false;
+    throw error;
+  }
+}
+
+export interface StopWatch extends Disposable {
+  /** Tells each time that the process is found stopped after it was not; until disposed. */
+  watch(pid: number, onStopped: () => void): Disposable;
+}
+
+interface Watched {
+  readonly pid: number;
+  readonly onStopped: () => void;
+  looks: number;
+}
+
+/** State: one timer for all processes. */
+export function createStopWatch(clock: Clock, stopped: (pid: number) => boolean = isStopped): StopWatch {
+  const all = new Set<Watched>();
+  let timer: Disposable | undefined;
+  const look = () => {
+    const found = new Map<number, boolean>();
+    for (const watched of all) {
+      const { pid } = watched;
+      if (!found.has(pid)) found.set(pid, stopped(pid));
+      watched.looks = found.get(pid) === true ? watched.looks + 1 : 0;
+      if (watched.looks === LOOKS) watched.onStopped();
+    }
+    timer = all.size > 0 ? clock.timer(LOOK_EVERY_MS, look) : undefined;
+  };
+  return {
+    watch(pid, onStopped) {
+      const watched = { pid, onStopped, looks: 0 };
+      all.add(watched);
+      timer ??= clock.timer(LOOK_EVERY_MS, look);
+      return { [Symbol.dispose]: () => void all.delete(watched) };
+    },
+    [Symbol.dispose]() {
+      timer?.[Symbol.dispose]();
+      all.clear();
+    },
+  };
+}

@@ -1,0 +1,69 @@
+/** Endpoints that are there but serve no more: frozen, or behind a data path that is dead. Their clients go on with another one. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
+import type { Inventory } from "../support/inventory.ts";
+import { fresh, startMesh } from "../support/mesh.ts";
+import type { Mesh } from "../support/mesh.ts";
+import { eventually } from "../support/netns.ts";
+import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
+
+const HEALED_WITHIN_MS = 5000;
+
+let empty: Inventory;
+let mesh: Mesh;
+beforeAll(async () => {
+  empty = await takeSettledInventory();
+  mesh = await startMesh({
+    endpoints: [
+      { name: "here", service: "echo", prefixes: "172.16.1.0/24" },
+      { name: "there", node: "node2", service: "echo", prefixes: "172.16.2.0/24", started: false },
+    ],
+    clients: [{ name: "client", services: "kernel://echo/nsm-1" }],
+    env: { NSM_IPAM_POLICY: "strict" },
+  });
+  await mesh.established("client", "nsm-1");
+  mesh.start("there");
+  await mesh.daemon("there").waitFor("endpoint there registered");
+});
+afterAll(async () => {
+  await mesh[Symbol.asyncDispose]();
+  await expectNothingLeft(empty);
+});
+
+const pod = (name: string) => mesh.namespace(`pod-${name}`);
+
+/** Waits until the client has a wire to `next`, whose data path works, and the endpoint left behind has no device. */
+async function expectHealed(said: ReturnType<typeof fresh>, left: string, next: string, target: string) {
+  await said(({ msg, nse }) => msg === "wire established" && nse === next, HEALED_WITHIN_MS);
+  expect(devicesIn(pod("client"))).toHaveLength(1);
+  expect(await pingFrom(pod("client"), target)).toMatchObject({ received: 5 });
+  await eventually(`no device of ${left}`, () => devicesIn(pod(left)).length === 0);
+}
+
+test("data path and control plane fine: the wire stays where it is", async () => {
+  const { ifindex } = deviceIn(pod("client"), "nsm-1");
+  const said = mesh.daemon("client").log.length;
+  await pingFrom(pod("client"), "172.16.1.0", 20);
+  expect(deviceIn(pod("client"), "nsm-1").ifindex).toBe(ifindex);
+  expect(mesh.daemon("client").log.slice(said)).toEqual([]);
+});
+
+test("a frozen endpoint is replaced, and has no wire to deliver to when it wakes", async () => {
+  const said = fresh(mesh.daemon("client"));
+  mesh.daemon("here").signal("SIGSTOP");
+  try {
+    await expectHealed(said, "here", "there", "172.16.2.0");
+  } finally {
+    mesh.daemon("here").signal("SIGCONT");
+  }
+  expect(await pingFrom(pod("client"), "172.16.2.0", 20)).toMatchObject({ received: 20 });
+  expect(devicesIn(pod("here"))).toEqual([]);
+});
+
+test("data plane broken, control plane fine: another endpoint is chosen", async () => {
+  const said = fresh(mesh.daemon("client"));
+  const [device] = devicesIn(pod("there"));
+  pod("there").ip(`link set ${device?.name} down`);
+  await expectHealed(said, "there", "here", "172.16.1.0");
+  expect(deviceIn(pod("client"), "nsm-1").addresses).toEqual(["172.16.1.1/32"]);
+});
