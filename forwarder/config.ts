@@ -15,6 +15,7 @@ import {
 } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { refusedAddresses } from "../sdk/endpoint-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 
 const portRange = kindOf("port range", (value) => {
@@ -64,6 +65,7 @@ export const table = {
     "UDP ports of WireGuard wires, one each; open them between nodes",
   ),
   mechanismPriority: list("NSM_MECHANISM_PRIORITY", "", "mechanisms to prefer, first is best"),
+  refusedAddresses: refusedAddresses(),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of the registration"),
   podName: optionalText("POD_NAME", "", "label podName of the registration"),

@@ -85,6 +85,7 @@ export const daemon = defineDaemon({
         log,
         isManager,
         refuseStopped: sockets.refuseStopped,
+        refusedAddresses: config.refusedAddresses,
         holdsWire: (id) => dataplane.found(id).length > 0,
       },
       plumb: { dataplane, tunnels, listenerOf: sockets.listenerOf, log },

@@ -6,6 +6,7 @@ import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/r
 import type { MatchSchema, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { CallContext } from "../sdk/chain.ts";
 import type { WithNextHop } from "../sdk/elements/target.ts";
+import { parseRefusedAddresses } from "../sdk/endpoint-url.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { silentLogger } from "../sdk/log.ts";
 import { callBy, connectionOn, createRecorder, requestOn } from "../test/support/chain.ts";
@@ -61,8 +62,16 @@ function build(endpoints: NetworkServiceEndpoint[], { matches = [], held = [] }:
     return original(call, ctx);
   };
   const isManager = (id: string) => id.startsWith("spiffe://example.org/nsmgr/");
+  const refusedAddresses = parseRefusedAddresses("127.0.0.0/8");
   const holdsWire = (id: string) => held.includes(id);
-  const options = { view, clock: createFakeClock(), log: silentLogger, isManager, holdsWire };
+  const options = {
+    view,
+    clock: createFakeClock(),
+    log: silentLogger,
+    isManager,
+    holdsWire,
+    refusedAddresses,
+  };
   const service = selectEndpoint(options)(recorder);
   const failing = (...names: string[]) => {
     recorder.answer = (call, ctx) => {
@@ -222,6 +231,18 @@ describe("later", () => {
     unknown.networkServiceEndpointName = "b";
     await service.close(unknown, MANAGER);
     expect(hops.map((url) => url.at(-1))).toEqual(["a", "a", "b"]);
+  });
+});
+
+test("an endpoint that leads where nobody is dialled is passed over", async () => {
+  const bad = [endpoint("loop", "tcp://127.0.0.1:5001"), endpoint("text", "tcp://localhost:5001")];
+  const { service, hops } = build([...bad, endpoint("far", "tcp://192.0.2.2:5001")]);
+  expect((await service.request(request(), MANAGER)).networkServiceEndpointName).toBe("far");
+  expect(hops).toEqual(["tcp://192.0.2.2:5001"]);
+  const alone = build(bad);
+  await expect(alone.service.request(request(), MANAGER)).rejects.toMatchObject({
+    code: "UNAVAILABLE",
+    message: expect.stringMatching(/127\.0\.0\.1.*localhost/s),
   });
 });
 

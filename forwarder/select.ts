@@ -9,6 +9,8 @@ import type { CallContext, Element } from "../sdk/chain.ts";
 import { NOWHERE } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
+import { checkTcpUrl } from "../sdk/endpoint-url.ts";
+import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { CodeName } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
@@ -28,6 +30,8 @@ export interface SelectOptions extends CandidateOptions {
   readonly refuseStopped?: (hop: NextHop) => void;
   /** Who may answer at a URL of another node: the managers of this mesh. */
   readonly isManager: (spiffeId: string) => boolean;
+  /** Networks that no endpoint's URL may lead to. */
+  readonly refusedAddresses: RefusedAddresses;
 }
 
 type Needs = Pick<WithClientEnd, "clientEnd">;
@@ -131,8 +135,21 @@ async function lookUp(
 function hopTo(endpoint: NetworkServiceEndpoint, options: SelectOptions): NextHop {
   const { url } = endpoint;
   const owner = endpoint.pathIds[0];
-  if (!url.startsWith("unix:")) return { url, expect: (id) => options.isManager(id) || id === owner };
+  if (!url.startsWith("unix:")) {
+    checkUrl(endpoint, options.refusedAddresses);
+    return { url, expect: (id) => options.isManager(id) || id === owner };
+  }
   return owner === undefined ? { url } : { url, expect: (id) => id === owner };
+}
+
+/** A record with a URL that is not to be dialled is one endpoint less, and no fault of the caller's. */
+function checkUrl({ name, url }: NetworkServiceEndpoint, refused: RefusedAddresses): void {
+  try {
+    checkTcpUrl(url, refused, `endpoint ${name}`);
+  } catch (error) {
+    const reason = error instanceof NsmError ? error.reason : "bad-endpoint-url";
+    throw new NsmError("UNAVAILABLE", reason, messageOf(error), error);
+  }
 }
 
 function failureOf(endpoint: NetworkServiceEndpoint, error: unknown): NsmError {

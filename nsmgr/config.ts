@@ -11,6 +11,7 @@ import {
 } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { refusedAddresses } from "../sdk/endpoint-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 
 export const table = {
@@ -38,6 +39,7 @@ export const table = {
     Defaults.operatorIds,
     "who may look at everybody's wires, without their tokens; none: nobody",
   ),
+  refusedAddresses: refusedAddresses(),
   registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   excludedPrefixesPath: path(

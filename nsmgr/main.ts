@@ -49,6 +49,7 @@ export const daemon = defineDaemon({
       local,
       forwarderService: config.forwarderService,
       publicUrl: published(config),
+      refusedAddresses: config.refusedAddresses,
       info,
       clock,
       log,

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../registry/memory.ts";
 import type { Peer } from "../sdk/grpc/peer.ts";
+import { parseRefusedAddresses } from "../sdk/endpoint-url.ts";
 import { silentLogger } from "../sdk/log.ts";
 import { EMPTY_PATH } from "../sdk/registry-path.ts";
 import { findAll } from "../sdk/registry/registry.ts";
@@ -34,6 +35,7 @@ function build() {
       forwarderService: "forwarder",
       mayForward: (id) => id === forwarder.spiffeId,
       info: new Map([["nodeName", "node-1"]]),
+      refusedAddresses: parseRefusedAddresses("127.0.0.0/8"),
       clock,
       log: silentLogger,
     }),
@@ -121,6 +123,7 @@ describe("register", () => {
     ["unix://relative", "bad-endpoint-url"],
     ["inode://4/17", "bad-endpoint-url"],
     ["tcp://host:port", "bad-endpoint-url"],
+    ["tcp://localhost:6379", "bad-endpoint-url"],
   ])("refuses the url %j, naming the endpoint", async (url, reason) => {
     const { registries, published } = build();
     await expect(registries.endpoints.register(record("a", url), local())).rejects.toMatchObject({
@@ -129,6 +132,21 @@ describe("register", () => {
       message: expect.stringContaining("a"),
     });
     expect(await published()).toEqual([]);
+  });
+
+  test("an endpoint is not where nobody is dialled", async () => {
+    const { registries, published } = build();
+    await expect(
+      registries.endpoints.register(record("a", "tcp://127.0.0.1:6379"), local()),
+    ).rejects.toMatchObject({ code: "PERMISSION_DENIED", reason: "refused-address" });
+    expect(await published()).toEqual([]);
+  });
+
+  test("a socket of another node is not shown: its path means something else here", async () => {
+    const { upstream, seen } = build();
+    await upstream.endpoints.register(record("lone", "unix:///run/nsmgr.sock"), context(undefined));
+    await upstream.endpoints.register(record("far", "tcp://192.0.2.2:5001"), context(undefined));
+    expect((await seen()).map(({ name }) => name)).toEqual(["far"]);
   });
 
   test("a unix socket is believed only from a process on this node", async () => {
@@ -208,11 +226,18 @@ describe("names of forwarders", () => {
 });
 
 describe("the end of an endpoint", () => {
-  test("unregister of what we do not hold is a success and asks nobody", async () => {
+  test("unregister of what we do not hold is passed on: the registry knows whose it is", async () => {
     const { upstream, registries, published } = build();
-    await upstream.endpoints.register(record("far", "tcp://192.0.2.2:5001"), context(undefined));
-    await registries.endpoints.unregister(record("far", ""), local());
-    expect(await published()).toHaveLength(1);
+    const unregister = vi.spyOn(upstream.endpoints, "unregister");
+    await upstream.endpoints.register(record("a", PUBLIC), context(undefined)); // before we were restarted
+    const ctx = local();
+    await registries.endpoints.unregister(record("a", "unix:///run/a.sock"), ctx);
+    expect(await published()).toEqual([]);
+    expect(unregister).toHaveBeenCalledExactlyOnceWith(
+      expect.objectContaining({ name: "a", url: PUBLIC }),
+      ctx,
+    );
+    await registries.endpoints.unregister(record("never", ""), ctx);
   });
 
   test("the death of its process takes it out of the registry", async () => {

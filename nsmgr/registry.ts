@@ -6,6 +6,8 @@ import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry
 import { addClientInfo } from "../sdk/client-info.ts";
 import type { ClientInfo } from "../sdk/client-info.ts";
 import type { Clock } from "../sdk/clock.ts";
+import { checkTcpUrl } from "../sdk/endpoint-url.ts";
+import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { holdProcess, whenEnded } from "../sdk/grpc/process.ts";
 import type { Logger } from "../sdk/log.ts";
@@ -25,6 +27,8 @@ export interface ManagerRegistryOptions {
   /** True for ids that may register as forwarder. */
   readonly mayForward: (spiffeId: string) => boolean;
   readonly info: ClientInfo;
+  /** Networks that no endpoint's URL may lead to. */
+  readonly refusedAddresses: RefusedAddresses;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -98,14 +102,17 @@ function createEndpointRegistry(
         const isHere = entry.url === publicUrl;
         const url = local.get(entry.name)?.url ?? (isHere ? registering.get(entry.name) : undefined);
         if (url !== undefined) entry.url = url;
-        else if (isHere && !deleted) continue; // not registered again since we restarted
+        else if (isHere && !deleted)
+          continue; // not registered again since we restarted
+        else if (!/^tcp:/i.test(entry.url) && !deleted) continue; // a path of another node means nothing here
         yield found;
       }
     },
     async unregister(entry, ctx) {
       const known = local.get(entry.name);
-      if (known === undefined) return;
-      const published = clone(NetworkServiceEndpointSchema, known.entry);
+      // Also what registered before we restarted: the registry knows whose it is.
+      const published = clone(NetworkServiceEndpointSchema, known?.entry ?? entry);
+      if (known === undefined) published.url = publicUrl;
       delete published.expirationTime;
       await upstream.endpoints.unregister(published, ctx);
       local.delete(entry.name);
@@ -153,7 +160,10 @@ function placeOf(
   onEnded: () => void,
 ): Pick<LocalEndpoint, "url" | "isAlive" | "dispose"> {
   const { url } = entry;
-  if (/^tcp:\/\/[^/\s]+:\d{1,5}$/.test(url)) return { url, isAlive: () => true, dispose: () => undefined };
+  if (/^tcp:/i.test(url)) {
+    checkTcpUrl(url, options.refusedAddresses, `endpoint ${entry.name}`);
+    return { url, isAlive: () => true, dispose: () => undefined };
+  }
   if (!/^unix:\/\/\/[^\0]+$/.test(url))
     throw new NsmError(
       "INVALID_ARGUMENT",

@@ -1,12 +1,19 @@
 /** The registry's variables. */
-import { addressList, commonTable, duration, only, optionalText, policies } from "../sdk/config.ts";
+import { addressList, bool, commonTable, duration, only, optionalText, policies } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { refusedAddresses } from "../sdk/endpoint-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 
 export const table = {
   listenOn: addressList("NSM_LISTEN_ON", Defaults.registryListen, "where the registry serves"),
   managerIds: idPatterns("NSM_MANAGER_IDS", Defaults.managerIds, "who may register in the name of others"),
+  bindManagers: bool(
+    "NSM_BIND_MANAGERS",
+    "true",
+    "what a manager has registered is changed by nobody else while it is connected",
+  ),
+  refusedAddresses: refusedAddresses(),
   registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   proxyRegistryUrl: only("NSM_PROXY_REGISTRY_URL", [""], "names of other domains are not supported yet"),

@@ -9,6 +9,7 @@ import { openMesh } from "../sdk/mesh.ts";
 import type { Mesh } from "../sdk/mesh.ts";
 import { meters } from "../sdk/metrics/meters.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
+import { createPresence } from "../sdk/registry/presence.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
@@ -25,7 +26,14 @@ export const daemon = defineDaemon({
   async start(config, runtime) {
     await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
-    const registries = stack.use(createMemoryRegistries(mesh.clock));
+    const presence = createPresence();
+    const { refusedAddresses } = config;
+    const registries = stack.use(
+      createMemoryRegistries(mesh.clock, {
+        refusedAddresses,
+        ...(config.bindManagers && { isPresent: presence.isPresent }),
+      }),
+    );
     if (config.servicesPath !== undefined)
       stack.use(await keepServices(config.servicesPath, registries, mesh, runtime.log));
     stack.use(
@@ -35,7 +43,7 @@ export const daemon = defineDaemon({
       ]),
     );
     const mayRelay = idMatcher(config.managerIds, mesh.trustDomain);
-    const options = { ...mesh, ...registries, mayRelay };
+    const options = { ...mesh, ...registries, mayRelay, presence };
     const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(
       await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {

@@ -2,11 +2,16 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
+import { parseRefusedAddresses } from "../sdk/endpoint-url.ts";
+import type { Peer } from "../sdk/grpc/peer.ts";
 import { EMPTY_PATH } from "../sdk/registry-path.ts";
 import { findAll } from "../sdk/registry/registry.ts";
 import type { RegistryContext } from "../sdk/registry/registry.ts";
 import { createFakeClock } from "../test/support/fake-clock.ts";
+import { makePeer } from "../test/support/peer.ts";
 import { createMemoryRegistries } from "./memory.ts";
+
+const [one, two] = [await makePeer("/nsmgr/node1"), await makePeer("/nsmgr/node2")];
 
 const CONTEXT: RegistryContext = {
   signal: new AbortController().signal,
@@ -105,6 +110,61 @@ describe("endpoints", () => {
     registries[Symbol.dispose]();
     expect(clock.armed).toBe(0);
   });
+});
+
+describe("what a manager has registered", () => {
+  const by = (peer: Peer): RegistryContext => ({ ...CONTEXT, peer });
+  const denied = expect.objectContaining({ code: "PERMISSION_DENIED", reason: "other-manager" });
+  const connected = () => {
+    const present = new Set([one.spiffeId, two.spiffeId]);
+    const clock = createFakeClock(Date.now());
+    const { endpoints } = createMemoryRegistries(clock, { isPresent: (id) => present.has(id) });
+    return { present, clock, endpoints };
+  };
+
+  test("is changed by nobody else while it is connected", async () => {
+    const { endpoints } = connected();
+    await endpoints.register(endpoint("a"), by(one));
+    expect(() => endpoints.register(endpoint("a"), by(two))).toThrow(denied);
+    expect(() => endpoints.unregister(endpoint("a"), by(two))).toThrow(denied);
+    await endpoints.register(endpoint("a"), by(one));
+    await endpoints.unregister(endpoint("a"), by(one));
+    await endpoints.register(endpoint("a"), by(two));
+  });
+
+  test("may be taken over once it has gone, and is then the other's", async () => {
+    const { endpoints, present } = connected();
+    await endpoints.register(endpoint("a"), by(one));
+    present.delete(one.spiffeId);
+    await endpoints.register(endpoint("a"), by(two));
+    present.add(one.spiffeId);
+    expect(() => endpoints.register(endpoint("a"), by(one))).toThrow(denied);
+  });
+
+  test("is free when it has run out", async () => {
+    const { endpoints, clock } = connected();
+    await endpoints.register(endpoint("a"), by(one));
+    await clock.advance(61_000);
+    expect(await endpoints.register(endpoint("a"), by(two))).toMatchObject({ name: "a" });
+  });
+});
+
+test.for([
+  ["tcp://127.0.0.1:5001", "refused-address"],
+  ["tcp://localhost:5001", "bad-endpoint-url"],
+] as const)("an endpoint at %s is refused with %s", ([url, reason]) => {
+  const refusedAddresses = parseRefusedAddresses("127.0.0.0/8");
+  using registries = createMemoryRegistries(createFakeClock(), { refusedAddresses });
+  expect(() => registries.endpoints.register({ ...endpoint("a"), url }, CONTEXT)).toThrow(
+    expect.objectContaining({ reason }),
+  );
+});
+
+test("a manager of a node without network may register", async () => {
+  const refusedAddresses = parseRefusedAddresses("127.0.0.0/8");
+  using registries = createMemoryRegistries(createFakeClock(), { refusedAddresses });
+  for (const url of ["unix:///run/nsmgr.sock", "tcp://:5001"])
+    expect(await registries.endpoints.register({ ...endpoint("a"), url }, CONTEXT)).toMatchObject({ url });
 });
 
 test("a network service without payload carries IP, and never expires", async () => {

@@ -4,6 +4,8 @@ import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { Clock } from "../sdk/clock.ts";
+import { checkTcpUrl } from "../sdk/endpoint-url.ts";
+import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { matchesEndpoint, matchesNetworkService } from "../sdk/match.ts";
 import type { Registries, Registry, RegistryContext } from "../sdk/registry/registry.ts";
@@ -24,7 +26,14 @@ export interface MemoryRegistries extends Registries, Disposable {
   sizes(): { readonly services: number; readonly endpoints: number };
 }
 
-export function createMemoryRegistries(clock: Clock): MemoryRegistries {
+export interface MemoryOptions {
+  /** True for a manager that is connected now: nobody else changes what it has registered. Default: nobody is. */
+  readonly isPresent?: (spiffeId: string) => boolean;
+  /** Networks that no endpoint's URL may lead to; default none. */
+  readonly refusedAddresses?: RefusedAddresses;
+}
+
+export function createMemoryRegistries(clock: Clock, options: MemoryOptions = {}): MemoryRegistries {
   const services = createStore<NetworkService>({
     nameOf: ({ name }) => name,
     servicesOf: () => [],
@@ -43,7 +52,7 @@ export function createMemoryRegistries(clock: Clock): MemoryRegistries {
   tick();
   return {
     services: serviceRegistry(services),
-    endpoints: endpointRegistry(endpoints, clock),
+    endpoints: endpointRegistry(endpoints, clock, options),
     ownersOfService: (name) => services.get(name)?.pathIds,
     ownersOfEndpoint: (name) => endpoints.get(name)?.pathIds,
     sizes: () => ({ services: services.size, endpoints: endpoints.size }),
@@ -70,23 +79,48 @@ function serviceRegistry(store: Store<NetworkService>): Registry<NetworkService>
 function endpointRegistry(
   store: Store<NetworkServiceEndpoint>,
   clock: Clock,
+  { isPresent = () => false, refusedAddresses = [] }: MemoryOptions,
 ): Registry<NetworkServiceEndpoint> {
+  /** Who brought a record: its manager, or the registrant itself. Goes with the record. */
+  const bringers = new WeakMap<NetworkServiceEndpoint, string>();
+  /** A manager vouches for the owner of what it registers, and could so take over what others have registered. */
+  const refuseOthers = ({ name }: NetworkServiceEndpoint, { peer }: RegistryContext) => {
+    const stored = store.get(name);
+    const bringer = stored && bringers.get(stored);
+    if (bringer === undefined || peer === undefined || peer.spiffeId === bringer || !isPresent(bringer))
+      return;
+    throw new NsmError(
+      "PERMISSION_DENIED",
+      "other-manager",
+      `endpoint ${name} was registered through ${bringer}, which is connected: unregister it there, or wait until it runs out`,
+    );
+  };
   return {
     register(endpoint, ctx) {
       requireName(endpoint.name, "endpoint");
+      checkUrl(endpoint, refusedAddresses);
+      refuseOthers(endpoint, ctx);
       const nowMs = clock.now();
       const first = store.get(endpoint.name)?.initialRegistrationTime ?? endpoint.initialRegistrationTime;
       endpoint.initialRegistrationTime = first ?? timestampFromMs(nowMs);
       endpoint.expirationTime = timestampFromMs(leaseEnd(endpoint, ctx, nowMs));
-      store.put(clone(NetworkServiceEndpointSchema, endpoint));
+      const stored = clone(NetworkServiceEndpointSchema, endpoint);
+      if (ctx.peer !== undefined) bringers.set(stored, ctx.peer.spiffeId);
+      store.put(stored);
       return Promise.resolve(endpoint);
     },
     find: (query, { signal }) => store.find(query, signal),
-    unregister(endpoint) {
+    unregister(endpoint, ctx) {
+      refuseOthers(endpoint, ctx);
       store.remove(endpoint.name);
       return Promise.resolve();
     },
   };
+}
+
+/** Other schemes lead nowhere from another node; a manager without TCP address is on its own, and publishes its socket. */
+function checkUrl({ name, url }: NetworkServiceEndpoint, refused: RefusedAddresses): void {
+  if (url.startsWith("tcp:") && !/^tcp:\/\/:\d+$/.test(url)) checkTcpUrl(url, refused, `endpoint ${name}`);
 }
 
 /** The registrant's wish, bounded by the tokens and certificates of both sides. */

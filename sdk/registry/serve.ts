@@ -1,6 +1,7 @@
 /** Registries as gRPC handlers: limits, registration path, policies, then the registry itself (docs/protocol.md, "Registration path"). */
 import { create } from "@bufbuild/protobuf";
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
+import type { Empty } from "@bufbuild/protobuf/wkt";
 import {
   NetworkServiceEndpointResponseSchema,
   NetworkServiceEndpointSchema,
@@ -33,7 +34,8 @@ import {
 import type { RegistrationPath } from "../registry-path.ts";
 import { readTokenMetadata, signAgain } from "../token.ts";
 import type { TokenMinter } from "../token.ts";
-import type { Registries, Registry, RegistryContext } from "./registry.ts";
+import type { Presence } from "./presence.ts";
+import type { Found, Registries, Registry, RegistryContext } from "./registry.ts";
 
 export interface ServeRegistryOptions {
   readonly minter: TokenMinter;
@@ -46,30 +48,20 @@ export interface ServeRegistryOptions {
    * it on.
    */
   readonly mayRelay: (spiffeId: string) => boolean;
+  /** Told of everybody who watches. */
+  readonly presence?: Pick<Presence, "enter">;
 }
 
 export function serviceRegistryHandlers(
   { services }: Pick<Registries, "services">,
   options: ServeRegistryOptions,
 ): Handlers<typeof NetworkServiceRegistry> {
-  const gate = createGate(services, options, options.ownersOfService);
+  const gate = createGate(services, options, options.ownersOfService, checkServiceLimits, "service");
   return {
-    register: (service, caller) =>
-      counted("register", async () => {
-        checkServiceLimits(service);
-        return await gate.register(service, caller);
-      }),
-    unregister: (service, caller) =>
-      counted("unregister", async () => {
-        checkServiceLimits(service);
-        await gate.unregister(service, caller);
-        return create(EmptySchema);
-      }),
-    async *find({ networkService = create(NetworkServiceSchema), watch }, { signal }) {
-      using open = countFind("service", watch);
-      void open;
-      checkServiceLimits(networkService);
-      for await (const { entry, deleted } of services.find({ entry: networkService, watch }, { signal }))
+    register: (entry, caller) => gate.register(entry, caller),
+    unregister: (entry, caller) => gate.unregister(entry, caller),
+    async *find({ networkService = create(NetworkServiceSchema), watch }, caller) {
+      for await (const { entry, deleted } of gate.find(networkService, watch, caller))
         yield create(NetworkServiceResponseSchema, { networkService: entry, deleted });
     },
   };
@@ -79,27 +71,12 @@ export function endpointRegistryHandlers(
   { endpoints }: Pick<Registries, "endpoints">,
   options: ServeRegistryOptions,
 ): Handlers<typeof NetworkServiceEndpointRegistry> {
-  const gate = createGate(endpoints, options, options.ownersOfEndpoint);
+  const gate = createGate(endpoints, options, options.ownersOfEndpoint, checkEndpointLimits, "endpoint");
   return {
-    register: (endpoint, caller) =>
-      counted("register", async () => {
-        checkEndpointLimits(endpoint);
-        return await gate.register(endpoint, caller);
-      }),
-    unregister: (endpoint, caller) =>
-      counted("unregister", async () => {
-        checkEndpointLimits(endpoint);
-        await gate.unregister(endpoint, caller);
-        return create(EmptySchema);
-      }),
-    async *find({ networkServiceEndpoint = create(NetworkServiceEndpointSchema), watch }, { signal }) {
-      using open = countFind("endpoint", watch);
-      void open;
-      checkEndpointLimits(networkServiceEndpoint);
-      for await (const { entry, deleted } of endpoints.find(
-        { entry: networkServiceEndpoint, watch },
-        { signal },
-      ))
+    register: (entry, caller) => gate.register(entry, caller),
+    unregister: (entry, caller) => gate.unregister(entry, caller),
+    async *find({ networkServiceEndpoint = create(NetworkServiceEndpointSchema), watch }, caller) {
+      for await (const { entry, deleted } of gate.find(networkServiceEndpoint, watch, caller))
         yield create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint: entry, deleted });
     },
   };
@@ -122,10 +99,13 @@ function countFind(kind: string, watch: boolean): Disposable {
 
 type Registered = NetworkService | NetworkServiceEndpoint;
 
+/** The three methods, for records of either kind. `checkLimits` comes first: nothing is kept of what is too large. */
 function createGate<T extends Registered>(
   registry: Registry<T>,
-  { minter, clock, mayRelay }: ServeRegistryOptions,
+  { minter, clock, mayRelay, presence }: ServeRegistryOptions,
   ownersOf: (name: string) => readonly string[] | undefined,
+  checkLimits: (entry: T) => void,
+  kind: "service" | "endpoint",
 ) {
   const enter = (entry: T, caller: Caller) => {
     const { peer } = caller;
@@ -171,17 +151,30 @@ function createGate<T extends Registered>(
     return again === undefined ? path : { ...path, tokens: path.tokens.with(at, again.token) };
   };
   return {
-    async register(entry: T, caller: Caller): Promise<T> {
-      const { hop, ctx, leave } = enter(entry, caller);
-      entry.pathIds = [...hop.pathIds];
-      const stored = await registry.register(entry, ctx);
-      leave();
-      return stored;
-    },
-    async unregister(entry: T, caller: Caller): Promise<void> {
-      const { ctx, leave } = enter(entry, caller);
-      await registry.unregister(entry, ctx);
-      leave();
+    register: (entry: T, caller: Caller): Promise<T> =>
+      counted("register", async () => {
+        checkLimits(entry);
+        const { hop, ctx, leave } = enter(entry, caller);
+        entry.pathIds = [...hop.pathIds];
+        const stored = await registry.register(entry, ctx);
+        leave();
+        return stored;
+      }),
+    unregister: (entry: T, caller: Caller): Promise<Empty> =>
+      counted("unregister", async () => {
+        checkLimits(entry);
+        const { ctx, leave } = enter(entry, caller);
+        await registry.unregister(entry, ctx);
+        leave();
+        return create(EmptySchema);
+      }),
+    async *find(entry: T, watch: boolean, { peer, signal }: Caller): AsyncGenerator<Found<T>> {
+      using open = countFind(kind, watch);
+      void open;
+      checkLimits(entry);
+      using present = watch ? presence?.enter(peer.spiffeId) : undefined;
+      void present;
+      yield* registry.find({ entry, watch }, { signal });
     },
   };
 }

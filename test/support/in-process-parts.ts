@@ -115,7 +115,9 @@ export async function startManager(
   const info = new Map([["nodeName", node]]);
   const mayForward = (id: string) => id.includes("/forwarder/");
   const shared = { local, forwarderService: FORWARDER_SERVICE, publicUrl, info, clock, log };
-  const registries = resources.use(createManagerRegistries({ ...shared, upstream, mayForward }));
+  const registries = resources.use(
+    createManagerRegistries({ ...shared, upstream, refusedAddresses: [], mayForward }),
+  );
   const store = createMonitorStore();
   const view = resources.use(createRegistryView(upstream, clock, log));
   const history = createHistory(clock);
@@ -172,6 +174,7 @@ export function startForwarder(
       log,
       isManager,
       holdsWire: () => false,
+      refusedAddresses: [],
     },
     plumb: { dataplane, tunnels, listenerOf: () => process.pid, log },
   });

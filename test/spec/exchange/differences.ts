@@ -44,6 +44,8 @@ const LATER = /^ours does not send message |^message \d+ of ours is not recorded
 const MEMBERS = /^\.(networkServiceNames|networkServiceLabels|initialRegistrationTime|pathIds)\b/;
 const UNREACHABLE = /^ours fails: UNAVAILABLE /;
 const ORPHAN = /^\.state: ours "DOWN", recorded nothing$/;
+/** What would have been answered is not recorded. */
+const FAILS = /^ours fails: UNAVAILABLE not recorded/;
 const DELETED = /^message \d+ of ours is not recorded: DELETE /;
 
 const ENDPOINTS = "/registry.NetworkServiceEndpointRegistry/";
@@ -62,6 +64,7 @@ export const DIFFERENCES: readonly CallDifference[] = [
   { record: "D30", kind: "content", of: "server", meant: UNREACHABLE, differs: closesTowardsTheDead },
   { record: "D31", kind: "content", of: "server", meant: DELETED, differs: outlivesTheClaim },
   { record: "D41", kind: "content", of: "client", meant: ORPHAN, differs: closesUnasked },
+  { record: "D47", kind: "asks", of: "server", meant: FAILS, differs: unregistersTheUnknown },
 ];
 
 export function differenceOf(
@@ -134,6 +137,14 @@ function knowsTheOwnerOfAService(call: RecordedCall, recorded: RecordedCase): bo
   const changes = [`${SERVICES}Register`, `${SERVICES}Unregister`].includes(call.method);
   const refused = call.status?.code === GrpcCode.PERMISSION_DENIED && call.metadata["path"] !== undefined;
   return changes && refused && componentOf(recorded, call.server).role === "nsmgr";
+}
+
+/** A manager answers for itself to the Unregister of a name that it never had. */
+function unregistersTheUnknown(call: RecordedCall, recorded: RecordedCase): boolean {
+  if (call.method !== `${ENDPOINTS}Unregister` || componentOf(recorded, call.server).role !== "nsmgr")
+    return false;
+  const isAccepted = call.status?.code === 0 && call.metadata["path"] !== undefined;
+  return isAccepted && lastExpiry(call, recorded) === undefined;
 }
 
 /** A client closes a connection that it asks for anew right after. */

@@ -49,7 +49,8 @@ export const startForwarder: Start = (bench, playback) => {
     hops,
     newId: () => subject.names.invent(randomUUID()),
     client: { tunnels, isManager: ofManager, release: (id) => dataplane.release(id), priority: [] },
-    select: { view, clock, log, isManager, holdsWire: () => false },
+    // The recordings were made on the loopback.
+    select: { view, clock, log, isManager, holdsWire: () => false, refusedAddresses: [] },
     plumb: { dataplane, tunnels, listenerOf: (hop) => listenerOf(bench, hop), log },
   });
   return {

@@ -40,7 +40,15 @@ export const startManager: Start = (bench, { pool }) => {
   });
   const local = createLocalEndpoints(clock);
   const { forwarderService } = Defaults;
-  const shared = { local, forwarderService, publicUrl: publicUrlOf(component), info, clock, log };
+  const shared = {
+    local,
+    forwarderService,
+    publicUrl: publicUrlOf(component),
+    info,
+    clock,
+    log,
+    refusedAddresses: [],
+  };
   const mayForward = idMatcher(Defaults.forwarderIds.split(","), trustDomain);
   const registries = stack.use(createManagerRegistries({ ...shared, upstream, mayForward }));
   const view = stack.use(createRegistryView(upstream, clock, log));
