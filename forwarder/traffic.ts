@@ -3,12 +3,11 @@ import { createHash } from "node:crypto";
 import type { Clock } from "../sdk/clock.ts";
 import type { Sample } from "../sdk/metrics/meter.ts";
 import { meters } from "../sdk/metrics/meters.ts";
+import { onceAScrape } from "../sdk/metrics/once-a-scrape.ts";
 import type { Dataplane, EndStats } from "./dataplane.ts";
 
 /** Series are kept by whoever scrapes for weeks: beyond so many wires the others have none. */
 const MAX_WIRES = 1000;
-/** The three metrics of one scrape are of one reading. */
-const SAME_SCRAPE_MS = 500;
 
 type Label = "wire" | "side" | "direction";
 
@@ -16,13 +15,7 @@ export function trackTraffic(
   dataplane: Pick<Dataplane, "stats">,
   clock: Pick<Clock, "monotonic">,
 ): Disposable {
-  let reading: { readonly atMs: number; readonly stats: ReturnType<Dataplane["stats"]> } | undefined;
-  const read = () => {
-    const now = clock.monotonic();
-    if (reading === undefined || now - reading.atMs > SAME_SCRAPE_MS)
-      reading = { atMs: now, stats: dataplane.stats() };
-    return reading.stats;
-  };
+  const read = onceAScrape(() => dataplane.stats(), clock);
   const samples = async (rx: keyof EndStats, tx: keyof EndStats) => samplesOf(await read(), rx, tx);
   const stack = new DisposableStack();
   stack.use(meters.wireBytes.track(() => samples("rxBytes", "txBytes")));

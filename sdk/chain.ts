@@ -19,6 +19,8 @@ export interface CallContext {
   readonly peer: Peer | undefined;
   /** What the caller's metadata carried; undefined when it was missing, doubled or unreadable. */
   readonly callerToken: PathToken | undefined;
+  /** Why this process makes the call to itself, for people. */
+  readonly why?: string;
 }
 
 /** A whole chain, any suffix of it and a gRPC stub all have this shape. */

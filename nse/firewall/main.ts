@@ -10,6 +10,7 @@ import { table } from "./config.ts";
 import type { FirewallConfig } from "./config.ts";
 import { openFilter } from "./filter.ts";
 import type { Filter } from "./filter.ts";
+import { trackRules } from "./metrics.ts";
 import { parseRules } from "./rules.ts";
 
 export const daemon = defineDaemon({
@@ -41,6 +42,7 @@ export const daemon = defineDaemon({
         );
       });
     stack.use(file.onChange(() => void replace()));
+    stack.use(trackRules(filter, systemClock));
     stack.use(logCounters(filter, config.countersEveryMs, systemClock, log));
     stack.use(await openPassThrough({ ...config, serviceNames }, runtime, filter));
     return stack.move();

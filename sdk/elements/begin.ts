@@ -188,6 +188,7 @@ async function closeByOurselves(
     deadlineMs: undefined,
     peer: undefined,
     callerToken: undefined,
+    why,
   };
   const decidedOn = actor.connection;
   try {

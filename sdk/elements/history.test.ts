@@ -77,8 +77,8 @@ test("who never had a wire leaves nothing, and who closes it by a lease is not n
   expect(words()).toEqual([]);
   next.answer = ({ connection }) => Promise.resolve(connection);
   await ask(State.UP, false);
-  await close({ peer: undefined });
-  expect(words().at(-1)).toBe("closed: its lease ran out, or its owner is gone");
+  await close({ peer: undefined, why: "its lease ran out" });
+  expect(words().at(-1)).toBe("closed: its lease ran out");
 });
 
 test("the last 16 events of a wire are kept, of the last 1024 wires, and long texts are cut", () => {

@@ -86,8 +86,7 @@ export function recordHistory(history: History): Element<WithEvents, WithEvents>
     },
     async close(connection, ctx) {
       const isKnown = history.of(connection.id).length > 0;
-      const why =
-        ctx.peer === undefined ? "its lease ran out, or its owner is gone" : `by ${ctx.peer.spiffeId}`;
+      const why = ctx.why ?? `by ${ctx.peer?.spiffeId ?? "this manager"}`;
       if (isKnown) history.note(connection.id, "closed", why);
       await next.close(connection, ctx);
     },

@@ -60,6 +60,13 @@ export const meters = {
     ["wire", "side", "direction"],
   ),
 
+  firewallPackets: counter(
+    "nsm_firewall_packets_total",
+    "packets that a rule of the firewall decided on; rule is its name in the operator's file, or default",
+    ["rule"],
+  ),
+  firewallBytes: counter("nsm_firewall_bytes_total", "bytes, as nsm_firewall_packets_total", ["rule"]),
+
   waiting: gauge(
     "nsm_waiting_operations",
     "Requests and Closes that wait for another one of the same connection",
