@@ -13,6 +13,7 @@ import { plumb } from "./plumb.ts";
 import type { PlumbOptions } from "./plumb.ts";
 import { selectEndpoint } from "./select.ts";
 import type { SelectOptions } from "./select.ts";
+import { takeOver } from "./take-over.ts";
 
 export interface ForwarderChainOptions extends ServerChainOptions {
   readonly hops: Hops;
@@ -27,6 +28,7 @@ export function createForwarderChain(options: ForwarderChainOptions): NetworkSer
   // A Close that arrives before the refresh after our restart removes what the kernel still holds.
   return serverChain({ ...options, closeUnknown: true, refuseStranger })
     .use("clientSide", clientSide(options.client, namespaces)) // refuses a foreign namespace before anybody else is asked
+    .use("takeOver", takeOver(options.log)) // before anything is asked for that a dead predecessor still has
     .use("followNamespaces", followNamespaces(options.plumb.dataplane, options.store)) // a wire ends with its namespaces
     .use("selectEndpoint", selectEndpoint(options.select)) // one candidate after the other through all that follows
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the kernel has the new half

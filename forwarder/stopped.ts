@@ -1,7 +1,6 @@
 /** Processes that were stopped (SIGSTOP, a freezer of a debugger): their kernel goes on answering for them (proc_pid_stat(5)). */
-import { readFileSync } from "node:fs";
 import type { Clock } from "../sdk/clock.ts";
-import { errnoOf } from "../sdk/errors.ts";
+import { readProcessStat } from "./proc-stat.ts";
 
 /** There is no event for it. */
 const LOOK_EVERY_MS = 100;
@@ -10,14 +9,7 @@ const LOOKS = 2;
 
 /** True for a process whose threads are all stopped; false for one that has ended. */
 export function isStopped(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // The second field is a name in brackets, which may hold anything.
-    return stat[stat.lastIndexOf(")") + 2] === "T";
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ESRCH") return false;
-    throw error;
-  }
+  return readProcessStat(pid)?.state === "T";
 }
 
 export interface StopWatch extends Disposable {

@@ -1,0 +1,53 @@
+/** A client that is killed together with the manager of its node: nobody remembers its wires but the forwarder. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
+import type { Inventory } from "../support/inventory.ts";
+import { startMesh } from "../support/mesh.ts";
+import type { Mesh } from "../support/mesh.ts";
+import { eventually } from "../support/netns.ts";
+import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
+
+let empty: Inventory;
+let before: Inventory;
+let mesh: Mesh;
+beforeAll(async () => {
+  empty = await takeSettledInventory();
+  mesh = await startMesh({
+    endpoints: [
+      { name: "here", service: "here", prefixes: "172.16.1.0/24" },
+      { name: "there", node: "node2", service: "there", prefixes: "172.16.2.0/24" },
+    ],
+    clients: [{ name: "client", services: "kernel://here/nsm-1,kernel://there/nsm-2", started: false }],
+  });
+  before = await takeSettledInventory();
+  mesh.start("client");
+  await mesh.established("client", "nsm-1");
+  await mesh.established("client", "nsm-2");
+});
+afterAll(async () => {
+  await mesh[Symbol.asyncDispose]();
+  await expectNothingLeft(empty);
+});
+
+test("a client that is killed with its manager has its wires back, by the same names and addresses", async () => {
+  const pod = mesh.namespace("pod-client");
+  const was = ["nsm-1", "nsm-2"].map((name) => deviceIn(pod, name));
+  await Promise.all([mesh.daemon("client").kill(), mesh.daemon("nsmgr-node1").kill()]);
+  mesh.start("nsmgr-node1");
+  await mesh.daemon("nsmgr-node1").waitFor("manager serves");
+  mesh.start("client");
+  await mesh.established("client", "nsm-1");
+  await mesh.established("client", "nsm-2");
+  const is = ["nsm-1", "nsm-2"].map((name) => deviceIn(pod, name));
+  expect(is.map(({ addresses }) => addresses)).toEqual(was.map(({ addresses }) => addresses));
+  expect(devicesIn(pod)).toHaveLength(2);
+  for (const target of ["172.16.1.0", "172.16.2.0"])
+    expect(await pingFrom(pod, target)).toMatchObject({ received: 5 });
+  for (const place of ["pod-here", "pod-there"])
+    await eventually(`one device in ${place}`, () => devicesIn(mesh.namespace(place)).length === 1);
+});
+
+test("and leaves nothing behind when it ends", async () => {
+  expect(await mesh.daemon("client").stop()).toBe(0);
+  await expectNothingLeft(before);
+});
