@@ -2,27 +2,21 @@
 import { delay, systemClock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { parseAlias } from "./alias.ts";
-import { diffEnd, freshEnd } from "./diff.ts";
-import type { Change, FoundEnd } from "./diff.ts";
+import { configure, readPast, restore } from "./configure.ts";
+import type { Pod } from "./configure.ts";
+import { freshEnd } from "./diff.ts";
+import { fitIn } from "./guard.ts";
 import { explainRefusal } from "./kernel-error.ts";
-import { deleteLink, newVeth, setLink } from "./netlink/link.ts";
+import { deleteLink, newVeth } from "./netlink/link.ts";
 import type { Link, NewDevice } from "./netlink/link.ts";
 import { isKernelError } from "./netlink/message.ts";
-import type { KernelError, Request } from "./netlink/message.ts";
-import {
-  deleteAddress,
-  deleteNeighbor,
-  deleteRoute,
-  newAddress,
-  newNeighbor,
-  newRoute,
-} from "./netlink/route.ts";
+import type { KernelError } from "./netlink/message.ts";
 import { openNetlink } from "./netlink/socket.ts";
-import type { NetlinkSocket } from "./netlink/socket.ts";
 import { findNetns, openNetns, requireAlive } from "./netns.ts";
-import type { Netns, NetnsRef } from "./netns.ts";
-import { observeEnd, readLink } from "./observe.ts";
+import type { NetnsRef } from "./netns.ts";
+import { observeSurroundings, readLink } from "./observe.ts";
 import type { Wanted, WantedEnd } from "./plan.ts";
+import { setPolicies } from "./policies.ts";
 import { prepareSysctls } from "./sysctl.ts";
 import {
   admitPeer,
@@ -53,12 +47,6 @@ export interface ApplyOptions {
   readonly newIfindex: () => number;
 }
 
-interface Pod {
-  readonly wanted: WantedEnd;
-  readonly netns: Netns;
-  readonly socket: NetlinkSocket;
-}
-
 const CREATE_TRIES = 4;
 /** Usually it takes less than a millisecond. */
 const RUNNING_MS = 1000;
@@ -75,12 +63,13 @@ export async function applyWire(
   signal: AbortSignal,
 ): Promise<readonly Device[]> {
   using stack = new DisposableStack();
-  const pods = wanted.ends.map((end): Pod => {
+  const opened = wanted.ends.map((end): Pod => {
     const netns = stack.use(openNetns(end.netns));
     return { wanted: end, netns, socket: stack.use(openNetlink("route", netns.fd)) };
   });
   signal.throwIfAborted();
   try {
+    const pods = await Promise.all(opened.map((pod) => fit(pod, known)));
     const links = await fittingLinks(options, wanted, pods, known);
     if (links !== undefined) {
       await update(options, wanted, pods, links);
@@ -96,12 +85,27 @@ export async function applyWire(
   }
 }
 
+/** The client's end as its pod can have it: what an endpoint says of itself is its own affair. */
+async function fit(pod: Pod, known: readonly Device[]): Promise<Pod> {
+  const { wanted, socket } = pod;
+  const families = new Set(
+    [...wanted.addresses, ...wanted.routes.map(({ prefix }) => prefix)].map(({ family }) => family),
+  );
+  if (wanted.side === "endpoint" || families.size === 0) return pod;
+  const own = known.find(({ side }) => side === "client")?.ifindex;
+  return { ...pod, wanted: fitIn(wanted, await observeSurroundings(socket, own, [...families])) };
+}
+
 /** Deletes devices wherever they still are; done when the kernel is. A device or namespace that is gone is fine. */
-export async function removeDevices(devices: readonly Omit<Device, "side">[]): Promise<void> {
+export async function removeDevices(
+  devices: readonly (Omit<Device, "side"> & Partial<Pick<Device, "side">>)[],
+): Promise<void> {
   for (const device of devices) {
     using netns = findNetns(device.netns);
     if (netns === undefined) continue;
     using socket = openNetlink("route", netns.fd);
+    // Rules outlive their device.
+    if (device.side !== "endpoint") await setPolicies(socket, String(netns.inode), device.ifindex, []);
     const link = await readLink(socket, { ifindex: device.ifindex });
     if (link === undefined || (link.alias !== device.alias && link.name !== device.name)) continue;
     const [refusal] = await socket.batch([deleteLink(device.ifindex)]);
@@ -150,9 +154,9 @@ async function update(
   pods: readonly Pod[],
   links: readonly Link[],
 ): Promise<void> {
-  const before = await Promise.all(pods.map(({ socket }, i) => observeEnd(socket, at(links, i))));
+  const before = await Promise.all(pods.map((pod, i) => readPast(pod, at(links, i))));
   try {
-    for (const [i, pod] of pods.entries()) await change(pod, at(before, i));
+    for (const [i, pod] of pods.entries()) await configure(pod, at(before, i).found);
     for (const [i, { netns }] of pods.entries())
       await updateTunnel(options.drivers, wanted, netns, at(links, i).ifindex);
     for (const { wanted: end } of pods) requireAlive(end.netns);
@@ -160,16 +164,6 @@ async function update(
     for (const [i, pod] of pods.entries()) await restore(pod, at(before, i));
     throw error;
   }
-}
-
-/** Best effort on the way out of a failure: the failure is what the caller must hear of. */
-async function restore(pod: Pod, before: FoundEnd): Promise<void> {
-  const link = await readLink(pod.socket, { ifindex: before.link.ifindex });
-  if (link === undefined) return;
-  const { alias, mtu, mac } = before.link;
-  const past: WantedEnd = { ...pod.wanted, ...before, alias, mtu, mac, noAddressGeneration: false };
-  const changes = diffEnd(past, await observeEnd(pod.socket, link));
-  await pod.socket.batch(changes.map((item) => requestOf(item, link.ifindex)));
 }
 
 async function createWire(
@@ -183,7 +177,7 @@ async function createWire(
   try {
     for (const { wanted: end, netns } of pods) prepareSysctls(netns.fd, end.name, wantsIpv6(end));
     await admitPeer(options.drivers, wanted);
-    await Promise.all(pods.map((pod, i) => change(pod, freshEnd(at(indexes, i), pod.wanted))));
+    await Promise.all(pods.map((pod, i) => configure(pod, freshEnd(at(indexes, i), pod.wanted))));
     if (wanted.link.kind === "veth") await waitUntilRunning(pods, indexes);
     else await readyTunnel(options.drivers, wanted, signal);
     for (const { wanted: end } of pods) requireAlive(end.netns);
@@ -267,39 +261,6 @@ async function clearTheWay(
         refusal,
       );
     await socket.execute(deleteLink(link.ifindex));
-  }
-}
-
-async function change(pod: Pod, found: FoundEnd): Promise<void> {
-  const changes = diffEnd(pod.wanted, found);
-  const results = await pod.socket.batch(changes.map((item) => requestOf(item, found.link.ifindex)));
-  const refusal = results.find((error, i) => error && !isAlreadyGone(changes[i], error));
-  if (refusal) throw refusal;
-}
-
-function isAlreadyGone(change: Change | undefined, error: KernelError): boolean {
-  return (
-    change?.do.startsWith("delete-") === true && isKernelError(error, "ESRCH", "ENOENT", "EADDRNOTAVAIL")
-  );
-}
-
-function requestOf(change: Change, ifindex: number): Request {
-  switch (change.do) {
-    case "set-link":
-      return setLink({ ...change.link, ifindex });
-    case "add-address":
-      return newAddress(ifindex, change.prefix);
-    case "delete-address":
-      return deleteAddress(ifindex, change.prefix);
-    case "add-route":
-      return newRoute(ifindex, change.route);
-    case "delete-route":
-      return deleteRoute(ifindex, change.route);
-    case "add-neighbor":
-      return newNeighbor(ifindex, change.neighbor);
-    case "delete-neighbor":
-    default:
-      return deleteNeighbor(ifindex, change.neighbor.ip);
   }
 }
 

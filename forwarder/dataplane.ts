@@ -7,6 +7,7 @@ import type { Logger } from "../sdk/log.ts";
 import { applyWire, exists, removeDevices } from "./apply.ts";
 import type { ApplyOptions, Device } from "./apply.ts";
 import { formatAlias } from "./alias.ts";
+import { checkWanted } from "./guard.ts";
 import { createInterfaceNames } from "./interface-names.ts";
 import { openNetlink } from "./netlink/socket.ts";
 import { openNamespaceEnds, watchEnds } from "./namespace-ends.ts";
@@ -29,6 +30,7 @@ import { kernelKnows, underlayMtu } from "./underlay.ts";
 import { openVxlanFilter } from "./vxlan-filter.ts";
 import type { VxlanFilter } from "./vxlan-filter.ts";
 import { openWireguard } from "./wireguard/open.ts";
+import { WIRE_IFINDEX } from "./wire.ts";
 import type { FoundDevice, Side, Wire } from "./wire.ts";
 
 export type {
@@ -68,7 +70,7 @@ export interface Dataplane extends AsyncDisposable {
   /**
    * Makes the kernel as the wire says; repeating it changes nothing and costs one netlink message. Devices that fit are kept.
    * Throws NsmError: INVALID_ARGUMENT for a bad value, NOT_FOUND `netns-gone`, PERMISSION_DENIED `netns-mismatch`,
-   * `netns-of-node` or `foreign-device`, ALREADY_EXISTS `interface-name-taken` or `vni-taken`, UNAVAILABLE `port-busy`.
+   * `netns-of-node`, `foreign-device`, `route-not-allowed` and the like for what no answer may ask of a pod, ALREADY_EXISTS `interface-name-taken` or `vni-taken`, UNAVAILABLE `port-busy`.
    */
   apply(wire: Wire, signal: AbortSignal): Promise<void>;
   /** Resolves once the kernel has removed the wire's devices; fine when there are none. Ends its reservations. */
@@ -108,9 +110,6 @@ interface Applied {
   readonly watch: Disposable;
 }
 
-/** Above the kernel's own numbers, below 2^30: a clash is a one in a thousand million event and just retried. */
-const IFINDEX = { first: 2 ** 20, last: 2 ** 30 };
-
 /** Opens the data plane of the network namespace that this process lives in, and looks for what an earlier life left. */
 export async function openDataplane(options: DataplaneOptions): Promise<Dataplane> {
   // libuv starts its threads at the first asynchronous file operation; one started later could inherit a pod's namespace.
@@ -136,7 +135,7 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
   const reservations = createReservations({ ports, found: recovered, foreignVnis });
   const state: State = {
     log,
-    options: { group, drivers, newIfindex: () => randomInt(IFINDEX.first, IFINDEX.last) },
+    options: { group, drivers, newIfindex: () => randomInt(WIRE_IFINDEX.first, WIRE_IFINDEX.last) },
     names: createInterfaceNames(),
     applied: new Map(),
     setBack: createSetBack(systemClock),
@@ -220,6 +219,7 @@ interface State {
 
 async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<void> {
   const wanted = planWire(wire);
+  checkWanted(wanted);
   const fingerprint = fingerprintOf(wanted);
   const before = state.applied.get(wire.id);
   const isDue = state.setBack.isDue(before?.checkedMs ?? 0) && wanted.link.kind === "wireguard";

@@ -28,6 +28,8 @@ const wanted: WantedEnd = {
   addresses: [prefix("10.0.0.1/32")],
   routes: [route("10.0.0.2/32"), route("10.1.0.0/16", "10.0.0.2")],
   neighbors: [neighbor("10.0.0.2", "02")],
+  policies: [],
+  acceptsDefaultRoute: false,
 };
 const fresh = freshEnd(7, wanted);
 const settled: FoundEnd = {

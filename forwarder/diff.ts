@@ -42,7 +42,7 @@ export function freshEnd(ifindex: number, wanted: WantedEnd): FoundEnd {
 /**
  * Stale things go first: two addresses of one subnet depend on their order, and the last address of a device takes the
  * routes with it. So once an address was removed (or the device was down) all addresses and routes are written again.
- * A route or neighbour that only changes is replaced in one step.
+ * A neighbour or an IPv6 route that only changes is replaced in one step; an IPv4 one is in force until its successor is there.
  */
 export function diffEnd(wanted: WantedEnd, found: FoundEnd): Change[] {
   const addresses = compare(wanted.addresses, found.addresses, formatPrefix);
@@ -65,6 +65,9 @@ export function diffEnd(wanted: WantedEnd, found: FoundEnd): Change[] {
       prefix,
     })),
     ...(rewrite ? wanted.routes : routes.missing).map((route): Change => ({ do: "add-route", route })),
+    ...routes.stale
+      .filter(({ prefix }) => prefix.family === 4 && routed.has(formatPrefix(prefix)))
+      .map((route): Change => ({ do: "delete-route", route })),
     ...(rewrite ? wanted.neighbors : neighbors.missing).map((neighbor): Change => ({
       do: "add-neighbor",
       neighbor,

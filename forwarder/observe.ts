@@ -1,18 +1,23 @@
 /** What the kernel has of a wire's device: read only. */
 import type { FoundEnd } from "./diff.ts";
+import type { Surroundings } from "./guard.ts";
+import type { Family } from "./netlink/ip.ts";
 import { decodeLink, getLink } from "./netlink/link.ts";
 import type { Link } from "./netlink/link.ts";
 import { isKernelError } from "./netlink/message.ts";
 import {
   NSM_PROTOCOL,
+  RT_TABLE_MAIN,
   SCOPE,
   decodeAddress,
   decodeNeighbor,
   decodeRoute,
   dumpAddresses,
+  dumpAllRoutes,
   dumpNeighbors,
   dumpRoutes,
 } from "./netlink/route.ts";
+import type { FoundRoute } from "./netlink/route.ts";
 import type { NetlinkSocket } from "./netlink/socket.ts";
 
 /** A link of the socket's namespace, with counters if asked; undefined when there is none. */
@@ -49,6 +54,24 @@ export async function observeEnd(socket: NetlinkSocket, link: Link): Promise<Fou
     neighbors: neighbors
       .filter((found) => found?.ifindex === ifindex && found.permanent && found.protocol === NSM_PROTOCOL)
       .filter(isFound),
+  };
+}
+
+/** What a namespace has beside the device `own`, with routes of these families. */
+export async function observeSurroundings(
+  socket: NetlinkSocket,
+  own: number | undefined,
+  families: readonly Family[],
+): Promise<Surroundings> {
+  const addresses = (await socket.dump(dumpAddresses(0))).map(decodeAddress).filter(isFound);
+  const routes: FoundRoute[] = [];
+  for (const family of families) {
+    const found = (await socket.dump(dumpAllRoutes(family, RT_TABLE_MAIN))).map(decodeRoute).filter(isFound);
+    routes.push(...found.filter(({ prefix, ifindex }) => prefix.family === family && ifindex !== own));
+  }
+  return {
+    addresses: addresses.filter(({ ifindex, scope }) => ifindex !== own && scope === SCOPE.UNIVERSE),
+    routes,
   };
 }
 

@@ -3,20 +3,14 @@ import { createHash } from "node:crypto";
 import { NsmError } from "../sdk/errors.ts";
 import { checkInterfaceName } from "../sdk/interface-name.ts";
 import { formatAlias } from "./alias.ts";
-import {
-  contains,
-  familyOf,
-  formatPrefix,
-  networkOf,
-  parseIp,
-  parseMac,
-  parsePrefix,
-  rangeOf,
-} from "./netlink/ip.ts";
-import type { Family, Prefix } from "./netlink/ip.ts";
+import { bad, checkAddress, checkIp, checkMac, checkMtu, checkPort, checkTunnelIp } from "./checks.ts";
+import { contains, familyOf, formatPrefix, networkOf } from "./netlink/ip.ts";
+import type { Prefix } from "./netlink/ip.ts";
 import type { VxlanShape } from "./netlink/link.ts";
 import type { Neighbor, Route } from "./netlink/route.ts";
 import type { NetnsRef } from "./netns.ts";
+import { planPolicies, planRoute } from "./plan-policies.ts";
+import type { Policy } from "./plan-policies.ts";
 import type { KernelSide, Side, VxlanSide, Wire, WireRoute, WireguardSide } from "./wire.ts";
 
 /** One device in one pod. */
@@ -36,6 +30,10 @@ export interface WantedEnd {
   /** In the order to install: those on the link before those through a gateway. */
   readonly routes: readonly Route[];
   readonly neighbors: readonly Neighbor[];
+  /** The client's end only. */
+  readonly policies: readonly Policy[];
+  /** Its owner agreed to routes for (nearly) everything. */
+  readonly acceptsDefaultRoute: boolean;
 }
 
 export interface WireguardShape {
@@ -58,7 +56,7 @@ export interface Wanted {
   readonly ends: readonly WantedEnd[];
 }
 
-/** Throws INVALID_ARGUMENT that names the faulty value: `bad-interface-name`, `bad-prefix`, `bad-address`, `bad-mac`, `bad-mtu`, `bad-tunnel`, `bad-wire`. */
+/** Throws INVALID_ARGUMENT that names the faulty value: `bad-interface-name`, `bad-prefix`, `bad-address`, `bad-mac`, `bad-mtu`, `bad-policy`, `bad-tunnel`, `bad-wire`. */
 export function planWire(wire: Wire): Wanted {
   const { client, endpoint } = wire;
   if (client.kind === "kernel" && endpoint.kind === "kernel") {
@@ -103,6 +101,10 @@ function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
   const routes = side === "client" ? ip.srcRoutes : ip.dstRoutes;
   const hasMac = wire.client.kind !== "wireguard" && wire.endpoint.kind !== "wireguard";
   const ipv6 = [...own, ...peer].some(({ family }) => family === 6);
+  const planned = planRoutes(own, peer, routes);
+  const policies = side === "client" ? planPolicies(ip.policies, own, peer) : [];
+  const ofPolicies = policies.flatMap((policy) => policy.routes);
+  const isBare = kernel.isBare === true;
   return {
     side,
     netns: kernel.netns,
@@ -113,9 +115,11 @@ function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
     mtu: checkMtu(wire.mtu, ipv6),
     noAddressGeneration: wire.payload === "IP",
     // Checked all the same: a fault in them is the same fault at every wire of a chain.
-    addresses: kernel.isBare === true ? [] : unique(own, formatPrefix),
-    routes: kernel.isBare === true ? [] : planRoutes(own, peer, routes),
-    neighbors: hasMac ? planNeighbors(wire, side, peer) : [],
+    addresses: isBare ? [] : unique(own, formatPrefix),
+    routes: isBare ? [] : planned,
+    neighbors: hasMac ? planNeighbors(wire, side, own, peer, [...planned, ...ofPolicies]) : [],
+    policies: isBare ? [] : policies,
+    acceptsDefaultRoute: kernel.acceptsDefaultRoute ?? false,
   };
 }
 
@@ -131,11 +135,7 @@ function planRoutes(
   const onLink = peer
     .filter(({ address }) => !own.some((prefix) => contains(prefix, address)))
     .map((prefix): Route => ({ prefix: networkOf(prefix), gateway: undefined, scope: "link" }));
-  const routes = asked.map(({ prefix: text, nextHop = "" }): Route => {
-    const prefix = checkRoutePrefix(text);
-    const gateway = nextHop === "" ? defaultGateway(prefix, peer) : checkNextHop(nextHop, prefix);
-    return { prefix, gateway, scope: "universe" };
-  });
+  const routes = asked.map((route) => planRoute(route, peer));
   // The last one wins, as when the kernel is told to replace; those without a gateway first, the others may need them.
   const last = [
     ...new Map([...onLink, ...routes].map((route) => [formatPrefix(route.prefix), route])).values(),
@@ -146,14 +146,28 @@ function planRoutes(
   ];
 }
 
-function defaultGateway(prefix: Prefix, peer: readonly Prefix[]): string | undefined {
-  if (peer.some((candidate) => contains(candidate, prefix.address))) return undefined;
-  return peer.find(({ family }) => family === prefix.family)?.address;
-}
-
-/** IP payload between two pods: each knows the other's MAC, nobody asks. Entries of the context go before. */
-function planNeighbors(wire: Wire, side: Side, peer: readonly Prefix[]): readonly Neighbor[] {
-  const given = wire.ip.neighbors.map(({ ip, mac }) => ({ ip: checkIp(ip), mac: checkMac(mac) }));
+/**
+ * IP payload between two pods: each knows the other's MAC, nobody asks. Entries of the context go before. They are one list for
+ * both ends: each takes its peer, its next hops and what is on its networks, and neither itself nor anybody else.
+ */
+function planNeighbors(
+  wire: Wire,
+  side: Side,
+  own: readonly Prefix[],
+  peer: readonly Prefix[],
+  routes: readonly Route[],
+): readonly Neighbor[] {
+  const onLink = [
+    ...own,
+    ...routes.filter(({ gateway }) => gateway === undefined).map(({ prefix }) => prefix),
+  ];
+  const known = new Set([...peer.map(({ address }) => address), ...routes.map(({ gateway }) => gateway)]);
+  const isNeighbor = ({ ip }: Neighbor) =>
+    !own.some(({ address }) => address === ip) &&
+    (known.has(ip) || onLink.some((prefix) => contains(prefix, ip)));
+  const given = wire.ip.neighbors
+    .map(({ ip, mac }) => ({ ip: checkIp(ip), mac: checkMac(mac) }))
+    .filter(isNeighbor);
   const direct = wire.payload === "IP" && wire.client.kind === "kernel" && wire.endpoint.kind === "kernel";
   const mac = macOf(wire, side === "client" ? "endpoint" : "client");
   const derived = direct ? peer.map(({ address }) => ({ ip: address, mac })) : [];
@@ -168,71 +182,6 @@ function macOf(wire: Wire, side: Side): string {
   return `02:${(hash.slice(0, 10).match(/../g) ?? []).join(":")}`;
 }
 
-function checkAddress(text: string): Prefix {
-  const prefix = parsePrefix(text);
-  if (prefix === undefined)
-    throw bad("prefix", text, "expected an address with its length, such as 10.0.0.1/32");
-  checkUse(prefix.address, text);
-  return prefix;
-}
-
-function checkRoutePrefix(text: string): Prefix {
-  const prefix = parsePrefix(text);
-  if (prefix === undefined) throw bad("prefix", text, "expected a prefix such as 10.0.0.0/8 or ::/0");
-  if (rangeOf(prefix.address) === "loopback") throw bad("prefix", text, "loopback is never routed to a wire");
-  return networkOf(prefix);
-}
-
-function checkNextHop(text: string, prefix: Prefix): string {
-  const ip = checkIp(text);
-  const family: Family = familyOf(ip);
-  if (family !== prefix.family)
-    throw bad("address", text, `next hop of ${formatPrefix(prefix)} has the same address family`);
-  return ip;
-}
-
-function checkIp(text: string): string {
-  const ip = parseIp(text);
-  if (ip === undefined) throw bad("address", text, "expected an IP address");
-  checkUse(ip, text);
-  return ip;
-}
-
-function checkUse(ip: string, text: string): void {
-  if (["unspecified", "loopback", "multicast", "broadcast"].includes(rangeOf(ip)))
-    throw bad("address", text, `a ${rangeOf(ip)} address belongs to no interface`);
-}
-
-function checkTunnelIp(text: string): string {
-  const ip = parseIp(text);
-  if (ip === undefined || ["unspecified", "multicast", "broadcast"].includes(rangeOf(ip)))
-    throw bad("tunnel", text, "expected the IP address of a node");
-  return ip;
-}
-
-function checkMac(text: string): string {
-  const mac = parseMac(text);
-  if (mac === undefined) throw bad("mac", text, "expected a unicast address such as 02:00:00:00:00:01");
-  return mac;
-}
-
-function checkPort(port: number): number {
-  if (Number.isInteger(port) && port > 0 && port <= 65535) return port;
-  throw bad("tunnel", port, "a UDP port is 1 to 65535");
-}
-
-/** RFC 791 demands 68 bytes, RFC 8200 1280. */
-function checkMtu(mtu: number, ipv6: boolean): number {
-  const least = ipv6 ? 1280 : 68;
-  if (mtu === 0 || (Number.isInteger(mtu) && mtu >= least && mtu <= 65535)) return mtu;
-  throw bad("mtu", mtu, `expected 0 (default) or ${least} to 65535`);
-}
-
 function unique<T>(items: readonly T[], key: (item: T) => string): T[] {
   return [...new Map(items.map((item) => [key(item), item])).values()];
-}
-
-function bad(what: string, value: string | number, expected: string): NsmError {
-  const shown = JSON.stringify(typeof value === "string" ? value.slice(0, 80) : value);
-  return new NsmError("INVALID_ARGUMENT", `bad-${what}`, `${what} ${shown} is not usable: ${expected}`);
 }

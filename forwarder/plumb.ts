@@ -128,6 +128,7 @@ function wireOf(options: PlumbOptions, response: Connection, ctx: WithClientEnd 
       srcRoutes: ip?.srcRoutes ?? [],
       dstRoutes: ip?.dstRoutes ?? [],
       neighbors: (ip?.ipNeighbors ?? []).map((entry) => ({ ip: entry.ip, mac: entry.hardwareAddress })),
+      policies: ip?.policies ?? [],
     },
     ...(ethernet?.srcMac ? { srcMac: ethernet.srcMac } : {}),
     ...(ethernet?.dstMac ? { dstMac: ethernet.dstMac } : {}),

@@ -3,6 +3,12 @@ import type { NetnsRef } from "./netns.ts";
 
 export type { NetnsRef } from "./netns.ts";
 
+/**
+ * Indexes of the devices of wires, above the kernel's own numbers: what tells them from a pod's other interfaces. A clash is a
+ * one in a thousand million event and just retried.
+ */
+export const WIRE_IFINDEX = { first: 2 ** 20, last: 2 ** 30 } as const;
+
 /** An interface in a pod. */
 export interface KernelSide {
   readonly kind: "kernel";
@@ -12,6 +18,8 @@ export interface KernelSide {
   readonly binding: string;
   /** The interface gets no addresses and no routes: its owner passes packets on. Default false. */
   readonly isBare?: boolean;
+  /** The pod's owner wants routes for (nearly) everything, if the other end asks for them. Default false. */
+  readonly acceptsDefaultRoute?: boolean;
 }
 
 /** A tunnel to another node; the UDP socket lives in the node's namespace. */
@@ -42,6 +50,16 @@ export interface WireRoute {
   readonly nextHop?: string;
 }
 
+/** As in the IPContext: texts, empty for any. */
+export interface WirePolicy {
+  readonly from: string;
+  readonly proto: string;
+  readonly srcPort: string;
+  readonly dstPort: string;
+  /** None: a default route. */
+  readonly routes: readonly WireRoute[];
+}
+
 /** The addresses of both ends as in the IPContext of the connection, CIDR texts. */
 export interface WireIp {
   readonly srcAddresses: readonly string[];
@@ -49,6 +67,8 @@ export interface WireIp {
   readonly srcRoutes: readonly WireRoute[];
   readonly dstRoutes: readonly WireRoute[];
   readonly neighbors: readonly { readonly ip: string; readonly mac: string }[];
+  /** Rules for the client's pod. Default none. */
+  readonly policies?: readonly WirePolicy[];
 }
 
 /** One connection's stretch through this node: two pods, or a pod and a tunnel. */

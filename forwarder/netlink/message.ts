@@ -11,6 +11,7 @@ export const NLM_F = {
   REPLACE: 0x100,
   EXCL: 0x200,
   CREATE: 0x400,
+  APPEND: 0x800,
 } as const;
 
 /** Types of control messages. */

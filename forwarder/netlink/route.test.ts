@@ -7,6 +7,7 @@ import {
   deleteAddress,
   deleteNeighbor,
   deleteRoute,
+  dumpAllRoutes,
   dumpNeighbors,
   dumpRoutes,
   getRoute,
@@ -48,14 +49,14 @@ test.each<[string, Request, number, number, string]>([
     "a route on the link: main table, our protocol, link scope",
     newRoute(7, link),
     24,
-    0x500,
+    0xc00,
     "02200000 fe9dfd01 00000000 08000100 0a000001 08000400 07000000",
   ],
   [
     "a default route through a gateway is onlink",
     newRoute(7, viaV4),
     24,
-    0x500,
+    0xc00,
     "02000000 fe9d0001 04000000 08000100 00000000 08000400 07000000 08000500 0a000002",
   ],
   [
@@ -88,6 +89,23 @@ test.each<[string, Request, number, number, string]>([
     0x300,
     "0a000000 fe9d0000 00000000 08000400 07000000 08000f00 fe000000",
   ],
+  [
+    "an IPv6 route replaces one of the same metric",
+    newRoute(7, { prefix: v6, gateway: undefined, scope: "link", metric: 1025 }),
+    24,
+    0x500,
+    `0a800000 fe9dfd01 00000000 14000100 fd000000000000000000000000000001 08000400 07000000
+     08000600 01040000`,
+  ],
+  [
+    "a route of a table above 255",
+    newRoute(7, { ...link, table: 1000 }),
+    24,
+    0x500,
+    "02200000 009dfd01 00000000 08000100 0a000001 08000400 07000000 08000f00 e8030000",
+  ],
+  ["all routes", dumpAllRoutes(4), 26, 0x300, "02000000 00000000 00000000"],
+  ["all routes of a table", dumpAllRoutes(6, 254), 26, 0x300, "0a000000 00000000 00000000 08000f00 fe000000"],
   ["all neighbours", dumpNeighbors(), 30, 0x300, "00000000 00000000 00000000"],
 ])("%s", (_, request, type, flags, body) => {
   expect([request.type, request.flags]).toEqual([type, flags]);

@@ -36,7 +36,7 @@ export function deleteAddress(ifindex: number, prefix: Prefix): Request {
   return addressRequest(RTM.DELADDR, 0, "delete address", ifindex, prefix);
 }
 
-/** Of one interface only. */
+/** Of one interface only, or of all (0). */
 export function dumpAddresses(ifindex: number): Request {
   return { doing: "dump addresses", type: RTM.GETADDR, flags: NLM_F.DUMP, body: ifaddrmsg(0, 0, ifindex) };
 }
@@ -88,24 +88,34 @@ function ifaddrmsg(family: number, length: number, ifindex: number): Buffer {
   return header;
 }
 
-const RTA = { DST: 1, OIF: 4, GATEWAY: 5, METRICS: 8, TABLE: 15 } as const;
+const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, METRICS: 8, TABLE: 15 } as const;
 const RTAX_MTU = 2;
 const RTM_F_ONLINK = 4;
-const RT_TABLE_MAIN = 254;
+export const RT_TABLE_MAIN = 254;
 const RTN_UNICAST = 1;
 export const SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;
 
-/** A unicast route of the main table through one device. */
+/** A unicast route through one device. */
 export interface Route {
   readonly prefix: Prefix;
   /** Taken as reachable on the link, whatever the addresses say (onlink). */
   readonly gateway: string | undefined;
   /** IPv4 only; the kernel knows no scopes for IPv6. */
   readonly scope: "link" | "universe";
+  /** Absent for the main table. */
+  readonly table?: number;
+  /** Of IPv6; absent for the kernel's usual one. */
+  readonly metric?: number;
 }
 
+/**
+ * Of a table of our own, or IPv6: in place of a route of the same prefix (and metric). Of the main table for IPv4: behind those of
+ * the same prefix that are there, whosever they are; EEXIST for one that is there already.
+ */
 export function newRoute(ifindex: number, route: Route): Request {
-  return routeRequest(RTM.NEWROUTE, CREATE_OR_REPLACE, "add route", ifindex, route);
+  const isShared = route.prefix.family === 4 && (route.table ?? RT_TABLE_MAIN) === RT_TABLE_MAIN;
+  const flags = isShared ? NLM_F.CREATE | NLM_F.APPEND : CREATE_OR_REPLACE;
+  return routeRequest(RTM.NEWROUTE, flags, "add route", ifindex, route);
 }
 
 export function deleteRoute(ifindex: number, route: Route): Request {
@@ -124,6 +134,17 @@ export function dumpRoutes(family: Family, ifindex: number): Request {
   };
 }
 
+/** Of all tables and devices, or of one table. */
+export function dumpAllRoutes(family: Family, table = 0): Request {
+  const attributes = table === 0 ? [] : [u32(RTA.TABLE, table)];
+  return {
+    doing: "dump all routes",
+    type: RTM.GETROUTE,
+    flags: NLM_F.DUMP,
+    body: Buffer.concat([rtmsg({ family, length: 0 }), encodeAttributes(attributes)]),
+  };
+}
+
 /** Which way a packet to `address` would go. */
 export function getRoute(address: string): Request {
   const destination = ipBytes(address);
@@ -137,6 +158,7 @@ export function getRoute(address: string): Request {
 }
 
 export interface FoundRoute extends Route {
+  /** Undefined for a route without a device, or with several. */
   readonly ifindex: number | undefined;
   readonly table: number;
   readonly protocol: number;
@@ -150,11 +172,13 @@ export function decodeRoute({ body }: Message): FoundRoute | undefined {
   if (family === undefined) return undefined;
   const destination = attributes.bytes(RTA.DST) ?? Buffer.alloc(family === 4 ? 4 : 16);
   const gateway = attributes.bytes(RTA.GATEWAY);
+  const metric = attributes.u32(RTA.PRIORITY);
   return {
     prefix: { family, address: ipText(destination), length: body.readUInt8(1) },
     gateway: gateway && ipText(gateway),
     scope: body.readUInt8(6) === SCOPE.LINK ? "link" : "universe",
     ifindex: attributes.u32(RTA.OIF),
+    ...(metric !== undefined && { metric }),
     table: attributes.u32(RTA.TABLE) ?? body.readUInt8(4),
     protocol: body.readUInt8(5),
     mtu: attributes.nest(RTA.METRICS).u32(RTAX_MTU),
@@ -162,22 +186,24 @@ export function decodeRoute({ body }: Message): FoundRoute | undefined {
 }
 
 function routeRequest(type: number, flags: number, doing: string, ifindex: number, route: Route): Request {
-  const { prefix, gateway } = route;
+  const { prefix, gateway, metric, table = RT_TABLE_MAIN } = route;
   const attributes: Attribute[] = [bytes(RTA.DST, ipBytes(prefix.address)), u32(RTA.OIF, ifindex)];
   if (gateway !== undefined) attributes.push(bytes(RTA.GATEWAY, ipBytes(gateway)));
+  if (metric !== undefined) attributes.push(u32(RTA.PRIORITY, metric));
+  if (table > 255) attributes.push(u32(RTA.TABLE, table));
   // A delete with scope "nowhere" matches any scope.
   const scope = type === RTM.DELROUTE ? SCOPE.NOWHERE : route.scope === "link" ? SCOPE.LINK : SCOPE.UNIVERSE;
   const header = rtmsg({
     family: prefix.family,
     length: prefix.length,
-    table: RT_TABLE_MAIN,
+    table: table > 255 ? 0 : table,
     protocol: NSM_PROTOCOL,
     scope,
     type: RTN_UNICAST,
     flags: gateway === undefined ? 0 : RTM_F_ONLINK,
   });
   return {
-    doing: `${doing} ${formatPrefix(prefix)}${gateway === undefined ? "" : ` via ${gateway}`} on link ${ifindex}`,
+    doing: `${doing} ${formatPrefix(prefix)}${gateway === undefined ? "" : ` via ${gateway}`} on link ${ifindex}${table === RT_TABLE_MAIN ? "" : ` in table ${table}`}`,
     type,
     flags,
     body: Buffer.concat([header, encodeAttributes(attributes)]),

@@ -134,7 +134,8 @@ describe.skipIf(!isRoot)("a restarted forwarder (needs root)", () => {
   test("refuses the name of a wire that nobody has claimed yet", async () => {
     await forwarder.apply(wire());
     await restart();
-    await expect(forwarder.apply(wire("wire-2"))).rejects.toMatchObject({ reason: "interface-name-taken" });
+    const other = wire("wire-2", "b2");
+    await expect(forwarder.apply(other)).rejects.toMatchObject({ reason: "interface-name-taken" });
     expect(await forwarder.found("wire-1")).toHaveLength(2);
   });
 

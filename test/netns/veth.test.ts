@@ -77,7 +77,8 @@ describe.skipIf(!isRoot)("a wire inside a node (needs root)", () => {
       { prefix: "10.1.2.3/8", nextHop: "172.16.1.77" },
       { prefix: "172.16.1.2/32" },
     ];
-    await forwarder.apply(wire({ ip: { srcRoutes } }));
+    const accepting = { ...kernelSide(client, "nsm-c"), acceptsDefaultRoute: true };
+    await forwarder.apply(wire({ ip: { srcRoutes }, client: accepting }));
     expect(client.ip("route show").replace(/ +$/gm, "").trim().split("\n")).toEqual([
       "default via 172.16.1.2 dev nsm-c proto 157 onlink",
       "10.0.0.0/8 via 172.16.1.77 dev nsm-c proto 157 onlink",

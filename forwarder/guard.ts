@@ -1,0 +1,168 @@
+/** What the other end of a wire may put into a pod, and what not: pure (docs/protocol.md, "What an answer may ask for"). */
+import { NsmError } from "../sdk/errors.ts";
+import { contains, formatPrefix, networkOf, rangeOf } from "./netlink/ip.ts";
+import type { Family, Prefix } from "./netlink/ip.ts";
+import type { Address, FoundRoute, Route } from "./netlink/route.ts";
+import type { Policy } from "./plan-policies.ts";
+import type { Wanted, WantedEnd } from "./plan.ts";
+import { WIRE_IFINDEX } from "./wire.ts";
+
+/** What a pod has beside the device in question: addresses, and routes of the main table. */
+export interface Surroundings {
+  readonly addresses: readonly Address[];
+  readonly routes: readonly FoundRoute[];
+}
+
+/** Shorter prefixes are a default route in parts: a private network of either family is longer (RFC 1918, RFC 4193). */
+const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 7 };
+/** Where clouds keep the credentials of a machine. Larger networks around it are somebody's pool. */
+const METADATA = [
+  { address: "169.254.169.254", from: 24 },
+  { address: "fd00:ec2::254", from: 64 },
+];
+const NOBODYS = ["loopback", "multicast", "unspecified", "broadcast", "linkLocal"];
+const DNS_PORT = 53;
+/** The kernel's for IPv6 routes that name none (linux/ipv6_route.h, IP6_RT_PRIO_USER). */
+const IPV6_METRIC = 1024;
+
+/** What can be said without looking at the pods. Throws PERMISSION_DENIED `route-not-allowed`, `policy-not-allowed` or `address-not-allowed`. */
+export function checkWanted({ ends }: Wanted): void {
+  for (const end of ends) {
+    for (const address of end.addresses) checkWireAddress(address, end);
+    for (const { prefix } of end.routes) checkPrefix(prefix, end);
+    for (const policy of end.policies) checkPolicy(policy, end);
+  }
+}
+
+/**
+ * What goes well with the pod as it is: its addresses, gateways and networks stay its own, and its routes in force. A default
+ * route that the pod's owner accepts becomes two halves when the pod has one already: that one stays for when the wire goes.
+ * Throws PERMISSION_DENIED `address-not-allowed`, `route-not-allowed`.
+ */
+export function fitIn(end: WantedEnd, around: Surroundings): WantedEnd {
+  const isPods = ({ ifindex = 0 }: { ifindex: number | undefined }) => ifindex < WIRE_IFINDEX.first;
+  const addresses = around.addresses.filter(isPods);
+  const routes = around.routes.filter(isPods);
+  const gateways = routes.flatMap(({ gateway }) => (gateway === undefined ? [] : [gateway]));
+  for (const { address } of end.addresses)
+    if (addresses.some((own) => own.address === address) || gateways.includes(address))
+      throw refused("address", address, end, "the pod's own network has that address");
+  const fitting = end.routes.flatMap((route) => halved(route, routes));
+  for (const { prefix } of [...fitting, ...end.addresses.map((prefix) => ({ prefix: networkOf(prefix) }))])
+    checkTaken(prefix, end, addresses, routes, gateways);
+  return { ...end, routes: fitting.map((route) => withMetric(route, around.routes)) };
+}
+
+function checkWireAddress(address: Prefix, end: WantedEnd): void {
+  const isMetadata = METADATA.some((each) => each.address === address.address);
+  if (isMetadata) throw refused("address", formatPrefix(address), end, "it is a metadata service's");
+  if (address.length < (address.family === 4 ? 32 : 128)) checkPrefix(networkOf(address), end);
+}
+
+function checkPrefix(prefix: Prefix, end: WantedEnd): void {
+  const text = formatPrefix(prefix);
+  if (prefix.length < SHORTEST[prefix.family] && !end.acceptsDefaultRoute)
+    throw refused(
+      "route",
+      text,
+      end,
+      "it is for nearly everything; its owner can accept it (NSM_ACCEPT_DEFAULT_ROUTE)",
+    );
+  const range = rangeOf(prefix.address);
+  // Of IPv4, link-local addresses are the usual pool of wires.
+  const isNobodys = NOBODYS.includes(range) && !(range === "linkLocal" && prefix.family === 4);
+  if (isNobodys && prefix.length >= SHORTEST[prefix.family])
+    throw refused("route", text, end, `${range} addresses are never routed to a wire`);
+  if (METADATA.some(({ address, from }) => prefix.length >= from && contains(prefix, address)))
+    throw refused("route", text, end, "it leads to a metadata service");
+}
+
+/** By an address of the wire's own, or by ports: else it is a default route in disguise. */
+function checkPolicy({ selector, routes }: Policy, end: WantedEnd): void {
+  const { source, sourcePorts, destinationPorts } = selector;
+  for (const { prefix } of routes) checkPrefix(prefix, { ...end, acceptsDefaultRoute: true });
+  if (source !== undefined) {
+    const { address, length, family } = source;
+    const isWhole = length === (family === 4 ? 32 : 128);
+    const isOwn = end.addresses.some((own) => own.address === address || (!isWhole && covers(own, source)));
+    if (!isOwn) throw refused("policy", formatPrefix(source), end, "it is no address of the wire");
+    return;
+  }
+  if (end.acceptsDefaultRoute) return;
+  const why = "without a source address of the wire";
+  const remedy = "its owner can accept it (NSM_ACCEPT_DEFAULT_ROUTE)";
+  if (sourcePorts === undefined && destinationPorts === undefined)
+    throw refused("policy", "from all", end, `${why} it needs a port; ${remedy}`);
+  if (destinationPorts && destinationPorts.from <= DNS_PORT && DNS_PORT <= destinationPorts.to)
+    throw refused(
+      "policy",
+      `to port ${DNS_PORT}`,
+      end,
+      `${why} it may not take the pod's name queries; ${remedy}`,
+    );
+}
+
+/** `own` with its length is the network `source`, or wider. */
+function covers(own: Prefix, source: Prefix): boolean {
+  return (
+    own.family === source.family && own.length <= source.length && contains(networkOf(own), source.address)
+  );
+}
+
+/** Refuses a route that would be used for an address or a gateway of the pod, or instead of one of its networks. */
+function checkTaken(
+  prefix: Prefix,
+  end: WantedEnd,
+  addresses: readonly Prefix[],
+  routes: readonly FoundRoute[],
+  gateways: readonly string[],
+): void {
+  const text = formatPrefix(prefix);
+  const networks = addresses.map(networkOf);
+  const specific = routes.map((route) => route.prefix).filter(({ length }) => length > 0);
+  const into = networks.find(
+    (network) => prefix.length >= network.length && contains(network, prefix.address),
+  );
+  if (into) throw refused("route", text, end, `${formatPrefix(into)} is the pod's own network`);
+  for (const gateway of gateways.filter((each) => contains(prefix, each))) {
+    const best = Math.max(
+      -1,
+      ...specific.filter((own) => contains(own, gateway)).map(({ length }) => length),
+    );
+    if (best < prefix.length) throw refused("route", text, end, `${gateway} is the pod's gateway`);
+  }
+  if (prefix.length > 0 && specific.some((own) => formatPrefix(own) === text))
+    throw refused("route", text, end, "the pod has a route of its own there");
+}
+
+function halved(route: Route, routes: readonly FoundRoute[]): readonly Route[] {
+  const { family, length } = route.prefix;
+  const hasDefault = routes.some(({ prefix }) => prefix.length === 0 && prefix.family === family);
+  if (length > 0 || !hasDefault) return [route];
+  const halves = family === 4 ? ["0.0.0.0", "128.0.0.0"] : ["::", "8000::"];
+  return halves.map((address) => ({ ...route, prefix: { family, address, length: 1 } }));
+}
+
+/** IPv6 routes of one prefix and metric replace one another or share the traffic; ours goes behind those that are there. */
+function withMetric(route: Route, routes: readonly FoundRoute[]): Route {
+  if (route.prefix.family === 4) return route;
+  const text = formatPrefix(route.prefix);
+  const others = routes
+    .filter(({ prefix }) => formatPrefix(prefix) === text)
+    .map(({ metric = 0 }) => metric + 1);
+  const metric = Math.max(IPV6_METRIC, ...others);
+  return metric === IPV6_METRIC ? route : { ...route, metric };
+}
+
+function refused(
+  what: "address" | "policy" | "route",
+  value: string,
+  { name, side }: WantedEnd,
+  why: string,
+): NsmError {
+  return new NsmError(
+    "PERMISSION_DENIED",
+    `${what}-not-allowed`,
+    `${what} ${value} is not allowed on interface ${name} of the ${side}: ${why}`,
+  );
+}
