@@ -19,7 +19,7 @@ const STRANGER = callBy(await makePeer("/nsc/x", 1));
 const own = statSync("/proc/self/ns/net", { bigint: true });
 const OWN_URL = `inode://${own.dev}/${own.ino}`;
 
-function build(priority: string[] = []) {
+function build(priority: string[] = [], acceptDefaultRoute = false) {
   const dataplane = createFakeDataplane();
   const recorder = createRecorder<CallContext & WithEvents & WithClientEnd>();
   const seen: WithClientEnd[] = [];
@@ -31,7 +31,10 @@ function build(priority: string[] = []) {
   const tunnels = createTunnels({ dataplane, tunnelIp: "192.0.2.1", vxlanPort: 4789 });
   const release = (id: string) => dataplane.release(id);
   const namespaces = createClientNamespaces(dataplane, isManager);
-  const service = clientSide({ tunnels, isManager, priority, release }, namespaces)(recorder);
+  const service = clientSide(
+    { tunnels, isManager, priority, acceptDefaultRoute, release },
+    namespaces,
+  )(recorder);
   const ask = (mechanisms: Mechanism[], ctx = MANAGER, established = false) => {
     const request = requestOn(["manager", "forwarder"]);
     request.mechanismPreferences = mechanisms;
@@ -55,8 +58,18 @@ describe("the namespace", () => {
       netns: { pid: process.pid, inode: own.ino },
       interfaceName: "nsm-1",
       isBare: false,
+      acceptsDefaultRoute: false,
     });
     expect(answer.mechanism?.parameters).toMatchObject({ name: "nsm-1", inodeURL: OWN_URL });
+  });
+
+  test("takes default routes when it says so, or when all of the node do", async () => {
+    const one = build();
+    await one.ask([mine({ acceptDefaultRoute: "true" })]);
+    expect(one.seen[0]?.clientEnd).toMatchObject({ acceptsDefaultRoute: true });
+    const all = build([], true);
+    await all.ask([mine()]);
+    expect(all.seen[0]?.clientEnd).toMatchObject({ acceptsDefaultRoute: true });
   });
 
   test("may be left unnamed, and a path of the writer's view is never opened", async () => {

@@ -8,7 +8,8 @@ import type { WithEvents } from "../sdk/elements/begin.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { checkInterfaceName } from "../sdk/interface-name.ts";
-import { generateInterfaceName, wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
+import { KERNEL, generateInterfaceName, wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
+import { getParameter } from "../sdk/mechanisms/parameters.ts";
 import type { ClientNamespaces } from "./client-namespaces.ts";
 import type { NetnsRef } from "./dataplane.ts";
 import { netnsOfCaller } from "./namespaces.ts";
@@ -21,6 +22,7 @@ export type ClientEnd =
       readonly netns: NetnsRef;
       readonly interfaceName: string;
       readonly isBare?: boolean;
+      readonly acceptsDefaultRoute?: boolean;
     }
   | TunnelEnd;
 
@@ -36,6 +38,8 @@ export interface ClientSideOptions {
   readonly isManager: (ctx: CallContext) => boolean;
   /** Mechanism types to prefer among the offers, first is best, in any case; the rest keep the caller's order. */
   readonly priority: readonly string[];
+  /** Every client of this node takes default routes, whatever it says. */
+  readonly acceptDefaultRoute?: boolean;
   /** Drops what a first request that failed had reserved (ports, keys, network identifiers). */
   readonly release: (wireId: string) => void;
 }
@@ -112,7 +116,10 @@ async function endOf(
   parameters["name"] ||= generateInterfaceName(connection.networkService);
   const interfaceName = checkInterfaceName(parameters["name"]);
   const netns = netnsOfCaller(parameters, options.isManager(ctx));
-  return { kind: "kernel", netns, interfaceName, isBare: wantsNoAddresses(parameters) };
+  const acceptsDefaultRoute =
+    options.acceptDefaultRoute === true || getParameter(parameters, KERNEL.acceptDefaultRoute);
+  const isBare = wantsNoAddresses(parameters);
+  return { kind: "kernel", netns, interfaceName, isBare, acceptsDefaultRoute };
 }
 
 function kernelMechanism(): Mechanism {

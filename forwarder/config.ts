@@ -64,6 +64,11 @@ export const table = {
     Defaults.wireguardPorts,
     "UDP ports of WireGuard wires, one each; open them between nodes",
   ),
+  acceptDefaultRoute: bool(
+    "NSM_ACCEPT_DEFAULT_ROUTE",
+    "false",
+    "let endpoints give any client of this node a default route; a client can accept one for itself",
+  ),
   mechanismPriority: list("NSM_MECHANISM_PRIORITY", "", "mechanisms to prefer, first is best"),
   refusedAddresses: refusedAddresses(),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),

@@ -92,10 +92,16 @@ test.each<[string, WantedEnd, FoundEnd, string[]]>([
     ["add-address fd00::1/128"],
   ],
   [
-    "a stale route goes, one whose gateway changed is replaced in one step",
+    "a stale route goes, one whose gateway changed is in force until its successor is there",
     { ...wanted, routes: [route("10.0.0.2/32"), route("10.1.0.0/16", "10.0.0.3")] },
     { ...settled, routes: [...settled.routes, route("10.9.0.0/16", "10.0.0.2")] },
-    ["delete-route 10.9.0.0/16", "add-route 10.1.0.0/16"],
+    ["delete-route 10.9.0.0/16", "add-route 10.1.0.0/16", "delete-route 10.1.0.0/16"],
+  ],
+  [
+    "an IPv6 route whose gateway changed is replaced in one step",
+    { ...wanted, routes: [route("fd01::/64", "fd00::3")] },
+    { ...settled, routes: [route("fd01::/64", "fd00::2")] },
+    ["add-route fd01::/64"],
   ],
   [
     "a stale neighbour goes, one with another MAC is replaced",

@@ -78,6 +78,7 @@ export const daemon = defineDaemon({
           if (dataplane.found(id).length === 0) dataplane.release(id);
         },
         priority: config.mechanismPriority,
+        acceptDefaultRoute: config.acceptDefaultRoute,
       },
       select: {
         view,

@@ -137,12 +137,18 @@ describe("devices", () => {
     expect(ends[0]).toMatchObject({ mac: "02:00:00:00:00:0a", neighbors: [], noAddressGeneration: false });
   });
 
-  test("neighbours of the context go before what we know", () => {
-    const neighbors = [
-      { ip: "10.0.0.2", mac: "02:00:00:00:00:01" },
-      { ip: "10.0.0.9", mac: "02:00:00:00:00:09" },
-    ];
-    expect(planWire(wire({ ...ip, neighbors })).ends[0]?.neighbors).toEqual(neighbors);
+  test("neighbours of the context go before what we know, those on none of an end's networks are left out", () => {
+    const own = { ip: "10.0.0.1", mac: "02:00:00:00:00:0a" };
+    const peer = { ip: "10.0.0.2", mac: "02:00:00:00:00:01" };
+    const hop = { ip: "10.0.0.9", mac: "02:00:00:00:00:09" };
+    const strange = { ip: "10.0.0.7", mac: "02:00:00:00:00:07" };
+    const neighbors = [own, peer, hop, strange];
+    const srcRoutes = [{ prefix: "10.7.0.0/16", nextHop: "10.0.0.9" }];
+    const { ends } = planWire(wire({ ...ip, srcRoutes, neighbors }));
+    expect(ends[0]?.neighbors).toEqual([peer, hop]);
+    expect(ends[1]?.neighbors).toEqual([own]);
+    const network = planWire(wire({ ...ip, srcAddresses: ["10.0.0.1/24"], neighbors }));
+    expect(network.ends[0]?.neighbors).toEqual([peer, hop, strange]);
   });
 
   test("a tunnel has one end in a pod: the client's with the source addresses, the endpoint's with the others", () => {

@@ -9,7 +9,8 @@ import { isLocal } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
-import { wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
+import { KERNEL, wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
+import { getParameter } from "../sdk/mechanisms/parameters.ts";
 import type { Logger } from "../sdk/log.ts";
 import { bindingOf } from "./binding.ts";
 import type { WithClientEnd } from "./client-side.ts";
@@ -162,6 +163,7 @@ function endpointEnd(
     interfaceName: mechanism.parameters["name"] ?? "",
     binding,
     isBare: wantsNoAddresses(mechanism.parameters),
+    acceptsDefaultRoute: getParameter(mechanism.parameters, KERNEL.acceptDefaultRoute),
   };
   return side;
 }

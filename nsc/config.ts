@@ -27,6 +27,11 @@ export const table = {
     "wires that may share addresses: [url,url],[url] of service URLs",
   ),
   labels: optionalText("NSM_LABELS", "", "read for compatibility; labels come from the service URLs"),
+  acceptDefaultRoute: bool(
+    "NSM_ACCEPT_DEFAULT_ROUTE",
+    "false",
+    "let endpoints give this workload a default route, or policies that are one",
+  ),
   mechanism: only("NSM_MECHANISM", ["kernel", "KERNEL"], "clients use kernel interfaces"),
   localDnsServerEnabled: bool(
     "NSM_LOCAL_DNS_SERVER_ENABLED",

@@ -115,6 +115,7 @@ function wishesOf(config: ClientConfig): Wish[] {
       labels: own,
       interfaceName: mechanism.parameters["name"] || undefined,
       netnsUrl: url,
+      acceptDefaultRoute: config.acceptDefaultRoute,
     };
   });
 }

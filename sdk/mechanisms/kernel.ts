@@ -32,6 +32,8 @@ export const KERNEL = {
   vlan: whole("vlan", 4094),
   supportsVlan: flag("supportsVlan"),
   routeLocalNet: flag("routeLocalNet"),
+  /** This end wants a default route, if the other end asks for one. */
+  acceptDefaultRoute: flag("acceptDefaultRoute"),
   /** A template of iptables rules: see nat-template.ts. */
   natTemplate: texts("IPTables4NatTemplate"),
   deviceTokenId: text("tokenID"),
