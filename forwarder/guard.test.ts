@@ -5,10 +5,10 @@ import { formatPrefix, parsePrefix } from "./netlink/ip.ts";
 import type { FoundRoute } from "./netlink/route.ts";
 import { planWire } from "./plan.ts";
 import type { WantedEnd } from "./plan.ts";
-import type { Wire, WireIp } from "./wire.ts";
+import type { Wire, WireIp, WirePolicy } from "./wire.ts";
 import { WIRE_IFINDEX } from "./wire.ts";
 
-const anyPolicy = { from: "", proto: "", srcPort: "", dstPort: "", routes: [] };
+const anyPolicy: WirePolicy = { from: "", proto: "", srcPort: "", dstPort: "", routes: [] };
 
 function wire(ip: Partial<WireIp>, acceptsDefaultRoute = false): Wire {
   const pod = (pid: number) =>
@@ -42,7 +42,7 @@ const verdict = (subject: Wire): string => {
 const routes = (...prefixes: string[]): Partial<WireIp> => ({
   srcRoutes: prefixes.map((prefix) => ({ prefix })),
 });
-const policies = (...some: Partial<typeof anyPolicy>[]): Partial<WireIp> => ({
+const policies = (...some: Partial<WirePolicy>[]): Partial<WireIp> => ({
   policies: some.map((policy) => ({ ...anyPolicy, ...policy })),
 });
 
@@ -80,7 +80,7 @@ describe("what no answer may ask for, whatever the pod", () => {
     ["a policy for name queries", policies({ proto: "17", dstPort: "1-100" }), "policy-not-allowed"],
     [
       "a policy's route to a metadata service",
-      policies({ dstPort: "80", routes: [{ prefix: "169.254.169.254/32" }] as never }),
+      policies({ dstPort: "80", routes: [{ prefix: "169.254.169.254/32" }] }),
       "route-not-allowed",
     ],
     ["a policy with port 0", policies({ dstPort: "0-80" }), "bad-policy"],

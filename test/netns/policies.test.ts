@@ -61,7 +61,7 @@ describe.skipIf(!isRoot)("policy routes of a wire (need root)", () => {
       );
   const expectNothingLeft = () => expect([node, client, endpoint].map(inventory)).toEqual(before);
 
-  const all = [
+  const all: readonly [Policy, Policy, Policy, Policy] = [
     policy({ from: "172.16.2.201/32", proto: "6", dstPort: "6666" }),
     policy({ proto: "17", dstPort: "5000-5555", routes: [{ prefix: "10.7.0.0/16", nextHop: "172.16.1.2" }] }),
     policy({ proto: "17", srcPort: "7777", routes: [{ prefix: "10.8.0.0/16" }, { prefix: "10.9.0.0/16" }] }),
@@ -99,7 +99,7 @@ describe.skipIf(!isRoot)("policy routes of a wire (need root)", () => {
   });
 
   test("a refresh adds, changes and removes policies and their routes, and keeps the device and what stays", async () => {
-    const [first, second, third, fourth] = all as [Policy, Policy, Policy, Policy];
+    const [first, second, third, fourth] = all;
     await forwarder.apply(wire([first, second]));
     const link = client.ip("-o link show nsm-c");
     const changed = { ...second, routes: [{ prefix: "10.7.0.0/16" }, { prefix: "10.17.0.0/16" }] };
