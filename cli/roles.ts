@@ -51,6 +51,11 @@ export const roles: readonly Role[] = [
         summary: "hands on what its rules allow",
         load: async () => (await import("../nse/firewall/main.ts")).daemon,
       },
+      {
+        name: "supplier",
+        summary: "starts an endpoint when somebody asks for one",
+        load: async () => (await import("../nse/supplier/main.ts")).daemon,
+      },
     ],
   },
 ];

@@ -1,0 +1,105 @@
+import { describe, expect, test, vi } from "vitest";
+import { silentLogger } from "../../sdk/log.ts";
+import { createFakeClock } from "../../test/support/fake-clock.ts";
+import { createSupply } from "./supply.ts";
+import { orderFor, parseCommand, parseVariables } from "./template.ts";
+
+function build(limit = 3, keep = false) {
+  const clock = createFakeClock();
+  const started: { key: string; end: (how: number | string) => void; stopped: boolean }[] = [];
+  const supply = createSupply({
+    start({ key }) {
+      const { promise, resolve } = Promise.withResolvers<number | string>();
+      const child = { key, end: resolve, stopped: false };
+      started.push(child);
+      return {
+        pid: 100 + started.length,
+        ended: promise,
+        stop() {
+          child.stopped = true;
+          resolve("SIGTERM");
+          return Promise.resolve();
+        },
+      };
+    },
+    limit,
+    keep,
+    clock,
+    log: silentLogger,
+  });
+  const reasonOf = (pod: string) =>
+    supply.ask(orderFor(["run", "{{.podName}}"], {}, { podName: pod })).catch((error: unknown) => {
+      if (typeof error === "object" && error !== null && "reason" in error) return error.reason;
+      throw error;
+    });
+  return { clock, started, supply, reasonOf };
+}
+
+test("one endpoint is started for all that ask for the same, and everybody is told to ask again", async () => {
+  const { started, reasonOf } = build();
+  expect(await Promise.all(["a", "a", "b", "a"].map(reasonOf))).toEqual(Array(4).fill("endpoint-starting"));
+  expect(started.map(({ key }) => key)).toEqual(['[["run","a"],{}]', '[["run","b"],{}]']);
+});
+
+test("one that ended by itself is started again at once", async () => {
+  const { started, supply, reasonOf } = build();
+  await reasonOf("a");
+  started[0]?.end(0);
+  await vi.waitFor(() => expect(supply.running).toBe(0));
+  expect(await reasonOf("a")).toBe("endpoint-starting");
+  expect(started).toHaveLength(2);
+});
+
+test("one that fails rests, longer each time", async () => {
+  const { clock, started, supply, reasonOf } = build();
+  for (const restMs of [1300, 2600]) {
+    expect(await reasonOf("a")).toBe("endpoint-starting");
+    started.at(-1)?.end(1);
+    await vi.waitFor(() => expect(supply.running).toBe(0));
+    expect(await reasonOf("a")).toBe("endpoint-failed");
+    await clock.advance(restMs);
+  }
+  expect(await reasonOf("a")).toBe("endpoint-starting");
+  expect(started).toHaveLength(3);
+});
+
+test("no more than the limit run", async () => {
+  const { started, supply, reasonOf } = build(2);
+  expect(await Promise.all(["a", "b", "c"].map(reasonOf))).toEqual([
+    "endpoint-starting",
+    "endpoint-starting",
+    "too-many-endpoints",
+  ]);
+  started[0]?.end(0);
+  await vi.waitFor(() => expect(supply.running).toBe(1));
+  expect(await reasonOf("c")).toBe("endpoint-starting");
+});
+
+test("children end with the supplier, unless they are to be kept", async () => {
+  for (const keep of [false, true]) {
+    const { started, supply, reasonOf } = build(3, keep);
+    await reasonOf("a");
+    await supply[Symbol.asyncDispose]();
+    expect(started[0]?.stopped).toBe(!keep);
+    expect(await reasonOf("b")).toBe("stopping");
+  }
+});
+
+describe("orders", () => {
+  test("a label that the client lacks is refused", () => {
+    expect(() => orderFor(["run"], { NSM_NAME: "{{.podName}}" }, {})).toThrow(/podName.*needs a label/);
+  });
+
+  test("labels stay what they are: words of a command, not more words", () => {
+    const order = orderFor(["run", "x-{{.a}}"], { A: '{{index . "a"}}' }, { a: "1; rm -rf / {{.b}}" });
+    expect(order.command).toEqual(["run", "x-1; rm -rf / {{.b}}"]);
+    expect(order.env).toEqual({ A: "1; rm -rf / {{.b}}" });
+  });
+
+  test("configuration that is no command and no variables is refused", () => {
+    for (const text of ["nsm nse", "[]", '["a",1]', "{}"])
+      expect(() => parseCommand(text)).toThrow(/JSON list/);
+    for (const text of ["A:b", '{"A":1}', '{"A=B":"c"}', "[]"])
+      expect(() => parseVariables(text)).toThrow(/JSON object/);
+  });
+});
