@@ -23,7 +23,9 @@ export async function startHealMesh(
   options: MeshOptions,
 ): Promise<HealMesh & AsyncDisposable> {
   const cache = { NODE_COMPILE_CACHE: launch.cache };
-  const mesh = await startMesh({ ...options, nsm: launch.nsm, env: { ...cache, ...options.env } });
+  const { env: own = {} } = options;
+  const env = (part: string) => ({ ...cache, ...(typeof own === "function" ? own(part) : own) });
+  const mesh = await startMesh({ ...options, nsm: launch.nsm, env });
   const within = (pod: string): ProbeOptions => ({
     netns: `/run/netns/${mesh.namespace(`pod-${pod}`).name}`,
     nsm: launch.nsm,
