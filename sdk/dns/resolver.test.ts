@@ -259,27 +259,43 @@ describe("what is remembered", () => {
 });
 
 describe("bad company", () => {
-  test("two resolvers that ask each other end with SERVFAIL, and each asks once", async () => {
+  /** Two resolvers, each of which has the other as its only server. */
+  function buildLoop(addresses: Readonly<Record<"a" | "b", string>>) {
     const asked: string[] = [];
-    const addresses = { a: "172.16.0.1", b: "172.16.0.0" };
     const clock = createFakeClock();
     const make = (self: "a" | "b", other: "a" | "b"): Resolver =>
       createResolver({
         clock,
         groups: () => [{ servers: [addresses[other]], domains: ["my.domain"], isOwn: false }],
         upstreams: {
-          async exchange(server, query): Promise<Buffer> {
-            asked.push(`${self} asks ${server}`);
-            const reply = await resolvers[other].answer(query, addresses[self], false);
+          async exchange(server, query, signal): Promise<Buffer> {
+            asked.push(`${self} asks ${server} for ${askedOf(query).name}`);
+            const gone = aborted(signal).then(() => undefined);
+            const reply = await Promise.race([resolvers[other].answer(query, addresses[self], false), gone]);
             if (reply === undefined) throw new Error("no reply");
             return reply.bytes;
           },
         },
       });
     const resolvers: Record<"a" | "b", Resolver> = { a: make("a", "b"), b: make("b", "a") };
-    const reply = await resolvers.a.answer(queryFor("x.my.domain"), "127.0.0.1", false);
+    return { asked, clock, resolver: resolvers.a };
+  }
+
+  test("two resolvers that ask each other end with SERVFAIL at once, and each asks once", async () => {
+    const { asked, resolver } = buildLoop({ a: "172.16.0.1", b: "172.16.0.0" });
+    const reply = await resolver.answer(queryFor("x.my.domain"), "127.0.0.1", false);
     expect(read(reply?.bytes ?? Buffer.alloc(0)).rcode).toBe("SERVFAIL");
-    expect(asked).toEqual(["a asks 172.16.0.0", "b asks 172.16.0.1"]);
+    expect(asked).toEqual(["a asks 172.16.0.0 for x.my.domain", "b asks 172.16.0.1 for x.my.domain"]);
+  });
+
+  test("where a server cannot be told from a program, on loopback, the loop ends with the time, and is no storm either", async () => {
+    const { asked, clock, resolver } = buildLoop({ a: "127.0.0.1", b: "127.0.0.2" });
+    const answer = resolver.answer(queryFor("x.my.domain"), "127.0.0.1", false);
+    await clock.advance(5000);
+    const reply = await answer;
+    expect(read(reply?.bytes ?? Buffer.alloc(0)).rcode).toBe("SERVFAIL");
+    expect(asked).toHaveLength(2);
+    expect(clock.armed).toBe(0);
   });
 
   test("one question of many programs, or of one that repeats it, is asked once", async () => {
@@ -303,6 +319,24 @@ describe("bad company", () => {
     await clock.advance(5000);
     expect(new Set((await Promise.all(hanging)).map(({ rcode }) => rcode))).toEqual(new Set(["SERVFAIL"]));
     expect(open()).toBe(0);
+  });
+
+  test("a wire's server that hangs delays the names of others once, and is tried again after half a minute", async () => {
+    let hangs = true;
+    const own = { ...OWN, domains: ["cluster.local"] };
+    const { ask, clock, open } = build([own, wire("1.1.1.1", "my.domain")], {
+      "10.96.0.10": knows({ "web.cluster.local": one("10.96.0.1", 1) }),
+      "1.1.1.1": (name) => (hangs ? "hangs" : name === "late" ? one("172.16.0.1") : "nxDomain"),
+    });
+    const first = ask("web");
+    await clock.advance(2000);
+    expect((await first).records).toEqual(["web 10.96.0.1 1"]);
+    expect((await ask("web")).records).toEqual(["web 10.96.0.1 1"]); // no time passes
+    expect(await ask("nowhere.example")).toMatchObject({ rcode: "NXDOMAIN" });
+    expect(open()).toBe(0);
+    hangs = false;
+    await clock.advance(30_000);
+    expect((await ask("late")).records).toEqual(["late 172.16.0.1 60"]);
   });
 
   test("more than 512 open questions are answered SERVFAIL at once", async () => {

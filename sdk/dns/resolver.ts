@@ -24,6 +24,8 @@ import type { Upstreams } from "./upstream.ts";
 const ANSWER_WITHIN_MS = 5000;
 /** The next stage of servers is asked when this one has not answered. */
 const HESITATION_MS = 1000;
+/** After that a server that did not answer gets another chance. */
+const SUSPECTED_FOR_MS = 30_000;
 /** Questions that are being answered at one time. */
 const MOST_OPEN = 512;
 
@@ -57,6 +59,7 @@ export function createResolver(options: ResolverOptions): Resolver {
   const cache = createAnswerCache();
   const open = new Map<string, Promise<Answer | undefined>>();
   const asking = createAsking();
+  const suspects = createSuspects(clock);
   let generation = 0;
 
   const resolve = async (query: Query, key: string, isOwn: boolean): Promise<Answer | undefined> => {
@@ -65,7 +68,7 @@ export function createResolver(options: ResolverOptions): Resolver {
     using timer = clock.timer(ANSWER_WITHIN_MS, () => stop.abort(new Error("no server answered in time")));
     void timer;
     try {
-      const inner = { ...options, asking, signal: stop.signal };
+      const inner = { ...options, asking, suspects, signal: stop.signal };
       const answer = await (isOwn ? search(query, inner) : lookUp(query, inner));
       if (answer !== undefined && begun === generation) cache.set(key, answer, clock.monotonic());
       return answer;
@@ -87,9 +90,11 @@ export function createResolver(options: ResolverOptions): Resolver {
       if (asking.has(query, from)) return refused;
       if (!open.has(key)) {
         if (open.size >= MOST_OPEN) return refused;
+        // It is open before anybody is asked: the question may come back at once.
+        const answering = Promise.resolve().then(() => resolve(query, key, isOwn));
         open.set(
           key,
-          resolve(query, key, isOwn).finally(() => open.delete(key)),
+          answering.finally(() => open.delete(key)),
         );
       }
       const answer = await open.get(key);
@@ -106,6 +111,7 @@ export function createResolver(options: ResolverOptions): Resolver {
 
 interface Search extends ResolverOptions {
   readonly asking: Asking;
+  readonly suspects: Suspects;
   readonly signal: AbortSignal;
 }
 
@@ -131,17 +137,18 @@ async function search(query: Query, options: Search): Promise<Answer | undefined
     const longer = (isKnown ? [] : searchDomainsOf(options.groups()))
       .map((domain) => withName(query, `${query.name}.${domain}`))
       .filter((candidate) => candidate !== undefined)
-      .map((candidate) => ({ candidate, answer: lookUp(candidate, inner) }));
+      .map((candidate) => ({ candidate, answer: lookUp(candidate, inner, true) }));
     const hesitated = hesitation(options.clock, inner.signal);
-    for (const patience of [hesitated, undefined])
+    for (const patience of [hesitated, undefined]) {
+      if (patience === undefined && (await soFar(plain))?.kind === "nxDomain") break;
       for (const { candidate, answer } of longer) {
         const found = await (patience === undefined ? answer : Promise.race([answer, patience]));
         if (found !== undefined && exists(found)) return renamed(found, candidate, query);
       }
-    const isSure = (await Promise.all(longer.map(({ answer }) => answer))).every(
-      (found) => found?.kind === "nxDomain",
-    );
+    }
     const answer = await plain;
+    const others = await Promise.all(longer.map((each) => soFar(each.answer)));
+    const isSure = others.every((found) => found?.kind === "nxDomain");
     return isSure || answer === undefined ? answer : { ...answer, ttlSeconds: 0 };
   } finally {
     stop.abort();
@@ -157,38 +164,50 @@ function exists(answer: Answer | undefined): boolean {
   return answer?.kind === "positive" || answer?.kind === "noData";
 }
 
-/** Stage by stage; the best answer of those that came. Never rejects. */
-async function lookUp(query: Query, options: Search): Promise<Answer | undefined> {
+/** Stage by stage; the best answer of those that came. A guess is not worth waiting for those that hang. Never rejects. */
+async function lookUp(query: Query, options: Search, isGuess = false): Promise<Answer | undefined> {
   const stop = new AbortController();
   const signal = AbortSignal.any([options.signal, stop.signal]);
   const found = Promise.withResolvers<void>();
   const all: Promise<void>[] = [];
+  /** Those that are worth waiting for. */
+  const awaited: Promise<void>[] = [];
   let best: Answer | undefined;
   let answers = 0;
   const ask = async (server: string, isResponsible: boolean) => {
     using entry = options.asking.enter(query, server);
     void entry;
+    const asked = options.clock.monotonic();
     try {
       const bytes = await options.upstreams.exchange(server, encodeQuery(query), signal);
       answers++;
+      options.suspects.clear(server);
       const answer = parseAnswer(bytes);
       // That a name does not exist is believed of those who would know; others just do not have it.
       if (answer.kind !== "nxDomain" || isResponsible) best = better(best, answer);
       if (best?.kind === "positive") found.resolve();
     } catch {
       // Another one may answer; that nobody did is what the program hears of.
+      if (options.clock.monotonic() - asked >= HESITATION_MS) options.suspects.add(server);
     }
   };
   try {
     for (const [index, servers] of stagesFor(query.name, options.groups()).entries()) {
       if (signal.aborted) break;
-      const stage = servers.map((server) => ask(server, index === 0));
-      all.push(...stage);
+      const stage: Promise<void>[] = [];
+      for (const server of servers) {
+        const isAwaited = (index === 0 && !isGuess) || !options.suspects.has(server);
+        const answered = ask(server, index === 0);
+        all.push(answered);
+        if (isAwaited) stage.push(answered);
+      }
+      awaited.push(...stage);
       await anyOf([found.promise, Promise.all(stage), hesitation(options.clock, signal)]);
       if (exists(best)) return best;
     }
-    await anyOf([found.promise, Promise.all(all), hesitation(options.clock, signal)]);
-    if (best === undefined || best.kind === "failed") await anyOf([found.promise, Promise.all(all)]);
+    await anyOf([found.promise, Promise.all(awaited), hesitation(options.clock, signal)]);
+    if (!isGuess && (best === undefined || best.kind === "failed"))
+      await anyOf([found.promise, Promise.all(all)]);
     const isSure = exists(best) || answers === all.length; // else a server that was not heard may know the name
     return isSure || best === undefined ? best : { ...best, ttlSeconds: 0 };
   } finally {
@@ -231,6 +250,22 @@ function createAsking(): Asking {
     },
     // Programs of this host come from its loopback address, and so does a server there: it cannot be told from them.
     has: (query, server) => !isLoopback(server) && counts.has(keyFor(query, server)),
+  };
+}
+
+/** Servers that were asked and did not answer in time, lately: they are still asked, but what they would have said is not waited for. */
+interface Suspects {
+  add(server: string): void;
+  clear(server: string): void;
+  has(server: string): boolean;
+}
+
+function createSuspects(clock: Clock): Suspects {
+  const untilMs = new Map<string, number>();
+  return {
+    add: (server) => void untilMs.set(server, clock.monotonic() + SUSPECTED_FOR_MS),
+    clear: (server) => void untilMs.delete(server),
+    has: (server) => (untilMs.get(server) ?? -Infinity) > clock.monotonic(),
   };
 }
 
