@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createFakeClock } from "../test/support/fake-clock.ts";
 import { eventually } from "../test/support/netns.ts";

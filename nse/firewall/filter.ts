@@ -1,5 +1,5 @@
 /** The firewall's rules in the own network namespace, and their counters. */
-import { z } from "zod";
+import * as z from "zod";
 import { openNetlink } from "../../forwarder/netlink/socket.ts";
 import type { Logger } from "../../sdk/log.ts";
 import { runProgram } from "../../sdk/run-program.ts";

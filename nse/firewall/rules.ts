@@ -1,6 +1,6 @@
 /** The firewall's file: rules as people write them (docs/firewall.md). Pure. */
 import { LineCounter, parseDocument } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 import { NsmError } from "../../sdk/errors.ts";
 import { parsePrefix } from "../../sdk/prefix.ts";
 

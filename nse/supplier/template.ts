@@ -1,5 +1,5 @@
 /** What a supplier starts for a client: a command and variables with the client's labels put in. Pure. */
-import { z } from "zod";
+import * as z from "zod";
 import { NsmError } from "../../sdk/errors.ts";
 import { renderSelectorValue } from "../../sdk/selector-template.ts";
 

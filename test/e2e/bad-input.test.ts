@@ -77,7 +77,8 @@ describe("a client does not start", () => {
       NSM_CONNECT_TO: "nowhere",
       NSM_DIAL_TIMEOUT: "soon",
       NSM_NETWORK_SERVICES: "http://near",
-      NSM_AWARENESS_GROUPS: "kernel://near",
+      NSM_AWARENESS_GROUPS: "[kernel://near",
+      NSM_LOCAL_DNS_SERVER_ADDRESS: "localhost:53",
     };
     const { code, said } = await runToItsEnd("nsc", env);
     expect(code).toBe(2);

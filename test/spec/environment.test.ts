@@ -73,7 +73,7 @@ const PROGRAMS: readonly (readonly [string, Table, Readonly<Record<string, strin
       NSM_LABELS: "app:icmp,zone:a",
       NSM_DNS_CONFIGS: '[{"dns_server_ips":["172.16.1.2"],"search_domains":["my.coredns.service"]}]',
       NSM_CIDR_PREFIX: "172.16.1.100/31,2001:db8::/116",
-      NSM_IDLE_TIMEOUT: "0",
+      NSM_IDLE_TIMEOUT: "30s",
       NSM_REGISTER_SERVICE: "true",
       NSM_UNREGISTER_ITSELF: "false",
       NSM_PBR_CONFIG_PATH: "/etc/policy-based-routing/config.yaml",
@@ -124,7 +124,6 @@ test.each([
   ["registry", registry, { NSM_REGISTRY_SERVER_POLICIES: SERVER_POLICIES + ",x.rego" }],
   ["registry", registry, { NSM_PROXY_REGISTRY_URL: "nsmgr-proxy:5004" }],
   ["nse", nse, { NSM_DNS_CONFIGS: '[{"dns_server_ips":["ns.example"]}]' }],
-  ["nse", nse, { NSM_IDLE_TIMEOUT: "30s" }],
   ["nsc", nsc, { NSM_NETWORK_SERVICES: "kernel://a", NSM_AWARENESS_GROUPS: "[kernel://a],[" }],
   ["nsc", nsc, { NSM_NETWORK_SERVICES: "kernel://a", NSM_MECHANISM: "vfio" }],
 ] as const)("%s refuses to start with what it would have to ignore: %#", (_, table, env) => {
