@@ -7,7 +7,7 @@ import { openForeignSocket, parseForeignUrl } from "../sdk/grpc/foreign.ts";
 import type { ForeignSocket } from "../sdk/grpc/foreign.ts";
 import { holdProcess, whenEnded } from "../sdk/grpc/process.ts";
 import type { Target } from "../sdk/grpc/sessions.ts";
-import { createStopWatch, isStopped } from "./stopped.ts";
+import { createStopWatch } from "./stopped.ts";
 
 /** How often sockets whose listener is dead are looked for. */
 const SWEEP_MS = 30_000;
@@ -87,7 +87,7 @@ export function createEndpointSockets(clock: Clock): EndpointSockets {
     },
     refuseStopped(hop) {
       const pid = socketOf(hop)?.listener.pid;
-      if (pid === undefined || !isStopped(pid)) return;
+      if (pid === undefined || !stopWatch.isStopped(pid)) return;
       throw new NsmError("UNAVAILABLE", "endpoint-stopped", `process ${pid} of the endpoint is stopped`);
     },
     [Symbol.dispose]() {

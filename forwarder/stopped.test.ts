@@ -26,6 +26,8 @@ test("is told at the second look, once each time, and no longer than watched", a
   const first = watch.watch(1, () => told.push(1));
   const second = watch.watch(2, () => told.push(2));
   stopped.add(1);
+  stopped.add(3);
+  expect([1, 2, 3].map((pid) => watch.isStopped(pid))).toEqual([true, false, true]);
   await clock.advance(100);
   expect(told).toEqual([]);
   await clock.advance(100);

@@ -15,6 +15,8 @@ export function isStopped(pid: number): boolean {
 export interface StopWatch extends Disposable {
   /** Tells each time that the process is found stopped after it was not; until disposed. */
   watch(pid: number, onStopped: () => void): Disposable;
+  /** As of the last look at a process that is watched, else as of now. */
+  isStopped(pid: number): boolean;
 }
 
 interface Watched {
@@ -26,13 +28,15 @@ interface Watched {
 /** State: one timer for all processes. */
 export function createStopWatch(clock: Clock, stopped: (pid: number) => boolean = isStopped): StopWatch {
   const all = new Set<Watched>();
+  /** By process that is watched. */
+  let seen = new Map<number, boolean>();
   let timer: Disposable | undefined;
   const look = () => {
-    const found = new Map<number, boolean>();
+    seen = new Map();
     for (const watched of all) {
       const { pid } = watched;
-      if (!found.has(pid)) found.set(pid, stopped(pid));
-      watched.looks = found.get(pid) === true ? watched.looks + 1 : 0;
+      if (!seen.has(pid)) seen.set(pid, stopped(pid));
+      watched.looks = seen.get(pid) === true ? watched.looks + 1 : 0;
       if (watched.looks === LOOKS) watched.onStopped();
     }
     timer = all.size > 0 ? clock.timer(LOOK_EVERY_MS, look) : undefined;
@@ -44,6 +48,7 @@ export function createStopWatch(clock: Clock, stopped: (pid: number) => boolean 
       timer ??= clock.timer(LOOK_EVERY_MS, look);
       return { [Symbol.dispose]: () => void all.delete(watched) };
     },
+    isStopped: (pid) => seen.get(pid) ?? stopped(pid),
     [Symbol.dispose]() {
       timer?.[Symbol.dispose]();
       all.clear();

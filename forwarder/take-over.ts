@@ -32,7 +32,7 @@ export function takeOver(log: Logger): Element<WithEvents & WithClientEnd, WithE
   return (next) => ({
     async request(request, ctx) {
       const { id } = connectionOf(request);
-      const owned = ownedBy(connectionOf(request), ctx);
+      const owned = ownedBy(connectionOf(request), ctx, owners.get(id));
       if (owned !== undefined && !ctx.established) {
         const left = [...owners].filter(([other, before]) => other !== id && isLeftFor(before, owned));
         for (const [connection, { events }] of left) {
@@ -54,9 +54,12 @@ export function takeOver(log: Logger): Element<WithEvents & WithClientEnd, WithE
 function ownedBy(
   { path }: Connection,
   { clientEnd, events }: CallContext & WithEvents & WithClientEnd,
+  known: Owned | undefined,
 ): Owned | undefined {
   if (clientEnd.kind !== "kernel" || path === undefined) return undefined;
   const { netns, interfaceName } = clientEnd;
+  // A refresh by the same process says nothing new of it, and a look into /proc has its price.
+  if (known?.pid === netns.pid) return { ...known, interfaceName, events };
   const stat = readProcessStat(netns.pid);
   if (stat === undefined) return undefined;
   const before = path.pathSegments.slice(0, path.index);

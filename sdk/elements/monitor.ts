@@ -6,7 +6,12 @@ import {
   ConnectionSchema,
   State,
 } from "../../api/gen/connection_pb.js";
-import type { Connection, ConnectionEvent, MonitorScopeSelector } from "../../api/gen/connection_pb.js";
+import type {
+  Connection,
+  ConnectionEvent,
+  MonitorScopeSelector,
+  PathSegment,
+} from "../../api/gen/connection_pb.js";
 import { ConnectionContextSchema } from "../../api/gen/connectioncontext_pb.js";
 import type { Element } from "../chain.ts";
 import { NsmError } from "../errors.ts";
@@ -235,19 +240,36 @@ function merged(own: Connection, state: State, next: Connection | undefined): Co
   return copy;
 }
 
+/** Member by member instead of by reflection: every refresh asks. */
 function sameButLeases(a: Connection, b: Connection): boolean {
-  return equals(ConnectionSchema, withoutLeases(a), withoutLeases(b));
+  return (
+    a.state === b.state &&
+    a.networkService === b.networkService &&
+    a.networkServiceEndpointName === b.networkServiceEndpointName &&
+    a.payload === b.payload &&
+    sameEntries(a.labels, b.labels) &&
+    a.mechanism?.cls === b.mechanism?.cls &&
+    a.mechanism?.type === b.mechanism?.type &&
+    sameEntries(a.mechanism?.parameters ?? {}, b.mechanism?.parameters ?? {}) &&
+    samePath(a.path?.pathSegments ?? [], b.path?.pathSegments ?? []) &&
+    sameContext(a, b)
+  );
 }
 
-function withoutLeases(connection: Connection): Connection {
-  const { path } = connection;
-  if (path === undefined) return connection;
-  const pathSegments = path.pathSegments.map((segment) => {
-    const copy = { ...segment };
-    delete copy.expires;
-    return copy;
-  });
-  return { ...connection, path: { ...path, pathSegments } };
+function samePath(a: readonly PathSegment[], b: readonly PathSegment[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every((segment, i) => {
+      const other = b[i];
+      if (other === undefined || segment.id !== other.id || segment.name !== other.name) return false;
+      return sameEntries(segment.metrics, other.metrics);
+    })
+  );
+}
+
+function sameEntries(a: { readonly [key: string]: string }, b: { readonly [key: string]: string }): boolean {
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key]);
 }
 
 function sameContext(a: Connection, b: Connection): boolean {
