@@ -1,12 +1,9 @@
 /** Who gets which identity: the registrations file as data, and which registration a caller fits (docs/identity.md). Pure. */
 import { normalize } from "node:path";
-import { parseDocument } from "yaml";
 import * as z from "zod";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { parseWorkloadId } from "../sdk/spiffe/id.ts";
-
-const MAX_FILE_BYTES = 1024 * 1024;
-const MAX_ALIASES = 100;
+import { parseYaml } from "../sdk/yaml.ts";
 
 const id = z.int().min(0).max(0xffff_fffe);
 const absolutePath = z
@@ -64,21 +61,20 @@ export function parseRegistrations(text: string, trustDomain: string): readonly 
 }
 
 function readFile(text: string): z.infer<typeof File> {
-  if (text.length > MAX_FILE_BYTES) throw bad([`the file is larger than ${MAX_FILE_BYTES} bytes`]);
-  const document = parseDocument(text, { uniqueKeys: true, schema: "core" });
-  const faults = [...document.errors, ...document.warnings].map(({ message }) => message);
-  if (faults.length > 0) throw bad(faults);
-  let value: unknown;
-  try {
-    value = document.toJS({ maxAliasCount: MAX_ALIASES });
-  } catch (error) {
-    throw bad([messageOf(error)]);
-  }
+  const value = readValue(text);
   const result = File.safeParse(value);
   if (result.success) return result.data;
   throw bad(
     result.error.issues.map(({ path, message }) => `${path.map(String).join(".") || "file"}: ${message}`),
   );
+}
+
+function readValue(text: string): unknown {
+  try {
+    return parseYaml(text);
+  } catch (error) {
+    throw bad([messageOf(error)]);
+  }
 }
 
 function idFaults({ id }: Registration, trustDomain: string): readonly string[] {

@@ -1,6 +1,5 @@
 /** The file with the policy routes of an endpoint's clients (docs/protocol.md, "Policy routes"). */
 import { create } from "@bufbuild/protobuf";
-import { parse } from "yaml";
 import * as z from "zod";
 import { PolicyRouteSchema } from "../api/gen/connectioncontext_pb.js";
 import type { PolicyRoute } from "../api/gen/connectioncontext_pb.js";
@@ -8,6 +7,7 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import { parsePortRange } from "../sdk/ip-context.ts";
 import { Limits } from "../sdk/limits.ts";
 import { parseIp, parsePrefix } from "../sdk/prefix.ts";
+import { parseYaml } from "../sdk/yaml.ts";
 
 const number = z.union([z.number(), z.string()]).transform(String);
 const prefix = z.string().refine((text) => parsePrefix(text) !== undefined, "expected a prefix: 10.0.0.0/8");
@@ -57,7 +57,7 @@ export function parsePolicyRoutes(text: string): readonly PolicyRoute[] {
 
 function readRules(text: string) {
   try {
-    return Rules.parse(parse(text));
+    return Rules.parse(parseYaml(text));
   } catch (error) {
     const fault = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
     throw new NsmError(

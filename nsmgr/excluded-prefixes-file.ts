@@ -1,10 +1,10 @@
 /** The file with the prefixes that no endpoint may give out (docs/protocol.md, "Excluded prefixes"). */
-import { parse } from "yaml";
 import * as z from "zod";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { mergePrefixes } from "../sdk/excluded-prefixes.ts";
 import { Limits } from "../sdk/limits.ts";
 import { parsePrefix } from "../sdk/prefix.ts";
+import { parseYaml } from "../sdk/yaml.ts";
 
 const File = z.strictObject({ prefixes: z.array(z.string()).nullish() }).nullish();
 
@@ -26,7 +26,7 @@ export function parseExcludedPrefixes(text: string): readonly string[] {
 
 function readFile(text: string): readonly string[] {
   try {
-    return File.parse(parse(text))?.prefixes ?? [];
+    return File.parse(parseYaml(text))?.prefixes ?? [];
   } catch (error) {
     const fault = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
     throw bad(`expected "prefixes: [10.96.0.0/12]": ${fault}`);

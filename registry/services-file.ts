@@ -1,6 +1,5 @@
 /** Network services from a file of manifests: what administrators define, with matches (docs/protocol.md, "Registry"). */
 import { create } from "@bufbuild/protobuf";
-import { parseAllDocuments } from "yaml";
 import * as z from "zod";
 import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import type { NetworkService } from "../api/gen/registry_pb.js";
@@ -8,6 +7,7 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import { checkServiceLimits } from "../sdk/limits.ts";
 import type { Registries, RegistryContext } from "../sdk/registry/registry.ts";
 import { EMPTY_PATH } from "../sdk/registry-path.ts";
+import { readYaml } from "../sdk/yaml.ts";
 
 const labels = z.record(z.string(), z.coerce.string()).nullish();
 const Manifest = z.object({
@@ -40,11 +40,9 @@ const Manifest = z.object({
 
 /** YAML documents of kind NetworkService, as Kubernetes has them. Throws INVALID_ARGUMENT `bad-network-services` that names the line. */
 export function parseNetworkServices(text: string): readonly NetworkService[] {
-  const documents = parseAllDocuments(text);
-  const services = [...documents].flatMap((document) => {
-    const [fault] = document.errors;
-    if (fault !== undefined) throw bad(fault.message);
-    const value: unknown = document.toJS();
+  const services = readYaml(text).flatMap(({ faults, value }) => {
+    const [fault] = faults;
+    if (fault !== undefined) throw bad(`${fault.message} at ${fault.place}`);
     return value === null ? [] : [serviceOf(value)];
   });
   const twice = services.find(({ name }, i) => services.findIndex((each) => each.name === name) < i);

@@ -1,8 +1,8 @@
 /** The firewall's file: rules as people write them (docs/firewall.md). Pure. */
-import { LineCounter, parseDocument } from "yaml";
 import * as z from "zod";
 import { NsmError } from "../../sdk/errors.ts";
 import { parsePrefix } from "../../sdk/prefix.ts";
+import { readYaml } from "../../sdk/yaml.ts";
 
 /** IP protocols by name (IANA); `icmp` is that of either family. */
 const PROTOCOLS = { tcp: 6, udp: 17, sctp: 132, gre: 47, esp: 50, icmp: 1 } as const;
@@ -84,12 +84,12 @@ type Written = z.infer<typeof File>["rules"][number];
 
 /** Throws INVALID_ARGUMENT `bad-firewall-rules` that names line and column of every fault. An empty file denies everything. */
 export function parseRules(text: string): Ruleset {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const faults = document.errors.map(({ message, pos: [offset] }) => `${place(lines, offset)}: ${message}`);
+  const [document, more] = readYaml(text);
+  const faults = (document?.faults ?? []).map(({ place, message }) => `${place}: ${message}`);
+  if (more !== undefined) faults.push("it holds more than one YAML document");
   if (faults.length > 0) throw bad(faults);
-  const read = File.safeParse(document.toJS() ?? {});
-  const at = (path: readonly PropertyKey[]) => place(lines, offsetOf(document, path));
+  const read = File.safeParse(document?.value ?? {});
+  const at = (path: readonly PropertyKey[]) => document?.placeOf(path) ?? "file";
   if (!read.success)
     throw bad(read.error.issues.map(({ path, message }) => `${at(path)}: ${dotted(path)} ${message}`));
   const rules = read.data.rules.map(ruleOf);
@@ -146,27 +146,12 @@ function portsOf(value: number | string): PortRange | undefined {
   return range.last <= 65535 && range.first <= range.last ? range : undefined;
 }
 
-/** Of the value, or of what holds it when it is absent. */
-function offsetOf(document: ReturnType<typeof parseDocument>, path: readonly PropertyKey[]): number {
-  for (let length = path.length; length > 0; length--) {
-    const node: unknown = document.getIn(path.slice(0, length), true);
-    if (typeof node === "object" && node !== null && "range" in node && Array.isArray(node.range))
-      return Number(node.range[0]);
-  }
-  return 0;
-}
-
 /** `rules[0].ports[1]` */
 function dotted(path: readonly PropertyKey[]): string {
   return path
     .map((step) => (typeof step === "number" ? `[${step}]` : `.${String(step)}`))
     .join("")
     .slice(1);
-}
-
-function place(lines: LineCounter, offset: number): string {
-  const { line, col } = lines.linePos(offset);
-  return `line ${line}, column ${col}`;
 }
 
 function bad(faults: readonly string[]): NsmError {
