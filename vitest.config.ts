@@ -13,6 +13,7 @@ export default defineConfig({
         },
       },
       { test: { name: "vectors", include: ["test/spec/**/*.test.ts"], testTimeout: 60_000 } },
+      { test: { name: "fuzz", include: ["test/fuzz/**/*.test.ts"], testTimeout: 60_000 } },
       { test: { name: "build", include: ["test/build/**/*.test.ts"], testTimeout: 240_000 } },
       { test: { name: "architecture", include: ["test/architecture.test.ts"] } },
       {

@@ -24,6 +24,7 @@ test.for([
   ["an open bracket", "a: [1", /line 1, column \d+: .*flow/i],
   ["a repeated key", "a: 1\nb: 2\na: 3", /line 3, column 1: keys must be unique, "a" is repeated/],
   ["a repeated key below", "a:\n  - { x: 1, x: 2 }", /line 2, column \d+: keys must be unique, "x"/],
+  ["a key that is a list", "? [a, b]\n: 1", /a key must be a plain text/],
   ["two documents", "a: 1\n---\nb: 2", /more than one YAML document/],
   ["a tag that nobody knows", "a: !!js/function 'x'", /tag/i],
   ["a size beyond the limit", `#${"x".repeat(256 * 1024)}`, /larger than/],

@@ -44,7 +44,7 @@ export function readYaml(text: string): readonly YamlDocument[] {
   const documents = parseAllDocuments(text, {
     lineCounter: lines,
     prettyErrors: false,
-    uniqueKeys: false, // takes quadratic time: see repeatedKeys
+    uniqueKeys: false, // takes quadratic time: see badKeys
     schema: "core",
   });
   return [...documents].map((document): YamlDocument => {
@@ -54,7 +54,7 @@ export function readYaml(text: string): readonly YamlDocument[] {
         offset,
         message,
       })),
-      ...repeatedKeys(document),
+      ...badKeys(document),
     ].map(({ offset, message }) => ({ place: place(offset), message }));
     if (faults.length > 0) return { faults, value: undefined, placeOf };
     try {
@@ -75,47 +75,41 @@ export function parseYaml(text: string): unknown {
   return document?.value ?? null;
 }
 
+const FLOW_STEPS = new Map([
+  ["flow-map-start", 1],
+  ["flow-seq-start", 1],
+  ["flow-map-end", -1],
+  ["flow-seq-end", -1],
+]);
+
 /** By its tokens alone: the parser itself goes as deep as the text, and ends with its stack. */
 function isTooDeep(text: string): boolean {
   let flow = 0;
   let onLine = 0;
   for (const token of new Lexer().lex(text)) {
-    switch (CST.tokenType(token)) {
-      case "flow-map-start":
-      case "flow-seq-start":
-        flow++;
-        break;
-      case "flow-map-end":
-      case "flow-seq-end":
-        flow--;
-        break;
-      case "newline":
-        onLine = 0;
-        break;
-      case "seq-item-ind":
-      case "explicit-key-ind":
-        onLine++;
-        break;
-      case "space":
-        if (onLine === 0 && token.length > MAX_INDENTATION) return true;
-        break;
-      default:
-    }
+    const type = CST.tokenType(token) ?? "";
+    flow += FLOW_STEPS.get(type) ?? 0;
+    if (type === "newline") onLine = 0;
+    if (type === "seq-item-ind" || type === "explicit-key-ind") onLine++;
+    if (type === "space" && onLine === 0 && token.length > MAX_INDENTATION) return true;
     if (flow > MAX_DEPTH || onLine > MAX_DEPTH) return true;
   }
   return false;
 }
 
-function repeatedKeys(document: Document): { offset: number; message: string }[] {
+function badKeys(document: Document): { offset: number; message: string }[] {
   const faults: { offset: number; message: string }[] = [];
   visit(document, {
     Map(_, { items }) {
       const seen = new Set<unknown>();
       for (const { key } of items) {
-        if (!isScalar(key)) continue;
+        if (!isScalar(key)) {
+          faults.push({ offset: offsetIn(key), message: "a key must be a plain text or number" });
+          continue;
+        }
         if (seen.has(key.value))
           faults.push({
-            offset: key.range?.[0] ?? 0,
+            offset: offsetIn(key),
             message: `keys must be unique, ${JSON.stringify(key.value)} is repeated`,
           });
         seen.add(key.value);
@@ -128,8 +122,13 @@ function repeatedKeys(document: Document): { offset: number; message: string }[]
 function offsetOf(document: Document, path: readonly PropertyKey[]): number {
   for (let length = path.length; length > 0; length--) {
     const node: unknown = document.getIn(path.slice(0, length), true);
-    if (typeof node === "object" && node !== null && "range" in node && Array.isArray(node.range))
-      return Number(node.range[0]);
+    const offset = offsetIn(node);
+    if (offset > 0) return offset;
   }
   return 0;
+}
+
+function offsetIn(node: unknown): number {
+  if (typeof node !== "object" || node === null || !("range" in node)) return 0;
+  return Array.isArray(node.range) ? Number(node.range[0]) : 0;
 }

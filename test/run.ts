@@ -17,7 +17,7 @@ import { messageOf } from "../sdk/errors.ts";
 import { insideSandbox } from "./support/sandbox.ts";
 
 const root = dirname(import.meta.dirname);
-const PLAIN = ["unit", "vectors", "architecture", "build"];
+const PLAIN = ["unit", "vectors", "fuzz", "architecture", "build"];
 const PRIVILEGED = ["netns", "e2e"];
 
 interface Tally {
