@@ -39,7 +39,10 @@ test("is told at the second look, once each time, and no longer than watched", a
   stopped.add(1);
   await clock.advance(200);
   expect(told).toEqual([1, 1]);
+  expect(watch.isStopped(1)).toBe(true);
   first[Symbol.dispose]();
+  stopped.delete(1);
+  expect(watch.isStopped(1)).toBe(false);
   second[Symbol.dispose]();
   await clock.advance(100);
   expect(clock.armed).toBe(0);

@@ -46,7 +46,13 @@ export function createStopWatch(clock: Clock, stopped: (pid: number) => boolean 
       const watched = { pid, onStopped, looks: 0 };
       all.add(watched);
       timer ??= clock.timer(LOOK_EVERY_MS, look);
-      return { [Symbol.dispose]: () => void all.delete(watched) };
+      return {
+        [Symbol.dispose]() {
+          all.delete(watched);
+          // What nobody looks at any more may have changed.
+          if (![...all].some((other) => other.pid === pid)) seen.delete(pid);
+        },
+      };
     },
     isStopped: (pid) => seen.get(pid) ?? stopped(pid),
     [Symbol.dispose]() {
