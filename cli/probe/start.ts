@@ -67,7 +67,7 @@ export async function startListener(
 /** True when a listener has greeted, false when it has not within a second. */
 export async function canConnect(address: string, port: number, options: ProbeOptions): Promise<boolean> {
   let isGreeted: boolean | undefined;
-  const { child, ended } = await startEnd(["connect", address, String(port)], options, (news) => {
+  const { ended } = await startEnd(["connect", address, String(port)], options, (news, child) => {
     if (news.event !== "connected") return;
     isGreeted = news.greeted;
     child.stdin?.end();
@@ -170,7 +170,7 @@ interface End {
 async function startEnd(
   words: readonly string[],
   { netns, env = {}, nsm = selfCommand() }: ProbeOptions,
-  onNews: (news: ProbeNews) => void,
+  onNews: (news: ProbeNews, child: ChildProcess) => void,
 ): Promise<End> {
   const child = spawn("nsenter", [`--net=${netns}`, "--", ...nsm, "_probe", ...words], {
     stdio: ["pipe", "pipe", "pipe"],
@@ -184,7 +184,7 @@ async function startEnd(
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- main.ts says what ProbeNews lists
     const news = JSON.parse(line) as ProbeNews;
     if (news.event === "ready") ready.resolve();
-    onNews(news);
+    onNews(news, child);
   });
   const ended = once(child, "close").catch(() => undefined);
   const late = setTimeout(() => child.kill("SIGKILL"), READY_WITHIN_MS);
