@@ -82,7 +82,8 @@ function linesOf(lines: readonly string[]): string {
   return lines.map((line) => `${line}\n`).join("");
 }
 
-function outputWidth(): number {
+/** Columns of the terminal; files and pipes have room for everything. */
+export function outputWidth(): number {
   return process.stdout.isTTY ? process.stdout.columns : Infinity;
 }
 

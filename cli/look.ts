@@ -21,6 +21,7 @@ export async function addLookingCommands(
     .description(
       "Tells all that is known of one thing. Needs a SPIFFE identity; operators may ask about every wire, others about their own.",
     );
+  addExplain(program, finish);
   if (asked === "get") await addKinds(get, finish);
   if (asked === "describe") addWire(describe, finish);
 }
@@ -83,6 +84,41 @@ function addWire(describe: Command, finish: (code: number) => void): void {
     .action(async (id: string, { output, allNodes, manager }: Options) => {
       const { runDescribeWire } = await import("./describe-wire.ts");
       finish(await runDescribeWire(id, { output, allNodes: allNodes === true, manager }));
+    });
+}
+
+function addExplain(program: Command, finish: (code: number) => void): void {
+  interface Options {
+    readonly output: "table" | "json" | "yaml";
+    readonly label: readonly string[];
+    readonly manager?: string;
+  }
+  program
+    .command("explain")
+    .summary("say why each endpoint of a service is taken for a client, or not")
+    .description(
+      "Lists every endpoint of a network service, and the forwarders of the node, with the reason why they are taken for a client or not. " +
+        "Asks a manager for what the registry has, and judges by the rules that forwarders choose by. " +
+        "Needs a SPIFFE identity; operators see the wires of everybody, others their own.",
+    )
+    .argument("<client>", "its name, the id of its connection, or of the wire as nsm get wires shows it")
+    .argument("<service>", "the network service")
+    .option(
+      "-l, --label <key=value>",
+      "label of the client, where it has no wire that you may see, or to see what another would change; may be repeated",
+      (label: string, before: readonly string[]) => [...before, label],
+      [],
+    )
+    .addOption(
+      new Option("-o, --output <format>", "how it is printed")
+        .choices(["table", "json", "yaml"])
+        .default("table"),
+    )
+    .addOption(managerOption())
+    .addHelpText("after", environment)
+    .action(async (client: string, service: string, { output, label, manager }: Options) => {
+      const { runExplain } = await import("./explain.ts");
+      finish(await runExplain(client, service, { output, labels: label, manager }));
     });
 }
 

@@ -7,9 +7,12 @@ import type { NetworkServiceSchema } from "../../api/gen/registry_pb.js";
 import { EMPTY_PATH, PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
+import { gidOfWorkload } from "../support/mesh-topology.ts";
+import type { MeshOptions } from "../support/mesh-topology.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { runNsm } from "../support/nsm.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 import { addressOf, segmentsOf, wishFor } from "../support/wishes.ts";
 import { Refusal } from "../support/workload.ts";
@@ -27,34 +30,36 @@ const offers = (service: string, name: string, labels: string, node: "node1" | "
   env: { NSM_LABELS: labels, NSM_REGISTER_SERVICE: "false" },
 });
 
+const options: MeshOptions = {
+  endpoints: [
+    offers("colours", "blue", "colour:blue", "node1", 1),
+    offers("colours", "green", "colour:green", "node2", 2),
+    offers("tiers", "primary", "nsm.io/tier:0", "node1", 3),
+    offers("tiers", "backup", "nsm.io/tier:1", "node1", 4),
+    offers("near", "left", "nsm.io/locality:prefer", "node1", 5),
+    offers("near", "right", "nsm.io/locality:prefer", "node2", 6),
+  ],
+  clients: [
+    { name: "painter", services: "kernel://colours/nsm-1", started: false },
+    { name: "careful", services: "kernel://tiers/nsm-1", started: false },
+    ...["node1" as const, "node2" as const].map((node) => ({
+      name: `on-${node}`,
+      node,
+      services: "kernel://near/nsm-1,kernel://near/nsm-2,kernel://near/nsm-3",
+      started: false,
+    })),
+  ],
+  workloads: ["operator", "watcher"],
+  pods: ["pod-operator"],
+  env: { NSM_FAILBACK_DELAY: `${FAILBACK_MS}ms`, NSM_OPERATOR_IDS: "/workload/watcher" },
+};
+
 let empty: Inventory;
 let mesh: Mesh;
 let operator: Workload;
 beforeAll(async () => {
   empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      offers("colours", "blue", "colour:blue", "node1", 1),
-      offers("colours", "green", "colour:green", "node2", 2),
-      offers("tiers", "primary", "nsm.io/tier:0", "node1", 3),
-      offers("tiers", "backup", "nsm.io/tier:1", "node1", 4),
-      offers("near", "left", "nsm.io/locality:prefer", "node1", 5),
-      offers("near", "right", "nsm.io/locality:prefer", "node2", 6),
-    ],
-    clients: [
-      { name: "painter", services: "kernel://colours/nsm-1", started: false },
-      { name: "careful", services: "kernel://tiers/nsm-1", started: false },
-      ...["node1" as const, "node2" as const].map((node) => ({
-        name: `on-${node}`,
-        node,
-        services: "kernel://near/nsm-1,kernel://near/nsm-2,kernel://near/nsm-3",
-        started: false,
-      })),
-    ],
-    workloads: ["operator"],
-    pods: ["pod-operator"],
-    env: { NSM_FAILBACK_DELAY: `${FAILBACK_MS}ms` },
-  });
+  mesh = await startMesh(options);
   operator = await mesh.workload("operator", "pod-operator");
   await register({ name: "colours", payload: "IP", matches: leadTo("blue") });
   await register({ name: "tiers", payload: "IP" });
@@ -121,6 +126,41 @@ test("an endpoint that a client names must be one that the service leads it to",
   expect(segmentsOf(wire)).toHaveLength(6);
   expect(addressOf(wire, "dst")).toMatch(/^172\.16\.2\./);
   await operator.close(wire);
+});
+
+test("nsm explain says of each endpoint why it is taken or not", async () => {
+  const explain = (...args: string[]) =>
+    runNsm({
+      netns: mesh.namespace("node1").name,
+      gid: gidOfWorkload(options, "watcher"),
+      env: {
+        SPIFFE_ENDPOINT_SOCKET: `unix://${mesh.folder}/identity.sock`,
+        NSM_CONNECT_TO: mesh.managerUrl(),
+      },
+      args: ["explain", ...args],
+    });
+  // The test before has changed the service: the wire is on its way.
+  await eventually("the wire is at green", async () =>
+    /^green +in use +chosen/m.test((await explain("painter", "colours")).stdout),
+  );
+  const { code, stdout } = await explain("painter", "colours");
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/^green +in use +chosen +0 +any +100 % +serves the wire/m);
+  expect(stdout).toMatch(/^blue +no +selector-mismatch .*match 0 wants colour=green, not blue$/m);
+  expect(stdout).toMatch(/^forwarder-node1 +in use +chosen/m);
+  const tiers = await explain("somebody", "tiers", "-o", "json", "--label", "nodeName=node1");
+  expect(JSON.parse(tiers.stdout)).toMatchObject({
+    wire: null,
+    labels: { nodeName: "node1" },
+    endpoints: [
+      { name: "primary", reason: "turn", tier: 0, share: 1 },
+      { name: "backup", reason: "lower-tier", tier: 1, isCandidate: true },
+    ],
+  });
+  expect(await explain("painter", "nothing")).toMatchObject({
+    code: 4,
+    stderr: expect.stringContaining('"nothing"'),
+  });
 });
 
 test("a client that cannot choose anew by itself is told that its wire is gone", async () => {
