@@ -223,7 +223,8 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const fingerprint = fingerprintOf(wanted);
   const before = state.applied.get(wire.id);
   const isDue = state.setBack.isDue(before?.checkedMs ?? 0) && wanted.link.kind === "wireguard";
-  if (before?.fingerprint === fingerprint && !isDue && (await isThere(wanted, before))) return;
+  const looksAgain = isDue || wire.isDoubted === true;
+  if (before?.fingerprint === fingerprint && !looksAgain && (await isThere(wanted, before))) return;
   const known = before?.devices ?? (await claim(state, wanted));
   const names = state.names.take(wanted, wanted.ends.map(placeOf));
   try {

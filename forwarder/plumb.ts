@@ -56,7 +56,8 @@ export function plumb(
         const { id } = connection;
         const known = mechanisms.get(id);
         const isSameHop = known?.url === ctx.nextHop.url;
-        const keepsMechanism = isSameHop && connection.state !== State.RESELECT_REQUESTED;
+        const isDoubted = connection.state === State.RESELECT_REQUESTED;
+        const keepsMechanism = isSameHop && !isDoubted;
         connection.context ??= create(ConnectionContextSchema);
         if (connection.context.MTU === 0) connection.context.MTU = LOCAL_MTU;
         request.mechanismPreferences = [await offerTo(options, connection, ctx.nextHop)];
@@ -66,7 +67,7 @@ export function plumb(
 
         const response = await next.request(request, ctx);
         try {
-          const wire = wireOf(options, response, ctx);
+          const wire = { ...wireOf(options, response, ctx), isDoubted };
           await dataplane.apply(wire, ctx.signal);
           writeSegmentMetrics(response, ctx.clientMechanism, wire, dataplane.lastStats(id));
         } catch (error) {

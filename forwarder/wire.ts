@@ -73,6 +73,8 @@ export interface WireIp {
 
 /** One connection's stretch through this node: two pods, or a pod and a tunnel. */
 export interface Wire {
+  /** Its client says that it does not work: the devices are looked at, however well they are known. Default false. */
+  readonly isDoubted?: boolean;
   /** The forwarder's own path segment id. */
   readonly id: string;
   readonly payload: "IP" | "ETHERNET";

@@ -46,10 +46,9 @@ interface Probe {
   readonly sentMs: number;
 }
 
-/** `timeoutMs`: no answer is waited for longer. */
-export function createDetector(timeoutMs: number): Detector {
+/** `timeoutMs`: no answer is waited for longer. `isArmed`: the path has answered before. */
+export function createDetector(timeoutMs: number, isArmed = false): Detector {
   let next = 0;
-  let isArmed = false;
   /** Probes after the latest answered one, in order. */
   let waiting: Probe[] = [];
   /** How many of `waiting`, at its end, are to confirm; undefined without doubt. */

@@ -64,7 +64,8 @@ export const daemon = defineDaemon({
       random: Math.random,
       onUp: (connection: Connection) => logUp(log, connection),
       ...(prober && {
-        watch: (connection: Connection, onDead: () => void) => prober.watch(connection, onDead),
+        watch: (connection: Connection, onDead: () => void, hasAnswered: boolean) =>
+          prober.watch(connection, onDead, hasAnswered),
       }),
     };
     const wires = wishesOf(config).map((wish) => createWire(wish, options, adopted.get(wish.id)));

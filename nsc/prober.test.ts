@@ -51,7 +51,7 @@ function build() {
     prober,
     opened,
     sent,
-    watch: (connection = V4) => prober.watch(connection, () => void dead++),
+    watch: (connection = V4, hasAnswered = false) => prober.watch(connection, () => void dead++, hasAnswered),
     deaths: () => dead,
     openSockets: () => open,
     answer: (which: (target: string) => boolean) => {
@@ -118,6 +118,14 @@ describe("a wire that does not answer", () => {
     await clock.advance(10_000);
     expect(sent.length - before).toBeLessThanOrEqual(10);
     expect(deaths()).toBe(0);
+  });
+
+  test("again, after it has, is dead", async () => {
+    const { clock, watch, answer, deaths } = build();
+    answer(() => false);
+    watch(V4, true);
+    await clock.advance(250);
+    expect(deaths()).toBe(1);
   });
 
   test("in one family is judged by the other", async () => {

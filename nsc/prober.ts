@@ -6,6 +6,7 @@ import { addressesOf } from "../sdk/ip-context.ts";
 import type { Logger } from "../sdk/log.ts";
 import { formatAddress } from "../sdk/prefix.ts";
 import { createDetector } from "./detector.ts";
+import type { Detector } from "./detector.ts";
 
 /** Between two confirming probes. */
 const CONFIRM_EVERY_MS = 4;
@@ -27,8 +28,11 @@ export interface ProberOptions {
 }
 
 export interface Prober extends Disposable {
-  /** Probes the wire from its next tick on until it is dead, which `onDead` is told once, or until disposed. */
-  watch(connection: Connection, onDead: () => void): Disposable;
+  /**
+   * Probes the wire from its next tick on until it is dead, which `onDead` is told once, or until disposed. One that `hasAnswered`
+   * before is dead without another answer.
+   */
+  watch(connection: Connection, onDead: () => void, hasAnswered?: boolean): Disposable;
 }
 
 /** One end-to-end pair of addresses of a wire. */
@@ -63,8 +67,9 @@ export function createProber(options: ProberOptions): Prober {
     else timer = undefined;
   };
   return {
-    watch(connection, onDead) {
-      const watched = watch(options, connection, () => {
+    watch(connection, onDead, hasAnswered = false) {
+      const detector = createDetector(options.timeoutMs, hasAnswered);
+      const watched = watch(options, connection, detector, () => {
         all.delete(watched);
         watched[Symbol.dispose]();
         onDead();
@@ -86,9 +91,13 @@ export function createProber(options: ProberOptions): Prober {
   };
 }
 
-function watch(options: ProberOptions, connection: Connection, onDead: () => void): Watched {
-  const { clock, timeoutMs } = options;
-  const detector = createDetector(timeoutMs);
+function watch(
+  options: ProberOptions,
+  connection: Connection,
+  detector: Detector,
+  onDead: () => void,
+): Watched {
+  const { clock } = options;
   const sockets: EchoSocket[] = [];
   let unopened = pairsOf(connection);
   /** Those that have answered: they are asked in turn. Until there is one all are, and the others now and then at the beginning. */

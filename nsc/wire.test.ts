@@ -17,6 +17,7 @@ function build(adopted?: Connection, firstFailure?: NsmError) {
   const closes: Connection[] = [];
   const ups: Connection[] = [];
   const watched = { begun: 0, ended: 0 };
+  const watches: { onDead: () => void; hasAnswered: boolean }[] = [];
   let failure = firstFailure;
   let hangs = false;
   const wire = createWire(
@@ -45,8 +46,9 @@ function build(adopted?: Connection, firstFailure?: NsmError) {
       requestTimeoutMs: 1000,
       random: () => 0,
       onUp: (connection) => ups.push(connection),
-      watch: () => {
+      watch: (_, onDead, hasAnswered) => {
         watched.begun++;
+        watches.push({ onDead, hasAnswered });
         return { [Symbol.dispose]: () => void watched.ended++ };
       },
     },
@@ -61,6 +63,7 @@ function build(adopted?: Connection, firstFailure?: NsmError) {
     closes,
     ups,
     watched,
+    watches,
     /** From now on Requests hang; the answer makes later ones succeed. */
     hang: () => {
       hangs = true;
@@ -270,6 +273,23 @@ describe("healing", () => {
     await vi.waitFor(() => expect(watched).toEqual({ begun: 2, ended: 1 }));
     await end();
     expect(watched).toEqual({ begun: 2, ended: 2 });
+  });
+
+  test("an endpoint that is chosen again after its path was dead is watched again, ever more seldom", async () => {
+    const { clock, watches, requests, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    const pauses: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      watches.at(-1)?.onDead();
+      await clock.advance(0);
+      const [asked, begun, from] = [requests.length, watches.length, clock.monotonic()];
+      while (watches.length === begun) await clock.advance(100);
+      pauses.push(clock.monotonic() - from);
+      expect(requests).toHaveLength(asked);
+    }
+    expect(watches.map(({ hasAnswered }) => hasAnswered)).toEqual([false, true, true, true, true]);
+    expect(pauses).toEqual([800, 1600, 3200, 6400]);
+    await end();
   });
 
   test("a wish to refresh is followed at once", async () => {

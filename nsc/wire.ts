@@ -42,8 +42,11 @@ export interface WireOptions {
   readonly random: () => number;
   /** Told of every first, healed or changed wire. */
   readonly onUp: (connection: Connection) => void;
-  /** Watches the data path of a wire until it is dead, which `onDead` is told once, or until disposed. */
-  readonly watch?: (connection: Connection, onDead: () => void) => Disposable;
+  /**
+   * Watches the data path of a wire until it is dead, which `onDead` is told once, or until disposed. `hasAnswered`: the same
+   * endpoint has answered before.
+   */
+  readonly watch?: (connection: Connection, onDead: () => void, hasAnswered: boolean) => Disposable;
 }
 
 /**
@@ -78,6 +81,9 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   let refreshing: AbortController | undefined;
   let watched: Disposable | undefined;
   let watchedAs = "";
+  /** The endpoint behind a data path that was dead: where nobody else serves it is chosen again, and judged ever more seldom. */
+  let deadEndpoint: string | undefined;
+  const deafness = createBackoff({ firstMs: 1000, maxMs: 60_000, random: options.random });
 
   /** Resolves with news, or undefined after the delay or at the signal. */
   const wait = (delayMs: number, signal: AbortSignal): Promise<News | undefined> => {
@@ -143,7 +149,20 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     if (!isNew && as === watchedAs) return;
     watched?.[Symbol.dispose]();
     watchedAs = as;
-    watched = options.watch?.(answer, () => tell("dead"));
+    const begin = (hasAnswered: boolean) => options.watch?.(answer, onDead, hasAnswered);
+    if (deadEndpoint === answer.networkServiceEndpointName) {
+      watched = clock.timer(deafness.next(), () => {
+        watched = begin(true);
+      });
+      return;
+    }
+    deadEndpoint = undefined;
+    deafness.reset();
+    watched = begin(false);
+  };
+  const onDead = () => {
+    deadEndpoint = connection?.networkServiceEndpointName;
+    tell("dead");
   };
 
   const tell = (news: News) => {

@@ -67,3 +67,12 @@ test("data plane broken, control plane fine: another endpoint is chosen", async 
   await expectHealed(said, "there", "here", "172.16.1.0");
   expect(deviceIn(pod("client"), "nsm-1").addresses).toEqual(["172.16.1.1/32"]);
 });
+
+test("data plane broken, and nobody else serves: the same endpoint is chosen again and its wire mended", async () => {
+  await mesh.daemon("there").stop();
+  const said = fresh(mesh.daemon("client"));
+  const [device] = devicesIn(pod("here"));
+  pod("here").ip(`link set ${device?.name} down`);
+  await said(({ msg, nse }) => msg === "wire established" && nse === "here", HEALED_WITHIN_MS);
+  expect(await pingFrom(pod("client"), "172.16.1.0")).toMatchObject({ received: 5 });
+});
