@@ -41,26 +41,34 @@ export function rulesOf(joint: Joint, slot: number): readonly Rule[] {
   );
 }
 
+/** A route, and what may stand for it where the kernel refuses a gateway that is an address of the own namespace, too. */
+export interface Way {
+  readonly route: Request;
+  readonly instead: Request;
+}
+
 /** Routes through the devices that are there: the far end of each wire is the gateway, whose hardware address the forwarder has put in. */
 export function forwardingOf(
   { clientAddresses, serviceAddresses }: Joint,
   slot: number,
   up: number | undefined,
   down: number | undefined,
-): readonly Request[] {
+): readonly Way[] {
   const [toService, toClient] = tablesOf(slot);
   return [...through(toService, down, serviceAddresses), ...through(toClient, up, clientAddresses)];
 }
 
-function through(
-  table: number,
-  ifindex: number | undefined,
-  addresses: readonly string[],
-): readonly Request[] {
+function through(table: number, ifindex: number | undefined, addresses: readonly string[]): readonly Way[] {
   if (ifindex === undefined) return [];
   return ([4, 6] as const).flatMap((family) => {
     const gateway = firstOf(addresses, family);
-    return gateway === undefined ? [] : [defaultRoute(family, table, ifindex, gateway)];
+    if (gateway === undefined) return [];
+    return [
+      {
+        route: defaultRoute(family, table, ifindex, gateway),
+        instead: defaultRoute(family, table, ifindex, undefined),
+      },
+    ];
   });
 }
 

@@ -135,8 +135,11 @@ async function make(
       await socket.execute(setMaster(port.ifindex, bridge.ifindex));
     }
   } else {
-    const routes = forwardingOf(kept.joint, kept.slot, up?.ifindex, down?.ifindex);
-    await socket.execute(...routes);
+    for (const { route, instead } of forwardingOf(kept.joint, kept.slot, up?.ifindex, down?.ifindex)) {
+      const [refusal] = await socket.batch([route]);
+      if (isKernelError(refusal, "EINVAL")) await socket.execute(instead);
+      else throwUnless(refusal);
+    }
     // Both ways are known before the first packet may pass.
     if (up !== undefined && down !== undefined) for (const { name } of [up, down]) sysctls.forward(name);
   }

@@ -13,6 +13,7 @@ import { ipBytes } from "../../forwarder/netlink/ip.ts";
 import type { Family } from "../../forwarder/netlink/ip.ts";
 import { NLM_F } from "../../forwarder/netlink/message.ts";
 import type { Message, Request } from "../../forwarder/netlink/message.ts";
+import { SCOPE } from "../../forwarder/netlink/route.ts";
 
 const RTM = {
   NEWLINK: 16,
@@ -89,22 +90,27 @@ const RTM_F_ONLINK = 4;
 /** Behind every other route. */
 const LAST_METRIC = 1_000_000;
 
-/** Everything of the table goes to one neighbour of one device; `dropRoute` catches what that cannot take. */
-export function defaultRoute(family: Family, table: number, ifindex: number, gateway: string): Request {
-  const attributes = [u32(RTA.OIF, ifindex), bytes(RTA.GATEWAY, ipBytes(gateway)), u32(RTA.TABLE, table)];
-  return routeRequest(
-    RTM.NEWROUTE,
-    NLM_F.CREATE | NLM_F.REPLACE,
-    family,
-    RTN.UNICAST,
-    RTM_F_ONLINK,
-    attributes,
-  );
+/** Everything of the table goes through one device, to one neighbour there; without a gateway each destination is one. `dropRoute` catches the rest. */
+export function defaultRoute(
+  family: Family,
+  table: number,
+  ifindex: number,
+  gateway: string | undefined,
+): Request {
+  const attributes = [u32(RTA.OIF, ifindex), u32(RTA.TABLE, table)];
+  if (gateway !== undefined) attributes.push(bytes(RTA.GATEWAY, ipBytes(gateway)));
+  const flags = gateway === undefined ? 0 : RTM_F_ONLINK;
+  const scope = gateway === undefined && family === 4 ? SCOPE.LINK : SCOPE.UNIVERSE;
+  return routeRequest(RTM.NEWROUTE, { family, type: RTN.UNICAST, flags, scope }, attributes);
 }
 
 export function dropRoute(family: Family, table: number): Request {
   const attributes = [u32(RTA.PRIORITY, LAST_METRIC), u32(RTA.TABLE, table)];
-  return routeRequest(RTM.NEWROUTE, NLM_F.CREATE | NLM_F.REPLACE, family, RTN.BLACKHOLE, 0, attributes);
+  return routeRequest(
+    RTM.NEWROUTE,
+    { family, type: RTN.BLACKHOLE, flags: 0, scope: SCOPE.UNIVERSE },
+    attributes,
+  );
 }
 
 export interface TableRoute {
@@ -118,7 +124,7 @@ export interface TableRoute {
 export function deleteTableRoute({ family, table, type, metric }: TableRoute): Request {
   const attributes = [u32(RTA.TABLE, table)];
   if (metric !== undefined) attributes.push(u32(RTA.PRIORITY, metric));
-  return routeRequest(RTM.DELROUTE, 0, family, type, 0, attributes);
+  return routeRequest(RTM.DELROUTE, { family, type, flags: 0, scope: SCOPE.NOWHERE }, attributes);
 }
 
 export function dumpAllRoutes(family: Family): Request {
@@ -139,22 +145,21 @@ export function decodeTableRoute({ body }: Message): TableRoute {
 }
 
 function routeRequest(
-  type: number,
-  flags: number,
-  family: Family,
-  routeType: number,
-  routeFlags: number,
+  message: number,
+  { family, type, flags, scope }: { family: Family; type: number; flags: number; scope: number },
   attributes: readonly Attribute[],
 ): Request {
+  const isDelete = message === RTM.DELROUTE;
   const header = Buffer.alloc(12);
   header.writeUInt8(AF[family], 0);
   header.writeUInt8(PASSTHROUGH_PROTOCOL, 5);
-  header.writeUInt8(routeType, 7);
-  header.writeUInt32LE(routeFlags, 8);
+  header.writeUInt8(scope, 6);
+  header.writeUInt8(type, 7);
+  header.writeUInt32LE(flags, 8);
   return {
-    doing: `${type === RTM.DELROUTE ? "delete" : "add"} default route (IPv${family})`,
-    type,
-    flags,
+    doing: `${isDelete ? "delete" : "add"} default route (IPv${family})`,
+    type: message,
+    flags: isDelete ? 0 : NLM_F.CREATE | NLM_F.REPLACE,
     body: Buffer.concat([header, encodeAttributes(attributes)]),
   };
 }

@@ -25,6 +25,8 @@ export interface Sysctls {
 export function openSysctls(): Sysctls {
   return {
     forward(device) {
+      // A packet may come from an address that this namespace has as well: it is somebody else's there.
+      write(`${IPV4}/${device}/accept_local`, "1");
       write(`${IPV4}/${device}/forwarding`, "1");
       if (!existsSync(IPV6)) return;
       write(`${IPV6}/${device}/disable_ipv6`, "0");

@@ -123,6 +123,7 @@ test("a link that is killed is replaced by another of its labels, and the other 
         (wire) => kept.get("firewall")?.includes(wire) === true && wire.startsWith("out-"),
       ),
   );
+  await eventually("link-3 has lost the wire to link-2", () => wiresOf("link-3").length === 2, 20_000);
   await eventually("packets pass", async () => {
     const { received } = await pingFrom(mesh.namespace("pod-client"), "172.16.9.0");
     return received === 5;
@@ -136,6 +137,6 @@ test("a link that is killed is replaced by another of its labels, and the other 
 
 test("one Close of the client closes each link once, and leaves nothing", async () => {
   expect(await mesh.daemon("client").stop()).toBe(0);
-  for (const pod of ["firewall", "link-2b", "gateway"])
+  for (const pod of ["firewall", "link-2b", "link-3", "gateway"])
     await eventually(`no wire in ${pod}`, () => wiresOf(pod).length === 0);
 });

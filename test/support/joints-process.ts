@@ -1,0 +1,25 @@
+/** Child process: joins devices of the namespace that it was started in, as it is told over IPC. See test/netns/joints.test.ts. */
+import { createLogger } from "../../sdk/log.ts";
+import { openJoints } from "../../nse/passthrough/joints.ts";
+import type { Joint } from "../../nse/passthrough/joints.ts";
+
+export type JointsCall =
+  | { readonly do: "join"; readonly key: string; readonly joint: Joint }
+  | { readonly do: "part"; readonly key: string }
+  | { readonly do: "stop" };
+
+const joints = await openJoints(createLogger("joints", "ERROR"));
+
+process.on("message", (call: JointsCall) => {
+  void answer(call).then(() => process.connected && process.send?.("done"));
+});
+process.send?.("done");
+
+async function answer(call: JointsCall): Promise<void> {
+  if (call.do === "join") await joints.join(call.key, call.joint);
+  else if (call.do === "part") await joints.part(call.key);
+  else {
+    await joints[Symbol.asyncDispose]();
+    process.disconnect();
+  }
+}
