@@ -40,7 +40,11 @@ export const endpointTable = {
   serviceNames: list("NSM_SERVICE_NAMES", "icmp-responder", "network services that the endpoint offers"),
   labels: map("NSM_LABELS", "", "labels of the endpoint for each service"),
   registerService: bool("NSM_REGISTER_SERVICE", "true", "register the network services, too"),
-  unregisterItself: bool("NSM_UNREGISTER_ITSELF", "false", "unregister at the end"),
+  unregisterItself: bool(
+    "NSM_UNREGISTER_ITSELF",
+    "false",
+    "unregister at the end; with an idle timeout it always does",
+  ),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
   idleTimeoutMs: duration(
     "NSM_IDLE_TIMEOUT",

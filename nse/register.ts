@@ -20,6 +20,7 @@ export interface RegisterOptions {
     | "payload"
     | "labels"
     | "unregisterItself"
+    | "idleTimeoutMs"
     | "nodeName"
     | "podName"
     | "zoneName"
@@ -35,7 +36,8 @@ export interface RegisterOptions {
 /** Services first, then the endpoint; one after the other as each is asked for. */
 export function* registerAll(options: RegisterOptions): Generator<Registrant> {
   const { config, registries, url, clock, log } = options;
-  const unregister = config.unregisterItself;
+  // Who stops because nobody needs it must not be chosen meanwhile.
+  const unregister = config.unregisterItself || config.idleTimeoutMs > 0;
   const shared = { clock, log };
   for (const name of config.registerService ? config.serviceNames : [])
     yield keepRegistered({

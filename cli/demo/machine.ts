@@ -19,15 +19,19 @@ export interface Machine {
   readonly unavailable: readonly Unavailable[];
 }
 
-/** Throws FAILED_PRECONDITION in one clear line when no demo is possible at all. */
-export function checkMachine(wanted: ReadonlySet<MechanismName>, say: (line: string) => void): Machine {
+/** `tools`: needed whatever the kinds of wires. Throws FAILED_PRECONDITION in one clear line when no demo is possible at all. */
+export function checkMachine(
+  wanted: ReadonlySet<MechanismName>,
+  tools: readonly Tool[],
+  say: (line: string) => void,
+): Machine {
   if (!isRoot())
     throw new NsmError(
       "FAILED_PRECONDITION",
       "not-root",
       "the demo makes network namespaces and needs root: run it with sudo",
     );
-  provide(baseTools, say);
+  provide([...baseTools, ...tools], say);
   const kernel = probeKernel();
   if (kernel.namespaces !== undefined)
     throw new NsmError(

@@ -1,6 +1,7 @@
 /** What a scenario of the demo is: workloads that it adds to the two nodes, what happens with them, and its figures. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { NetworkServiceSchema } from "../../api/gen/registry_pb.js";
+import type { Tool } from "../requirements.ts";
 import type { ScenarioName } from "./scenario-names.ts";
 import type { Machine } from "./machine.ts";
 import type { Stage } from "./stage.ts";
@@ -13,6 +14,8 @@ export interface Scenario {
   readonly mechanisms: readonly MechanismName[];
   /** Its processes, each in a namespace of its own. Names must differ from those of all other scenarios. */
   parts(make: Parts, machine: Machine): readonly Part[];
+  /** Programs that it needs beside those of every run. */
+  readonly tools?: readonly Tool[];
   /** Names of parts that it starts itself ({@link Stage.start}); the others are started before it plays. */
   readonly later?: readonly string[];
   /** Registered before its parts start; an endpoint without one registers a plain service itself. */

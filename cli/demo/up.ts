@@ -54,7 +54,8 @@ interface Casting {
 export async function runOnce(options: RunOptions): Promise<RunResult> {
   const { story } = options;
   const wanted = new Set(options.scenarios.flatMap(({ mechanisms }) => mechanisms));
-  const machine = checkMachine(wanted, (line) => story.step(line));
+  const tools = options.scenarios.flatMap((scenario) => scenario.tools ?? []);
+  const machine = checkMachine(wanted, tools, (line) => story.step(line));
   for (const fault of machine.unavailable) story.step(`no ${fault.mechanism} wire: ${fault.reason}`);
   const run = options.run === undefined ? randomName() : parseRunName(options.run);
   const make = createParts(run, process.env["NSM_LOG_LEVEL"] || "INFO");

@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import { delay } from "../../../sdk/clock.ts";
 import { PROBE_PORT, monotonicMs } from "../../probe/main.ts";
+import { nft } from "../../requirements.ts";
 import { formatTable, terminalWidth } from "../../table.ts";
 import type { Scenario } from "../scenario.ts";
 import type { Stage } from "../stage.ts";
@@ -43,6 +44,7 @@ const REMADE = new Set<string>(["chain-1 – chain-2", "chain-2 – chain-3"]);
 export const chain: Scenario = {
   name: "chain",
   mechanisms: ["KERNEL"],
+  tools: [nft],
   later: [SPARE],
   parts(make) {
     const link = (name: string, app = name) =>

@@ -72,6 +72,7 @@ export function* endpointRegistrants(bench: Bench, playback: Playback): Generato
     payload: service?.payload === "ETHERNET" ? "ETHERNET" : "IP",
     labels: ownLabels(bench, record),
     unregisterItself: doesUnregister(bench),
+    idleTimeoutMs: 0,
   };
   const registries = registriesOf(bench, playback);
   yield* registerAll({ config, registries, url: places.urlOf(component.name), clock, log });
