@@ -48,6 +48,26 @@ test("data path and control plane fine: the wire stays where it is", async () =>
   expect(mesh.daemon("client").log.slice(said)).toEqual([]);
 });
 
+test("5 % of all packets lost each way: the wire stays where it is", async () => {
+  const from = mesh.daemon("client").log.length;
+  const nft = (command: string) => pod("client").exec("nft", command);
+  nft("add table inet loss");
+  for (const [hook, device] of [
+    ["input", "iifname"],
+    ["output", "oifname"],
+  ]) {
+    nft(`add chain inet loss ${hook} { type filter hook ${hook} priority 0; }`);
+    nft(`add rule inet loss ${hook} ${device} nsm-1 numgen random mod 100 < 5 counter drop`);
+  }
+  try {
+    const { sent, received } = await pingFrom(pod("client"), "172.16.1.0", 1000);
+    expect(received).toBeLessThan(sent);
+  } finally {
+    nft("delete table inet loss");
+  }
+  expect(mesh.daemon("client").log.slice(from)).toEqual([]);
+});
+
 test("a frozen endpoint is replaced, and has no wire to deliver to when it wakes", async () => {
   const said = fresh(mesh.daemon("client"));
   mesh.daemon("here").signal("SIGSTOP");
