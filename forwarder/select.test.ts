@@ -64,9 +64,10 @@ function build(endpoints: NetworkServiceEndpoint[], { matches = [], held = [] }:
   const isManager = (id: string) => id.startsWith("spiffe://example.org/nsmgr/");
   const refusedAddresses = parseRefusedAddresses("127.0.0.0/8");
   const holdsWire = (id: string) => held.includes(id);
+  const clock = createFakeClock();
   const options = {
     view,
-    clock: createFakeClock(),
+    clock,
     log: silentLogger,
     isManager,
     holdsWire,
@@ -82,7 +83,7 @@ function build(endpoints: NetworkServiceEndpoint[], { matches = [], held = [] }:
         : original(call, ctx);
     };
   };
-  return { asked, hops, recorder, service, failing };
+  return { asked, clock, hops, recorder, service, failing };
 }
 
 const request = () => requestOn(["manager", "forwarder"]);
@@ -114,6 +115,31 @@ describe("a first request", () => {
     failing("a");
     expect((await service.request(request(), MANAGER)).networkServiceEndpointName).toBe("b");
     expect(recorder.calls).toHaveLength(2);
+  });
+
+  test("does not wait for an endpoint that hangs while there are others, and only then", async () => {
+    const { service, clock, recorder, hops } = build([endpoint("a"), endpoint("b")]);
+    const answer = recorder.answer;
+    const hangsAt = (name: string): typeof answer => {
+      return (call, ctx) =>
+        call.connection.networkServiceEndpointName !== name
+          ? answer(call, ctx)
+          : new Promise((_, reject) => {
+              hops.push(ctx.nextHop.url);
+              ctx.signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true });
+            });
+    };
+    recorder.answer = hangsAt("a");
+    const asking = service.request(request(), MANAGER);
+    await clock.advance(4000);
+    expect((await asking).networkServiceEndpointName).toBe("b");
+    expect(clock.armed).toBe(0);
+    const alone = build([endpoint("a")]);
+    alone.recorder.answer = hangsAt("a");
+    let isOver = false;
+    void alone.service.request(request(), MANAGER).finally(() => (isOver = true));
+    await alone.clock.advance(60_000);
+    expect(isOver).toBe(false);
   });
 
   test("says of each endpoint why it failed when all do", async () => {

@@ -6,6 +6,7 @@ import type { Connection } from "../api/gen/connection_pb.js";
 import { State } from "../api/gen/connection_pb.js";
 import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
+import type { Clock } from "../sdk/clock.ts";
 import { NOWHERE } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
@@ -24,7 +25,11 @@ import type { WithClientEnd } from "./client-side.ts";
 /** Failures that another endpoint would not mend: the caller's own side is at fault, or the call is over. */
 const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXISTS", "ABORTED", "CANCELLED"]);
 
+/** For one candidate, as long as there are others: far more than a chain of endpoints needs to be made. */
+const PATIENCE_MS = 4000;
+
 export interface SelectOptions extends CandidateOptions {
+  readonly clock: Clock;
   readonly log: Logger;
   /** Throws for a hop that is known not to answer. */
   readonly refuseStopped?: (hop: NextHop) => void;
@@ -68,9 +73,15 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
       const inTurn = (others: readonly Candidate[]) => tries(turns, networkService, others);
       for (const { endpoint } of lastOf(found.candidates, choices.get(id)?.endpoint, inTurn)) {
         const copy = clone(NetworkServiceRequestSchema, request);
+        const hasOthers = failures.length < found.candidates.length - 1;
+        using patience = hasOthers ? patienceOf(options.clock, endpoint.name) : undefined;
+        const signal = patience === undefined ? ctx.signal : AbortSignal.any([ctx.signal, patience.signal]);
         try {
-          return await attempt(copy, ctx, { endpoint: endpoint.name, hop: hopTo(endpoint, options) });
-        } catch (error) {
+          const choice = { endpoint: endpoint.name, hop: hopTo(endpoint, options) };
+          return await attempt(copy, { ...ctx, signal }, choice);
+        } catch (cause) {
+          const isOver = patience?.signal.aborted === true && !ctx.signal.aborted;
+          const error: unknown = isOver ? patience.signal.reason : cause;
           if (ctx.signal.aborted || (error instanceof NsmError && FINAL.has(error.code))) throw error;
           options.log.info(
             { connection: connectionOf(request).id, nse: endpoint.name, err: error },
@@ -100,6 +111,16 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
       },
     };
   };
+}
+
+/** A peer that hangs (a frozen process, a node that is gone) does not keep the others from being asked. */
+function patienceOf(clock: Clock, name: string): Disposable & { readonly signal: AbortSignal } {
+  const over = new AbortController();
+  const timer = clock.timer(PATIENCE_MS, () => {
+    const why = `endpoint ${name} did not answer within ${PATIENCE_MS} ms`;
+    over.abort(new NsmError("UNAVAILABLE", "endpoint-silent", why));
+  });
+  return { signal: over.signal, [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }
 
 /** Who served until now and is to be left comes after all others: better than nobody. */
