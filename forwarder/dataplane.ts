@@ -4,8 +4,10 @@ import { stat } from "node:fs/promises";
 import { systemClock } from "../sdk/clock.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
-import { applyWire, exists, removeDevices } from "./apply.ts";
-import type { ApplyOptions, Device } from "./apply.ts";
+import { applyWire } from "./apply.ts";
+import type { ApplyOptions } from "./create.ts";
+import { exists, removeDevices } from "./device.ts";
+import type { Device } from "./device.ts";
 import { formatAlias } from "./alias.ts";
 import { checkWanted } from "./guard.ts";
 import { createInterfaceNames } from "./interface-names.ts";
@@ -26,7 +28,7 @@ import type { EndStats } from "./stats.ts";
 import { forgetOtherTunnel, forgetTunnel } from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
 import { createTurns } from "./turns.ts";
-import { kernelKnows, underlayMtu } from "./underlay.ts";
+import { kernelKnows, renamesLive, underlayMtu } from "./underlay.ts";
 import { openVxlanFilter } from "./vxlan-filter.ts";
 import type { VxlanFilter } from "./vxlan-filter.ts";
 import { openWireguard } from "./wireguard/open.ts";
@@ -52,6 +54,8 @@ export interface DataplaneOptions {
   readonly wireguardPorts?: { readonly first: number; readonly last: number };
   /** Offer VXLAN without the source filter where there is no nftables. Default false. */
   readonly vxlanUnfiltered?: boolean;
+  /** The kernel gives a device that is up another name. Default: as it is, since Linux 6.2. */
+  readonly liveRename?: boolean;
 }
 
 export type WireguardMode =
@@ -135,7 +139,12 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
   const reservations = createReservations({ ports, found: recovered, foreignVnis });
   const state: State = {
     log,
-    options: { group, drivers, newIfindex: () => randomInt(WIRE_IFINDEX.first, WIRE_IFINDEX.last) },
+    options: {
+      group,
+      drivers,
+      newIfindex: () => randomInt(WIRE_IFINDEX.first, WIRE_IFINDEX.last),
+      liveRename: options.liveRename ?? renamesLive(),
+    },
     names: createInterfaceNames(),
     applied: new Map(),
     setBack: createSetBack(systemClock),

@@ -23,6 +23,8 @@ const RESERVED_TABLES = [0, 252, 253, 254, 255];
 const MAIN_PRIORITY = 32766;
 
 /**
+ * `past`: a device of the wire that `ifindex` takes the place of; its tables are led over route by route, its rules stay.
+ *
  * Each policy has the lowest table that nobody uses, and a rule before the main table's, later tables first: as the Go forwarders
  * number them. A rule is this device's when its table has a route of ours through the device; it is left over when the table is
  * empty, because routes go with their device and rules do not. Both that are not wanted are removed.
@@ -31,11 +33,15 @@ export function diffPolicies(
   wanted: readonly Policy[],
   found: FoundTables,
   ifindex: number,
+  past?: number,
 ): readonly PolicyChange[] {
   const ours = found.rules.filter(({ protocol }) => protocol === NSM_PROTOCOL);
   const contentOf = ({ family, table }: Rule) =>
     found.routes.filter((route) => route.table === table && route.prefix.family === family);
-  const isMine = (route: FoundRoute) => route.ifindex === ifindex && route.protocol === NSM_PROTOCOL;
+  const isMine = (route: FoundRoute) =>
+    route.protocol === NSM_PROTOCOL && route.ifindex !== undefined && [ifindex, past].includes(route.ifindex);
+  // What leads through the device of before goes with it.
+  const isHere = (route: FoundRoute) => route.ifindex === ifindex && route.protocol === NSM_PROTOCOL;
   const mine = ours.filter((rule) => contentOf(rule).some(isMine));
   const leftOver = ours.filter((rule) => contentOf(rule).length === 0);
   const taken = new Set([
@@ -56,7 +62,7 @@ export function diffPolicies(
     for (const family of policy.families) {
       const rule = known.find((each) => each.family === family && each.table === table);
       if (rule) kept.add(rule);
-      const before = rule ? contentOf(rule).filter(isMine) : [];
+      const before = rule ? contentOf(rule).filter(isHere) : [];
       changes.push(...diffTable(policy, family, table, before));
       if (!rule)
         changes.push({
@@ -68,7 +74,7 @@ export function diffPolicies(
   const stale = mine.filter((rule) => !kept.has(rule));
   return [
     ...[...stale, ...leftOver].map((rule): PolicyChange => ({ do: "delete-rule", rule })),
-    ...stale.flatMap((rule) => contentOf(rule).filter(isMine)).map(deletion),
+    ...stale.flatMap((rule) => contentOf(rule).filter(isHere)).map(deletion),
     ...changes,
   ];
 }

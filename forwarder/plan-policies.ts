@@ -47,6 +47,23 @@ export function planRoute({ prefix: text, nextHop = "" }: WireRoute, peer: reado
   return { prefix, gateway, scope: "universe" };
 }
 
+/** Says of IPv6 routes whether one of the routes of the device, or a network of its own, leads to their gateway. */
+export function withGatewayRouted(
+  routes: readonly Route[],
+  own: readonly Prefix[],
+  ofDevice: readonly Route[] = routes,
+): readonly Route[] {
+  const onLink = [
+    ...own.filter(({ length }) => length < 128),
+    ...ofDevice.filter(({ gateway }) => gateway === undefined).map(({ prefix }) => prefix),
+  ];
+  return routes.map((route) => {
+    const { gateway, prefix } = route;
+    if (prefix.family === 4 || gateway === undefined) return route;
+    return onLink.some((each) => contains(each, gateway)) ? { ...route, isGatewayRouted: true } : route;
+  });
+}
+
 function defaultGateway(prefix: Prefix, peer: readonly Prefix[]): string | undefined {
   if (peer.some((candidate) => contains(candidate, prefix.address))) return undefined;
   return peer.find(({ family }) => family === prefix.family)?.address;

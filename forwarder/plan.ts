@@ -9,7 +9,7 @@ import type { Prefix } from "./netlink/ip.ts";
 import type { VxlanShape } from "./netlink/link.ts";
 import type { Neighbor, Route } from "./netlink/route.ts";
 import type { NetnsRef } from "./netns.ts";
-import { planPolicies, planRoute } from "./plan-policies.ts";
+import { planPolicies, planRoute, withGatewayRouted } from "./plan-policies.ts";
 import type { Policy } from "./plan-policies.ts";
 import type { KernelSide, Side, VxlanSide, Wire, WireRoute, WireguardSide } from "./wire.ts";
 
@@ -101,8 +101,14 @@ function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
   const routes = side === "client" ? ip.srcRoutes : ip.dstRoutes;
   const hasMac = wire.client.kind !== "wireguard" && wire.endpoint.kind !== "wireguard";
   const ipv6 = [...own, ...peer].some(({ family }) => family === 6);
-  const planned = planRoutes(own, peer, routes);
-  const policies = side === "client" ? planPolicies(ip.policies, own, peer) : [];
+  const planned = withGatewayRouted(planRoutes(own, peer, routes), own);
+  const policies =
+    side === "client"
+      ? planPolicies(ip.policies, own, peer).map((policy) => ({
+          ...policy,
+          routes: withGatewayRouted(policy.routes, own, planned),
+        }))
+      : [];
   const ofPolicies = policies.flatMap((policy) => policy.routes);
   const isBare = kernel.isBare === true;
   return {

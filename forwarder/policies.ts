@@ -17,20 +17,21 @@ const turn = createTurns();
 
 /**
  * Makes the policies of a device as wanted, and removes rules of devices that are gone. When the kernel refuses one, it throws
- * KernelError, and those that were there come back. `place` names the namespace.
+ * KernelError, and those that were there come back. `place` names the namespace, `past` a device whose place this one takes.
  */
 export async function setPolicies(
   socket: NetlinkSocket,
   place: string,
   ifindex: number,
   wanted: readonly Policy[],
+  past?: number,
 ): Promise<void> {
   await turn(place, async () => {
     const before = await readTables(socket, wanted.length > 0);
-    const refusal = await make(socket, ifindex, diffPolicies(wanted, before, ifindex));
+    const refusal = await make(socket, ifindex, diffPolicies(wanted, before, ifindex, past));
     if (!refusal) return;
-    const past = policiesOf(before, ifindex);
-    await make(socket, ifindex, diffPolicies(past, await readTables(socket), ifindex));
+    const earlier = policiesOf(before, ifindex);
+    await make(socket, ifindex, diffPolicies(earlier, await readTables(socket), ifindex));
     throw refusal;
   });
 }

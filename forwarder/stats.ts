@@ -1,5 +1,5 @@
 /** What the wires have carried, as the kernel counts it at their devices. */
-import type { Device } from "./apply.ts";
+import type { Device } from "./device.ts";
 import { isKernelError } from "./netlink/message.ts";
 import { openNetlink } from "./netlink/socket.ts";
 import { decodeStats, dumpStats, getStats } from "./netlink/stats.ts";

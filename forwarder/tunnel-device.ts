@@ -99,6 +99,25 @@ export async function forgetOtherTunnel(
   if (link.kind !== "wireguard") await wireguard?.forget(wireId);
 }
 
+/** After a new device could not be made, or was left, beside `before`: whose peer is in force again. */
+export async function leaveTunnel(
+  { filter, wireguard }: TunnelDrivers,
+  { wireId, link }: Wanted,
+  before: Link | undefined,
+): Promise<void> {
+  if (link.kind === "wireguard") await wireguard?.forget(wireId);
+  const { vni, port, remoteIp } = before?.vxlan ?? {};
+  if (link.kind !== "vxlan") return;
+  if (vni === undefined || port === undefined || remoteIp === undefined) await filter?.forget(wireId);
+  else await filter?.allow(wireId, { vni, port, remoteIp });
+}
+
+/** True when both may exist at once: no two of a wire's tunnels use the same number or port. */
+export function fitsBeside({ link }: Wanted, before: Link): boolean {
+  if (link.kind === "vxlan") return before.vxlan?.vni !== link.vni;
+  return link.kind === "veth" || before.kind === "veth" || before.kind === "vxlan";
+}
+
 /** After the device is gone. */
 export async function forgetTunnel({ filter, wireguard }: TunnelDrivers, wireId: string): Promise<void> {
   await filter?.forget(wireId);

@@ -1,4 +1,5 @@
 /** The network between the nodes, as this node sees it. */
+import { release as osRelease } from "node:os";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { LruMap } from "../sdk/lru.ts";
@@ -48,4 +49,10 @@ export async function kernelKnows(kind: string): Promise<boolean> {
   const [refusal] = await node.batch([probeKind(kind)]);
   if (isKernelError(refusal, "EPERM")) throw refusal;
   return !isKernelError(refusal, "ENOTSUP");
+}
+
+/** Since Linux 6.2 a device that is up may be given another name. */
+export function renamesLive(release = osRelease()): boolean {
+  const [major = 0, minor = 0] = release.split(/[.-]/).map(Number);
+  return major > 6 || (major === 6 && minor >= 2);
 }

@@ -61,6 +61,13 @@ test.each<[string, Request, number, number, string]>([
   ],
   ["up", setLink({ ifindex: 7, up: true }), 19, 0, "00000000 07000000 01000000 01000000"],
   [
+    "another name",
+    setLink({ ifindex: 7, name: "b" }),
+    19,
+    0,
+    "00000000 07000000 00000000 00000000 06000300 62000000",
+  ],
+  [
     "into another namespace under another name and index",
     setLink({ ifindex: 7, group: 1, move: { netnsFd: 20, name: "a", ifindex: 9 } }),
     19,

@@ -114,6 +114,8 @@ export interface LinkChange {
   readonly group?: number;
   readonly mtu?: number;
   readonly mac?: string;
+  /** Of a device that is up only since Linux 6.2. */
+  readonly name?: string;
   readonly up?: boolean;
   /** No IPv6 link-local address, hence no router solicitations and no duplicate address detection. */
   readonly noAddressGeneration?: boolean;
@@ -122,12 +124,13 @@ export interface LinkChange {
 }
 
 export function setLink(change: LinkChange): Request {
-  const { ifindex, alias, group, mtu, mac, up, noAddressGeneration, move } = change;
+  const { ifindex, alias, group, mtu, mac, name, up, noAddressGeneration, move } = change;
   const attributes: Attribute[] = [];
   if (move) {
     attributes.push(u32(IFLA.NET_NS_FD, move.netnsFd), text(IFLA.IFNAME, move.name));
     attributes.push(u32(IFLA.NEW_IFINDEX, move.ifindex));
   }
+  if (name !== undefined) attributes.push(text(IFLA.IFNAME, name));
   if (alias !== undefined) attributes.push(bytes(IFLA.IFALIAS, Buffer.from(alias)));
   if (group !== undefined) attributes.push(u32(IFLA.GROUP, group));
   if (mtu !== undefined) attributes.push(u32(IFLA.MTU, mtu));

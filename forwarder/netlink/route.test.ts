@@ -98,6 +98,14 @@ test.each<[string, Request, number, number, string]>([
      08000600 01040000`,
   ],
   [
+    "an IPv6 route whose gateway is routed is not onlink",
+    newRoute(7, { ...viaV6, isGatewayRouted: true }),
+    24,
+    0x500,
+    `0a800000 fe9d0001 00000000 14000100 fd000000000000000000000000000001 08000400 07000000
+     14000500 fd000000000000000000000000000002`,
+  ],
+  [
     "a route of a table above 255",
     newRoute(7, { ...link, table: 1000 }),
     24,

@@ -98,8 +98,13 @@ export const SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;
 /** A unicast route through one device. */
 export interface Route {
   readonly prefix: Prefix;
-  /** Taken as reachable on the link, whatever the addresses say (onlink). */
+  /** Taken as reachable on the link, whatever the addresses say (onlink), unless `isGatewayRouted`. */
   readonly gateway: string | undefined;
+  /**
+   * Of IPv6: another route of the device leads to the gateway. The kernel's check of onlink looks at the first route to it, of
+   * whatever device, and refuses where two devices have the same peer.
+   */
+  readonly isGatewayRouted?: boolean;
   /** IPv4 only; the kernel knows no scopes for IPv6. */
   readonly scope: "link" | "universe";
   /** Absent for the main table. */
@@ -179,6 +184,7 @@ export function decodeRoute({ body }: Message): FoundRoute | undefined {
     scope: body.readUInt8(6) === SCOPE.LINK ? "link" : "universe",
     ifindex: attributes.u32(RTA.OIF),
     ...(metric !== undefined && { metric }),
+    ...(family === 6 && gateway && (body.readUInt32LE(8) & RTM_F_ONLINK) === 0 && { isGatewayRouted: true }),
     table: attributes.u32(RTA.TABLE) ?? body.readUInt8(4),
     protocol: body.readUInt8(5),
     mtu: attributes.nest(RTA.METRICS).u32(RTAX_MTU),
@@ -186,7 +192,7 @@ export function decodeRoute({ body }: Message): FoundRoute | undefined {
 }
 
 function routeRequest(type: number, flags: number, doing: string, ifindex: number, route: Route): Request {
-  const { prefix, gateway, metric, table = RT_TABLE_MAIN } = route;
+  const { prefix, gateway, isGatewayRouted, metric, table = RT_TABLE_MAIN } = route;
   const attributes: Attribute[] = [bytes(RTA.DST, ipBytes(prefix.address)), u32(RTA.OIF, ifindex)];
   if (gateway !== undefined) attributes.push(bytes(RTA.GATEWAY, ipBytes(gateway)));
   if (metric !== undefined) attributes.push(u32(RTA.PRIORITY, metric));
@@ -200,7 +206,7 @@ function routeRequest(type: number, flags: number, doing: string, ifindex: numbe
     protocol: NSM_PROTOCOL,
     scope,
     type: RTN_UNICAST,
-    flags: gateway === undefined ? 0 : RTM_F_ONLINK,
+    flags: gateway === undefined || isGatewayRouted === true ? 0 : RTM_F_ONLINK,
   });
   return {
     doing: `${doing} ${formatPrefix(prefix)}${gateway === undefined ? "" : ` via ${gateway}`} on link ${ifindex}${table === RT_TABLE_MAIN ? "" : ` in table ${table}`}`,

@@ -20,6 +20,7 @@ export type Call =
 const options = {
   log: createLogger("node", process.env["LOG"] ?? "ERROR"),
   vxlanUnfiltered: process.env["UNFILTERED"] === "true",
+  ...(process.env["OLD_KERNEL"] === "true" && { liveRename: false }),
 };
 const dataplane = await openDataplane(options);
 

@@ -31,7 +31,10 @@ export interface Node extends AsyncDisposable {
 }
 
 /** Rejections carry `code`, `reason` and `message` of the NsmError over there. */
-export async function startNode(ns: Namespace, environment: { UNFILTERED?: "true" } = {}): Promise<Node> {
+export async function startNode(
+  ns: Namespace,
+  environment: { UNFILTERED?: "true"; OLD_KERNEL?: "true" } = {},
+): Promise<Node> {
   const child = fork(new URL("node-process.ts", import.meta.url), [], {
     env: { ...process.env, ...environment },
     execPath: "nsenter",

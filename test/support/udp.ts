@@ -18,8 +18,8 @@ export interface Echo extends Disposable {
   readonly received: number;
 }
 
-export function startEcho(ns: Inside, address: string): Echo {
-  const socket = bindUdp(ns, address);
+export function startEcho(ns: Inside, address: string, port = 0): Echo {
+  const socket = bindUdp(ns, address, port);
   let received = 0;
   socket.on("message", (bytes, from) => {
     received++;
