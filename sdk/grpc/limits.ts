@@ -6,7 +6,7 @@ export interface ServerLimits {
   readonly maxRequestBytes: number;
   /** Largest message that we send, bytes: one entry of a Find. */
   readonly maxResponseBytes: number;
-  /** From accept to the end of the TLS handshake. */
+  /** From accept to the end of the TLS handshake, and from there to the first byte of HTTP/2. */
   readonly handshakeMs: number;
   /** Connections of one listener that have not finished their handshake. */
   readonly maxHalfOpen: number;

@@ -100,6 +100,7 @@ export async function openServer(
     Object.defineProperty(socket, "remoteAddress", { value: peer.session });
     Object.defineProperty(socket, "remotePort", { value: undefined });
     injector.injectConnection(socket);
+    endIfSilent(socket, limits.handshakeMs, clock);
   };
 
   const listeners: Listener[] = [];
@@ -144,6 +145,15 @@ export async function openServer(
     await allClosed(sessions, clock, CLOSE_GRACE_MS);
     server.forceShutdown();
   }
+}
+
+/** A peer that has shown who it is and then begins no HTTP/2 has nothing to say; idle times count from its first frame only. */
+function endIfSilent(socket: TLSSocket, afterMs: number, clock: Clock): void {
+  const handshakeBytes = socket.bytesRead;
+  const timer = clock.timer(afterMs, () => {
+    if (socket.bytesRead === handshakeBytes) socket.destroy();
+  });
+  socket.once("close", () => timer[Symbol.dispose]());
 }
 
 function toListen(entry: string | Listen): Listen {
