@@ -21,6 +21,7 @@ import type { NetworkService } from "../../sdk/chain.ts";
 import { systemClock as clock } from "../../sdk/clock.ts";
 import { createHistory } from "../../sdk/elements/history.ts";
 import { createMonitorStore } from "../../sdk/elements/monitor.ts";
+import type { MonitorStore } from "../../sdk/elements/monitor.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { createIpam, parsePrefixGroups } from "../../sdk/ipam/group.ts";
 import { silentLogger as log } from "../../sdk/log.ts";
@@ -30,8 +31,7 @@ import { createRegistryView } from "../../sdk/registry/view.ts";
 import { createFakeDataplane } from "./dataplane.ts";
 import type { FakeDataplane } from "./dataplane.ts";
 import { eventually } from "./netns.ts";
-import { createStations } from "./stations.ts";
-import type { Station } from "./stations.ts";
+import type { Station, Stations } from "./stations.ts";
 
 export const FORWARDER_SERVICE = "forwarder";
 export const CALL_MS = 10_000;
@@ -92,7 +92,7 @@ export interface EndpointOptions {
 }
 
 export interface World {
-  readonly stations: Awaited<ReturnType<typeof createStations>>;
+  readonly stations: Stations;
   readonly registries: Registries;
   readonly resources: AsyncDisposableStack;
 }
@@ -100,6 +100,10 @@ export interface World {
 export interface Manager {
   readonly station: Station;
   readonly registries: Registries;
+  readonly chain: NetworkService;
+  readonly store: MonitorStore;
+  /** `path_ids` of an endpoint that registered here. */
+  ownersOf(name: string): readonly string[] | undefined;
   forget(name: string): void;
 }
 
@@ -137,7 +141,14 @@ export async function startManager(
     clientGraceMs: 1000,
   });
   station.serve(chain, store, publicUrl);
-  return { station, registries, forget: (name) => local.delete(name) };
+  return {
+    station,
+    registries,
+    chain,
+    store,
+    ownersOf: (name) => local.get(name)?.entry.pathIds,
+    forget: (name) => local.delete(name),
+  };
 }
 
 export function startForwarder(

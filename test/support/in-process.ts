@@ -13,6 +13,8 @@ import { NsmError } from "../../sdk/errors.ts";
 import { EMPTY_PATH } from "../../sdk/registry-path.ts";
 import type { Registries, Registry, RegistryContext } from "../../sdk/registry/registry.ts";
 import type { FakeDataplane } from "./dataplane.ts";
+import { makeAuthority } from "./certificates.ts";
+import type { TestAuthority } from "./certificates.ts";
 import { createStations } from "./stations.ts";
 import type { Station } from "./stations.ts";
 import {
@@ -24,7 +26,14 @@ import {
   startForwarder,
   startManager,
 } from "./in-process-parts.ts";
-import type { ClientHandle, Counts, EndpointHandle, EndpointOptions, World } from "./in-process-parts.ts";
+import type {
+  ClientHandle,
+  Counts,
+  EndpointHandle,
+  EndpointOptions,
+  Manager,
+  World,
+} from "./in-process-parts.ts";
 
 export interface ForwarderHandle {
   readonly name: string;
@@ -53,6 +62,8 @@ export interface NodeHandle {
   killForwarder(name: string): Promise<void>;
   endpoint(options: EndpointOptions): Promise<EndpointHandle>;
   client(name: string): Promise<ClientHandle>;
+  /** The manager that runs now. */
+  readonly manager: Manager;
   /** The manager dies, and nobody takes its place. */
   killManager(): void;
   /** A new manager process in place of the old one; forwarders and endpoints register again, as they do by themselves. */
@@ -64,9 +75,10 @@ export function hopsIn({ path }: Connection): readonly string[] {
   return path?.pathSegments.map(({ name }) => name) ?? [];
 }
 
-export async function startInProcess(): Promise<InProcessMesh> {
+/** `authority`: whose identities its parts have; one of its own unless given. */
+export async function startInProcess(authority?: TestAuthority): Promise<InProcessMesh> {
   await using stack = new AsyncDisposableStack();
-  const stations = await createStations("example.org");
+  const stations = createStations(authority ?? (await makeAuthority("example.org")));
   const memory = stack.use(createMemoryRegistries(clock));
   const outage = { current: new AbortController(), isDown: false };
   const registries: Registries = {
@@ -162,6 +174,9 @@ async function startNode(name: string, world: World): Promise<NodeHandle> {
   };
   return {
     name,
+    get manager() {
+      return manager;
+    },
     killManager: () => manager.station.kill(),
     async restart() {
       manager.station.kill();

@@ -19,7 +19,6 @@ import { silentLogger as log } from "../../sdk/log.ts";
 import type { X509Snapshot } from "../../sdk/spiffe/source.ts";
 import { createTokenMinter } from "../../sdk/token.ts";
 import type { TokenMinter } from "../../sdk/token.ts";
-import { makeAuthority } from "./certificates.ts";
 import type { TestAuthority } from "./certificates.ts";
 
 /** One "process" with an identity. */
@@ -66,8 +65,8 @@ export interface Calls {
   monitor(url: string, segment: string, signal: AbortSignal): AsyncIterable<ConnectionEvent>;
 }
 
-export async function createStations(trustDomain: string): Promise<Stations> {
-  const authority = await makeAuthority(trustDomain);
+/** Stations with identities of one authority. */
+export function createStations(authority: TestAuthority): Stations {
   const served = new Map<string, Served>();
   const stations: Stations = {
     open: (options) => openStation(options, authority, served, stations),
