@@ -315,18 +315,27 @@ test("an endpoint whose addresses are all given away says so, and serves again a
   await other.close(second);
 });
 
-test("a request whose deadline passes ends with it and leaves no device, also when the endpoint wakes up", async () => {
-  mesh.daemon("near").signal("SIGSTOP");
-  try {
-    const refusal = await refusalOf(client.request(wishFor(client, { service: "near" }), { timeoutMs: 700 }));
-    expect(refusal.code).toBe("DEADLINE_EXCEEDED");
-  } finally {
-    mesh.daemon("near").signal("SIGCONT");
-  }
-  const wire = await client.request(wishFor(client, { service: "near" }));
-  expect(await pingFrom(mesh.namespace("pod-a"), addressOf(wire, "dst"))).toMatchObject({ received: 5 });
-  await client.close(wire);
-});
+test.for([
+  // A frozen process would keep its callers waiting; the forwarder sees that it is.
+  { part: "near", code: "UNAVAILABLE", message: /process \d+ of the endpoint is stopped/ },
+  { part: "forwarder-node1", code: "DEADLINE_EXCEEDED", message: /./ },
+])(
+  "a request that $part, stopped, cannot serve ends in time and leaves no device, also when it wakes up",
+  async ({ part, code, message }) => {
+    mesh.daemon(part).signal("SIGSTOP");
+    try {
+      const refusal = await refusalOf(
+        client.request(wishFor(client, { service: "near" }), { timeoutMs: 700 }),
+      );
+      expect(refusal).toMatchObject({ code, message: expect.stringMatching(message) });
+    } finally {
+      mesh.daemon(part).signal("SIGCONT");
+    }
+    const wire = await client.request(wishFor(client, { service: "near" }));
+    expect(await pingFrom(mesh.namespace("pod-a"), addressOf(wire, "dst"))).toMatchObject({ received: 5 });
+    await client.close(wire);
+  },
+);
 
 test("a client that asked for a service too early gets it when it is registered", async () => {
   const early = mesh.start("early");
