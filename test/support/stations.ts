@@ -42,7 +42,7 @@ export interface Station extends AsyncDisposable {
 export interface Stations {
   /** `path` of its SPIFFE id, with a slash. Another one of the same URL takes its place. */
   open(options: { name: string; path: string; url: string }): Promise<Station>;
-  /** Throws UNAVAILABLE `unreachable` when nobody answers there. */
+  /** Throws UNAVAILABLE `unreachable` when nobody answers there, NOT_FOUND `process-ended` for an endpoint that was killed. */
   at(url: string): Served;
   /** The calls of one station to whoever answers at a URL. */
   callsOf(station: Station): Calls;
@@ -73,6 +73,9 @@ export function createStations(authority: TestAuthority): Stations {
     at(url) {
       const found = served.get(plain(url));
       if (found?.station.isAlive === true) return found;
+      // Whoever dials the socket of a process of this node knows whether that lives.
+      if (found !== undefined && url.startsWith("unix:///proc/"))
+        throw new NsmError("NOT_FOUND", "process-ended", `the process of ${url} has ended`);
       throw new NsmError("UNAVAILABLE", "unreachable", `nobody answers at ${url}`);
     },
     callsOf: (station) => callsOf(station, stations),

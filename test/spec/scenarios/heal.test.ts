@@ -138,3 +138,41 @@ test.for(["local", "remote"])(
     expect(endpoint.counts.ids.size).toBe(1);
   },
 );
+
+test.for(["none", "local", "remote", "both"])(
+  "NsmgrRestart, %s: after restarts of managers a wire heals as ever, and its new half is closed once at the end",
+  async (restarted) => {
+    const [one, two] = await (await startScenario()).nodes("one", "two");
+    const dying = await two.endpoint({ name: "nse-1", service: "service" });
+    const kept = (await one.client("nsc")).keep("service");
+    const first = await kept.up();
+    if (restarted === "local" || restarted === "both") await one.restart();
+    if (restarted === "remote" || restarted === "both") await two.restart();
+    const next = await two.endpoint({ name: "nse-2", service: "service" });
+    await dying.kill();
+    const healed = await kept.up(2);
+    expect(healed.networkServiceEndpointName).toBe("nse-2");
+    expect(healed.id).toBe(first.id);
+    kept.wire.tell("refresh");
+    await eventually("a refresh", () => next.counts.requests === 2);
+    expect(next.counts.closes).toBe(0);
+    await kept.stop();
+    expect(next.counts).toMatchObject({ requests: 2, closes: 1 });
+  },
+);
+
+test("HealNSMgr, remote new: when the other node's manager dies for good, the wire goes to an endpoint on a third node", async () => {
+  const [one, two, three] = await (await startScenario()).nodes("one", "two", "three");
+  const lost = await two.endpoint({ name: "nse-1", service: "service" });
+  const kept = (await one.client("nsc")).keep("service");
+  expect((await kept.up()).networkServiceEndpointName).toBe("nse-1");
+  const next = await three.endpoint({ name: "nse-2", service: "service" });
+  two.killManager();
+  await lost.kill(); // the whole node
+  kept.wire.tell("dead"); // its probes are not answered any more
+  const healed = await kept.up(2);
+  expect(healed.networkServiceEndpointName).toBe("nse-2");
+  expect(next.counts).toMatchObject({ requests: 1, closes: 0 });
+  await kept.stop();
+  expect(next.counts.closes).toBe(1);
+});

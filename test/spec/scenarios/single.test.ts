@@ -75,6 +75,27 @@ test("three endpoints of one pool give the same addresses when nobody tells them
   expect(addresses).toEqual([["172.16.0.97/32"], ["172.16.0.97/32"], ["172.16.0.97/32"]]);
 });
 
+test("RestartDuringRefresh: an endpoint that dies in the middle of a refresh fails it, and the wire heals", async () => {
+  const [one] = await (await startScenario()).nodes("one");
+  const kept = (await one.client("nsc")).keep("service");
+  let dying = await one.endpoint({ name: "nse-0", service: "service" });
+  await kept.up();
+  for (let round = 1; round <= 5; round++) {
+    const next = await one.endpoint({ name: `nse-${round}`, service: "service" });
+    const victim = dying;
+    victim.refuse(() => {
+      void victim.kill();
+      return new NsmError("UNAVAILABLE", "connection-lost", "it died");
+    });
+    kept.wire.tell("refresh");
+    expect((await kept.up(round + 1)).networkServiceEndpointName).toBe(next.name);
+    dying = next;
+  }
+  const settled = dying.counts.requests;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(dying.counts.requests).toBe(settled); // all is well: nobody asks again
+});
+
 test("a reselect by the client's own request closes the old half and takes the labels that it brings", async () => {
   const mesh = await startScenario();
   const [one] = await mesh.nodes("one");
