@@ -9,6 +9,7 @@ import { createClientNamespaces } from "./client-namespaces.ts";
 import { clientSide } from "./client-side.ts";
 import type { ClientSideOptions } from "./client-side.ts";
 import { followNamespaces } from "./follow-namespaces.ts";
+import type { Orphans } from "./orphans.ts";
 import { plumb } from "./plumb.ts";
 import type { PlumbOptions } from "./plumb.ts";
 import { selectEndpoint } from "./select.ts";
@@ -20,6 +21,7 @@ export interface ForwarderChainOptions extends ServerChainOptions {
   readonly client: ClientSideOptions;
   readonly select: SelectOptions;
   readonly plumb: PlumbOptions;
+  readonly orphans: Pick<Orphans, "element">;
 }
 
 export function createForwarderChain(options: ForwarderChainOptions): NetworkService {
@@ -29,6 +31,7 @@ export function createForwarderChain(options: ForwarderChainOptions): NetworkSer
   return serverChain({ ...options, closeUnknown: true, refuseStranger })
     .use("clientSide", clientSide(options.client, namespaces)) // refuses a foreign namespace before anybody else is asked
     .use("takeOver", takeOver(options.log)) // before anything is asked for that a dead predecessor still has
+    .use("orphans", options.orphans.element) // remembers who asks, once that is proven
     .use("followNamespaces", followNamespaces(options.plumb.dataplane, options.store)) // a wire ends with its namespaces
     .use("selectEndpoint", selectEndpoint(options.select)) // one candidate after the other through all that follows
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the kernel has the new half

@@ -22,6 +22,7 @@ import { table } from "./config.ts";
 import { openDataplane } from "./dataplane.ts";
 import { createEndpointSockets } from "./endpoint-sockets.ts";
 import { wiresHandlers } from "./inspect.ts";
+import { createOrphans } from "./orphans.ts";
 import { ownRecord } from "./record.ts";
 import { startSweep } from "./sweep.ts";
 import { trackTraffic } from "./traffic.ts";
@@ -60,6 +61,7 @@ export const daemon = defineDaemon({
     const store = createMonitorStore();
     stack.use(trackStore(store));
     stack.use(trackTraffic(dataplane, clock));
+    const orphans = stack.use(createOrphans({ clock, log }));
     const vxlanPort = config.vxlanPort || Defaults.vxlanPort;
     const underlayMtu = rememberMtu((ip) => dataplane.underlayMtu(ip), clock);
     const tunnels = createTunnels({ dataplane: { ...dataplane, underlayMtu }, tunnelIp, vxlanPort });
@@ -90,6 +92,7 @@ export const daemon = defineDaemon({
         holdsWire: (id) => dataplane.found(id).length > 0,
       },
       plumb: { dataplane, tunnels, listenerOf: sockets.listenerOf, log },
+      orphans,
     });
     const server = stack.use(
       await openServer(
@@ -114,6 +117,7 @@ export const daemon = defineDaemon({
         query: create(NetworkServiceEndpointSchema, { name: config.name }),
         what: `forwarder ${config.name}`,
         unregister: true,
+        onRegistered: () => orphans.managerServes(),
         clock,
         log,
       }),

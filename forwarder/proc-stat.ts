@@ -21,3 +21,21 @@ export function readProcessStat(pid: number): ProcessStat | undefined {
     throw error;
   }
 }
+
+/** A process, told from an earlier one with its pid. */
+export interface ProcessStart {
+  readonly pid: number;
+  readonly startTime: string;
+}
+
+/** Undefined when there is none. */
+export function processOf(pid: number): ProcessStart | undefined {
+  const stat = readProcessStat(pid);
+  return stat && { pid, startTime: stat.startTime };
+}
+
+/** Also of one that its parent has not waited for. */
+export function hasEnded({ pid, startTime }: ProcessStart): boolean {
+  const stat = readProcessStat(pid);
+  return stat === undefined || stat.startTime !== startTime || stat.state === "Z" || stat.state === "X";
+}

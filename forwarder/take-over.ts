@@ -6,9 +6,10 @@ import { connectionOf } from "../sdk/elements/update-path.ts";
 import { subjectOf } from "../sdk/jwt.ts";
 import type { Logger } from "../sdk/log.ts";
 import type { WithClientEnd } from "./client-side.ts";
-import { readProcessStat } from "./proc-stat.ts";
+import { hasEnded, processOf } from "./proc-stat.ts";
+import type { ProcessStart } from "./proc-stat.ts";
 
-interface Owned {
+interface Owned extends ProcessStart {
   /** Of its network namespace, as the kernel tells it. */
   readonly inode: bigint;
   readonly interfaceName: string;
@@ -16,8 +17,6 @@ interface Owned {
   readonly subjects: string;
   /** The id that the client gave it. */
   readonly label: string;
-  readonly pid: number;
-  readonly startTime: string;
   readonly events: Events;
 }
 
@@ -60,16 +59,15 @@ function ownedBy(
   const { netns, interfaceName } = clientEnd;
   // A refresh by the same process says nothing new of it, and a look into /proc has its price.
   if (known?.pid === netns.pid) return { ...known, interfaceName, events };
-  const stat = readProcessStat(netns.pid);
-  if (stat === undefined) return undefined;
+  const client = processOf(netns.pid);
+  if (client === undefined) return undefined;
   const before = path.pathSegments.slice(0, path.index);
   return {
+    ...client,
     inode: netns.inode,
     interfaceName,
     subjects: JSON.stringify(before.map(({ token }) => subjectOf(token) ?? "")),
     label: before[0]?.id ?? "",
-    pid: netns.pid,
-    startTime: stat.startTime,
     events,
   };
 }
@@ -81,9 +79,4 @@ function isLeftFor(before: Owned, now: Owned): boolean {
     (before.interfaceName === now.interfaceName || before.label === now.label) &&
     hasEnded(before)
   );
-}
-
-function hasEnded({ pid, startTime }: Owned): boolean {
-  const stat = readProcessStat(pid);
-  return stat === undefined || stat.startTime !== startTime || stat.state === "Z" || stat.state === "X";
 }

@@ -23,6 +23,8 @@ export interface RegistrantOptions<T> {
   readonly what: string;
   /** Unregister at the end. */
   readonly unregister: boolean;
+  /** Called after each success: the registry, and the way to it, are there. */
+  readonly onRegistered?: () => void;
   readonly clock: Clock;
   readonly log: Logger;
   /** Decides about a registration that failed: true counts as registered (somebody else's equal record), false tries again. */
@@ -73,6 +75,7 @@ async function run<T extends Record>(
       if (!isRegistered) log.info(`${what} registered`);
       isRegistered = true;
       onFirst();
+      options.onRegistered?.();
       backoff.reset();
       await untilRenewal(
         options,

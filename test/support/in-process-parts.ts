@@ -6,6 +6,7 @@ import { ConnectionSchema } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import { NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
 import { createForwarderChain } from "../../forwarder/chain.ts";
+import { createOrphans } from "../../forwarder/orphans.ts";
 import { createTunnels } from "../../forwarder/tunnels.ts";
 import { followManager } from "../../nsc/follow.ts";
 import { firstRequest } from "../../nsc/request.ts";
@@ -188,6 +189,7 @@ export function startForwarder(
       refusedAddresses: [],
     },
     plumb: { dataplane, tunnels, listenerOf: () => process.pid, log },
+    orphans: resources.use(createOrphans({ clock, log })),
   });
   station.serve(
     counting(chain, counts, () => undefined),

@@ -5,6 +5,7 @@ import type { JsonValue } from "@bufbuild/protobuf";
 import { MonitorConnection } from "../../../api/gen/connection_pb.js";
 import { NetworkService } from "../../../api/gen/networkservice_pb.js";
 import { createForwarderChain } from "../../../forwarder/chain.ts";
+import { createOrphans } from "../../../forwarder/orphans.ts";
 import { createTunnels } from "../../../forwarder/tunnels.ts";
 import type { CallContext } from "../../../sdk/chain.ts";
 import { Defaults } from "../../../sdk/defaults.ts";
@@ -52,6 +53,7 @@ export const startForwarder: Start = (bench, playback) => {
     // The recordings were made on the loopback.
     select: { view, clock, log, isManager, holdsWire: () => false, refusedAddresses: [] },
     plumb: { dataplane, tunnels, listenerOf: (hop) => listenerOf(bench, hop), log },
+    orphans: stack.use(createOrphans({ clock, log })),
   });
   return {
     handlers: new Map<string, Readonly<Record<string, unknown>>>([
