@@ -2,7 +2,7 @@
 import type { CallContext } from "../sdk/chain.ts";
 import type { RefuseStranger } from "../sdk/elements/server-chain.ts";
 import { NsmError } from "../sdk/errors.ts";
-import { PEER_PID } from "../sdk/mechanisms/kernel.ts";
+import { NO_PEER_PID, PEER_PID } from "../sdk/mechanisms/kernel.ts";
 import type { FoundDevice } from "./dataplane.ts";
 import { netnsOfProcess } from "./namespaces.ts";
 
@@ -35,7 +35,7 @@ export function createClientNamespaces(
       const known = inodeOf(connection.id);
       if (known === undefined || !isManager(ctx)) return;
       const named = [connection.mechanism, ...offers].map((each) => each?.parameters[PEER_PID] ?? "");
-      for (const pid of new Set(named.filter((text) => text !== ""))) {
+      for (const pid of new Set(named.filter((text) => text !== "" && text !== NO_PEER_PID))) {
         if (netnsOfProcess(Number(pid), undefined).inode === known) continue;
         throw new NsmError(
           "PERMISSION_DENIED",

@@ -15,7 +15,7 @@ import { openNetlink } from "./netlink/socket.ts";
 import { requireAlive } from "./netns.ts";
 import { readLink } from "./observe.ts";
 import type { Wanted, WantedEnd } from "./plan.ts";
-import { prepareSysctls } from "./sysctl.ts";
+import { allowPing, prepareSysctls } from "./sysctl.ts";
 import { admitPeer, createTunnel, forgetTunnel, readyTunnel } from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
 
@@ -44,7 +44,10 @@ export async function createWire(
   const indexes = await createDevices(options, wanted, pods);
   const devices = devicesOf(wanted, indexes);
   try {
-    for (const { wanted: end, netns } of pods) prepareSysctls(netns.fd, end.name, wantsIpv6(end));
+    for (const { wanted: end, netns } of pods) {
+      prepareSysctls(netns.fd, end.name, wantsIpv6(end));
+      if (end.side === "client") allowPing(netns.fd);
+    }
     await admitPeer(options.drivers, wanted);
     await Promise.all(pods.map((pod, i) => configure(pod, freshEnd(at(indexes, i), pod.wanted))));
     if (wanted.link.kind === "veth") await waitUntilRunning(pods, indexes);

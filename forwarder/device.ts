@@ -1,13 +1,17 @@
 /** The devices of a wire by their places in the kernel. */
+import { parseAlias } from "./alias.ts";
 import { explainRefusal } from "./kernel-error.ts";
-import { deleteLink } from "./netlink/link.ts";
+import { decodeLink, deleteLink, dumpLinks } from "./netlink/link.ts";
 import { isKernelError } from "./netlink/message.ts";
 import { openNetlink } from "./netlink/socket.ts";
+import type { NetlinkSocket } from "./netlink/socket.ts";
 import { findNetns } from "./netns.ts";
 import type { NetnsRef } from "./netns.ts";
 import { readLink } from "./observe.ts";
 import type { Wanted } from "./plan.ts";
 import { setPolicies } from "./policies.ts";
+import { disallowPing, isPingAllowed } from "./sysctl.ts";
+import { WIRE_IFINDEX } from "./wire.ts";
 import type { Side } from "./wire.ts";
 
 /** A device that this forwarder made, by its place in the kernel. */
@@ -43,10 +47,19 @@ export async function removeDevices(
     // Rules outlive their device.
     if (device.side !== "endpoint") await setPolicies(socket, String(netns.inode), device.ifindex, []);
     const link = await readLink(socket, { ifindex: device.ifindex });
-    if (link === undefined || (link.alias !== device.alias && link.name !== device.name)) continue;
-    const [refusal] = await socket.batch([deleteLink(device.ifindex)]);
-    if (refusal && !isKernelError(refusal, "ENODEV")) throw explainRefusal(refusal, device.wireId);
+    if (link !== undefined && (link.alias === device.alias || link.name === device.name)) {
+      const [refusal] = await socket.batch([deleteLink(device.ifindex)]);
+      if (refusal && !isKernelError(refusal, "ENODEV")) throw explainRefusal(refusal, device.wireId);
+    }
+    if (isPingAllowed(netns.fd) && !(await hasClientEnd(socket))) disallowPing(netns.fd);
   }
+}
+
+async function hasClientEnd(socket: NetlinkSocket): Promise<boolean> {
+  const links = (await socket.dump(dumpLinks())).map(decodeLink);
+  return links.some(
+    ({ ifindex, alias }) => ifindex >= WIRE_IFINDEX.first && parseAlias(alias)?.side !== "endpoint",
+  );
 }
 
 /** False when the device, or its whole namespace, is no more. */

@@ -3,15 +3,20 @@ import { statSync } from "node:fs";
 import { NsmError, errnoOf } from "../sdk/errors.ts";
 import { PEER_PID } from "../sdk/mechanisms/kernel.ts";
 import type { NetnsRef } from "./dataplane.ts";
+import { findProcess, ownNetnsInode } from "./netns.ts";
 
 type Parameters = { readonly [key: string]: string };
 
 /**
  * The namespace that a client asks for. With the manager's `peerPID` it is that process's, and must be the one that the
- * client's `inodeURL` names if it names one.
- * Throws PERMISSION_DENIED `netns-unproven`, `netns-mismatch`; NOT_FOUND `netns-gone`; INVALID_ARGUMENT `bad-inode-url`.
+ * client's `inodeURL` names if it names one. A manager that writes no `peerPID` at all (Go's) has checked the inode itself: the
+ * namespace is looked up among the processes.
+ * Throws PERMISSION_DENIED `netns-unproven`, `netns-mismatch`, `netns-of-node`; NOT_FOUND `netns-gone`; INVALID_ARGUMENT
+ * `bad-inode-url`.
  */
 export function netnsOfCaller(parameters: Parameters, fromManager: boolean): NetnsRef {
+  const inode = fromManager && parameters[PEER_PID] === undefined && namedInode(parameters["inodeURL"] ?? "");
+  if (inode) return netnsOfInode(inode);
   const pid = Number(parameters[PEER_PID] ?? "");
   if (!fromManager || !Number.isSafeInteger(pid) || pid <= 0)
     throw new NsmError(
@@ -20,6 +25,22 @@ export function netnsOfCaller(parameters: Parameters, fromManager: boolean): Net
       "the network namespace of the client is not proven: ask through the manager of this node, on its unix socket",
     );
   return netnsOfProcess(pid, parameters["inodeURL"]);
+}
+
+function netnsOfInode(inode: bigint): NetnsRef {
+  if (inode === ownNetnsInode())
+    throw new NsmError(
+      "PERMISSION_DENIED",
+      "netns-of-node",
+      `network namespace ${inode} is the node's own: wires end in pods only`,
+    );
+  const ref = findProcess(inode);
+  if (ref !== undefined) return ref;
+  throw new NsmError(
+    "NOT_FOUND",
+    "netns-gone",
+    `no process of this node lives in network namespace ${inode}`,
+  );
 }
 
 /** The namespace of a process that the kernel told us of; `inodeUrl` is what its owner says it is. */

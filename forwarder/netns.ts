@@ -56,6 +56,23 @@ export function findNetns({ pid, inode }: NetnsRef): Netns | undefined {
   return openIfSame(`/proc/${pid}/ns/net`, inode) ?? openSeen(inode);
 }
 
+/** A process that lives in that namespace, of this node's or its pods'; undefined when none does. */
+export function findProcess(inode: bigint): NetnsRef | undefined {
+  return processSeen(inode) ?? lookAgain(() => processSeen(inode));
+}
+
+function processSeen(inode: bigint): NetnsRef | undefined {
+  const path = whereSeen(inode);
+  const pid = Number(/^\/proc\/(\d+)\/ns\/net$/.exec(path ?? "")?.[1] ?? 0);
+  return path !== undefined && pid > 0 && inodeAt(path) === inode ? { pid, inode } : undefined;
+}
+
+/** What was seen a moment ago may be missing what has come since. */
+function lookAgain<T>(look: () => T): T {
+  seen = undefined;
+  return look();
+}
+
 /** NOT_FOUND `netns-gone` when the process has ended or moved since the namespace was opened. */
 export function requireAlive(ref: NetnsRef): void {
   if (inodeAt(`/proc/${ref.pid}/ns/net`) !== ref.inode) throw netnsGone(ref);

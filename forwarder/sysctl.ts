@@ -1,5 +1,5 @@
 /** Settings of a device that only /proc/sys has (ip-sysctl.rst), written from inside its namespace through our own /proc. */
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from "node:fs";
 import { errnoOf } from "../sdk/errors.ts";
 import { insideNetns } from "../sdk/native.ts";
 
@@ -12,6 +12,52 @@ export function prepareSysctls(netnsFd: number, name: string, ipv6: boolean): vo
     writeSysctl(`/proc/sys/net/ipv6/conf/${name}/accept_ra`, "0", true);
     if (ipv6) writeSysctl(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, "0", false);
   });
+}
+
+const PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range";
+/** The kernel's own value: nobody. */
+const NOBODY = "1 0";
+/** All groups but the last: what only we write, so that it can be told from anybody's own setting, also after a restart. */
+const EVERYBODY = "0 2147483646";
+
+/**
+ * Lets programs without privileges send ICMP echo requests (icmp(7)): clients that probe their wires need it. A namespace whose
+ * owner has set anything is left alone, and one whose settings cannot be written.
+ */
+export function allowPing(netnsFd: number): void {
+  insideNetns(netnsFd, () => exchangeSysctl(PING_GROUPS, NOBODY, EVERYBODY));
+}
+
+/** Takes that back. */
+export function disallowPing(netnsFd: number): void {
+  insideNetns(netnsFd, () => exchangeSysctl(PING_GROUPS, EVERYBODY, NOBODY));
+}
+
+/** True while a namespace has what `allowPing` wrote. */
+export function isPingAllowed(netnsFd: number): boolean {
+  return insideNetns(netnsFd, () => readSysctl(PING_GROUPS) === EVERYBODY);
+}
+
+function readSysctl(path: string): string | undefined {
+  try {
+    return normal(readFileSync(path, "latin1"));
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function exchangeSysctl(path: string, from: string, to: string): void {
+  if (readSysctl(path) !== from) return;
+  try {
+    writeFileSync(path, to);
+  } catch (error) {
+    if (!["EACCES", "EPERM", "EROFS"].includes(errnoOf(error) ?? "")) throw error;
+  }
+}
+
+function normal(text: string): string {
+  return text.trim().replaceAll(/\s+/g, " ");
 }
 
 function writeSysctl(path: string, value: string, optional: boolean): void {

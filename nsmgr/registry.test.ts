@@ -134,6 +134,14 @@ describe("register", () => {
     expect(await published()).toEqual([]);
   });
 
+  test("an endpoint whose socket was passed as a descriptor is told what to do instead", async () => {
+    const { registries } = build();
+    const registered = registries.endpoints.register(record("a", "inode://4/17"), local());
+    await expect(registered).rejects.toThrow(
+      /listen on tcp:\/\/address:port, or register the unix:\/\/\/path/,
+    );
+  });
+
   test("an endpoint is not where nobody is dialled", async () => {
     const { registries, published } = build();
     await expect(

@@ -152,6 +152,10 @@ function requireName(name: string, message: string): void {
   if (name === "") throw new NsmError("INVALID_ARGUMENT", "name-missing", message);
 }
 
+/** What Go endpoints make of their unix sockets. */
+const PASSED_SOCKET =
+  "; a socket that is passed as a descriptor is not taken: let the endpoint listen on tcp://address:port, or register the unix:///path of its socket";
+
 /** Where an endpoint is, as this node sees it. */
 function placeOf(
   entry: NetworkServiceEndpoint,
@@ -168,7 +172,7 @@ function placeOf(
     throw new NsmError(
       "INVALID_ARGUMENT",
       "bad-endpoint-url",
-      `endpoint ${entry.name} has url ${JSON.stringify(url)}: expected unix:///path or tcp://host:port`,
+      `endpoint ${entry.name} has url ${JSON.stringify(url)}: expected unix:///path or tcp://host:port${url.startsWith("inode:") ? PASSED_SOCKET : ""}`,
     );
   const process = ctx.peer?.process;
   if (process === undefined)

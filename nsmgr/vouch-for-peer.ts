@@ -6,10 +6,11 @@ import type { CallContext, Element } from "../sdk/chain.ts";
 import type { WithEvents } from "../sdk/elements/begin.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
-import { PEER_PID } from "../sdk/mechanisms/kernel.ts";
+import { KERNEL_TYPE, NO_PEER_PID, PEER_PID } from "../sdk/mechanisms/kernel.ts";
 
 /**
- * Whatever a caller wrote as `peerPID` is overwritten or removed; the answer does not show it. Tunnels end at other nodes'
+ * Whatever a caller wrote as `peerPID` is overwritten or removed; the answer does not show it. A KERNEL mechanism always leaves
+ * with one: its absence is the sign of a manager that does not vouch. Tunnels end at other nodes'
  * forwarders: nobody else may ask for one. `mayForward`: ids of forwarders.
  */
 export function vouchForPeer(mayForward: (spiffeId: string) => boolean): Element<WithEvents, WithEvents> {
@@ -38,7 +39,9 @@ export function vouchForPeer(mayForward: (spiffeId: string) => boolean): Element
         connection.mechanism ??= create(MechanismSchema, { type: "KERNEL" });
         connection.mechanism.cls = "LOCAL";
       }
-      if (connection.mechanism !== undefined) vouch(connection.mechanism, ctx);
+      // What the manager decides by itself names no process, and no lack of one.
+      if (connection.mechanism !== undefined && ctx.peer !== undefined) vouch(connection.mechanism, ctx);
+      else delete connection.mechanism?.parameters[PEER_PID];
       await next.close(connection, ctx);
     },
   });
@@ -59,7 +62,9 @@ function refuseTunnels(
 }
 
 function vouch(mechanism: Mechanism, ctx: CallContext): void {
-  const pid = ctx.peer?.process?.pid;
-  if (pid === undefined || mechanism.cls !== "LOCAL") delete mechanism.parameters[PEER_PID];
-  else mechanism.parameters[PEER_PID] = String(pid);
+  const { parameters, cls, type } = mechanism;
+  const pid = cls === "LOCAL" ? ctx.peer?.process?.pid : undefined;
+  if (pid !== undefined) parameters[PEER_PID] = String(pid);
+  else if (type === KERNEL_TYPE) parameters[PEER_PID] = NO_PEER_PID;
+  else delete parameters[PEER_PID];
 }

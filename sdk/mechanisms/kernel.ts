@@ -13,6 +13,8 @@ export const KERNEL_TYPE = "KERNEL";
  * else (docs/protocol.md, "Namespaces").
  */
 export const PEER_PID = "peerPID";
+/** Its value where the manager knows that no process of this node asks. */
+export const NO_PEER_PID = "0";
 
 /**
  * Asks the forwarder to put no addresses and routes on the interface: its owner passes packets on, and neither has the addresses

@@ -89,6 +89,25 @@ describe.skipIf(!isRoot)("a wire inside a node (needs root)", () => {
     );
   });
 
+  test("programs of the client may ping while a wire is there, unless its owner has said who may", async () => {
+    const groups = (ns: Namespace) =>
+      ns.exec("cat", "/proc/sys/net/ipv4/ping_group_range").trim().replaceAll(/\s+/g, " ");
+    const other = wireOf("wire-2", kernelSide(client, "nsm-d"), kernelSide(endpoint, "nsm-f"));
+    await forwarder.apply(wire());
+    await forwarder.apply(other);
+    expect([client, endpoint].map(groups)).toEqual(["0 2147483646", "1 0"]);
+    await forwarder.remove("wire-1");
+    expect(groups(client)).toBe("0 2147483646");
+    await forwarder.kill();
+    forwarder = await startNode(node);
+    await forwarder.remove("wire-2");
+    expect(groups(client)).toBe("1 0");
+    client.exec("sh", "-c", "echo 0 0 > /proc/sys/net/ipv4/ping_group_range");
+    await forwarder.apply(wire());
+    await forwarder.remove("wire-1");
+    expect(groups(client)).toBe("0 0");
+  });
+
   test("both ends in one namespace work when their names differ", async () => {
     const both = wireOf("wire-1", kernelSide(client, "nsm-a"), kernelSide(client, "nsm-b"));
     await forwarder.apply(both);

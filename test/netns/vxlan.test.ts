@@ -83,6 +83,7 @@ describe.skipIf(!isRoot)("a VXLAN wire between nodes (needs root)", () => {
     await one.keepVni("w2", vni);
 
     node1.ip(`link add foreign type vxlan id 777 dstport ${PORT} remote 10.9.0.2`);
+    node1.ip("link set foreign addrgenmode none");
     node1.ip("link set foreign up");
     before = all.map(inventory);
     await expect(one.apply(clientWire(777))).rejects.toMatchObject({

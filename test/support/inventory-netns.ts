@@ -27,7 +27,7 @@ const SECTIONS: readonly Section[] = [
   { name: "sockets", command: "ss -HnatuwlO; ss -HnauwO; ss -HnlxO", lines: socketLines },
   {
     name: "sysctls",
-    command: `grep -r . ${CONF}/all ${CONF}/default ${CONF6}/all ${CONF6}/default /proc/sys/net/ipv4/ip_forward`,
+    command: `grep -r . ${CONF}/all ${CONF}/default ${CONF6}/all ${CONF6}/default /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ping_group_range`,
     lines: textLines,
   },
 ];
