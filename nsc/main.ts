@@ -20,6 +20,7 @@ import { followManager } from "./follow.ts";
 import { createManager } from "../sdk/manager-client.ts";
 import { createProber } from "./prober.ts";
 import type { Prober } from "./prober.ts";
+import { connectionId } from "./request.ts";
 import type { Wish } from "./request.ts";
 import { createWire } from "./wire.ts";
 
@@ -93,15 +94,13 @@ function groupsOf(config: ClientConfig, log: Logger): ReadonlyMap<string, number
   for (const url of groups.flat())
     if (config.services.every((wish) => groupOf(wish, [[url]], info) === undefined))
       log.warn({ service: url.networkService }, "an awareness group names a URL that is not among the wires");
-  return new Map(config.services.map((wish, index) => [idOf(config, index), groupOf(wish, groups, info)]));
+  return new Map(
+    config.services.map((wish, index) => [connectionId(config.name, index), groupOf(wish, groups, info)]),
+  );
 }
 
 function namesOptions(config: ClientConfig, clock: Clock, log: Logger): NamesOptions {
   return { ...config.localDnsServerAddress, path: config.resolvConfPath, clock, log };
-}
-
-function idOf({ name }: ClientConfig, index: number): string {
-  return `${name}-${index}`;
 }
 
 function wishesOf(config: ClientConfig): Wish[] {
@@ -110,7 +109,7 @@ function wishesOf(config: ClientConfig): Wish[] {
     const own = { ...labels };
     addClientInfo(own, clientInfoOf(config));
     return {
-      id: idOf(config, index),
+      id: connectionId(config.name, index),
       name: config.name,
       networkService,
       labels: own,

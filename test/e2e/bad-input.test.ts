@@ -6,10 +6,9 @@ import type { Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { once } from "node:events";
 import { dirname, join } from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
-import { expectNothingLeft, takeInventory, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
+import { holdInventory } from "../support/hold-inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { addressOf, wishFor } from "../support/wishes.ts";
@@ -19,13 +18,11 @@ import type { Workload } from "../support/workload.ts";
 
 const NSM = join(dirname(dirname(import.meta.dirname)), "bin/nsm.js");
 
-let empty: Inventory;
-let before: Inventory;
 let mesh: Mesh;
 let client: Workload;
 let other: Workload;
+holdInventory(() => mesh);
 beforeAll(async () => {
-  empty = await takeSettledInventory();
   mesh = await startMesh({
     nodes: 1,
     endpoints: [
@@ -39,16 +36,6 @@ beforeAll(async () => {
   });
   client = await mesh.workload("client", "pod-a");
   other = await mesh.workload("other", "pod-b");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
-});
-beforeEach(async () => {
-  before = await takeInventory();
-});
-afterEach(async () => {
-  await expectNothingLeft(before);
 });
 
 /** What the call is refused with. */

@@ -1,10 +1,9 @@
 /** In whose namespace a wire ends: never in one that somebody merely names, and not behind a socket that is not what it seems. */
 import { symlinkSync, rmSync } from "node:fs";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { NetworkServiceEndpointRegistry } from "../../api/gen/registry_pb.js";
 import { EMPTY_PATH, PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
-import { expectNothingLeft, takeInventory, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
+import { holdInventory } from "../support/hold-inventory.ts";
 import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
@@ -15,13 +14,11 @@ import type { Workload } from "../support/workload.ts";
 const BEGUN = { metadata: { [PATH_KEY]: writeRegistrationPath(EMPTY_PATH) } };
 const { register, unregister } = NetworkServiceEndpointRegistry.method;
 
-let empty: Inventory;
-let before: Inventory;
 let mesh: Mesh;
 let client: Workload;
 let other: Workload;
+holdInventory(() => mesh);
 beforeAll(async () => {
-  empty = await takeSettledInventory();
   mesh = await startMesh({
     nodes: 1,
     endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }],
@@ -30,16 +27,6 @@ beforeAll(async () => {
   });
   client = await mesh.workload("client", "pod-a");
   other = await mesh.workload("other", "pod-b");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
-});
-beforeEach(async () => {
-  before = await takeInventory();
-});
-afterEach(async () => {
-  await expectNothingLeft(before);
 });
 
 describe("a client", () => {

@@ -3,10 +3,10 @@
 //       [node 1] u0 10.9.0.1 ==== 10.9.0.2 u0 [node 2]
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { VxlanSide, Wire } from "../../forwarder/dataplane.ts";
-import { createNamespace, eventually, inventory, isRoot, joinNamespaces } from "../support/netns.ts";
+import { eventually, inventory, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
-import { kernelSide, startNode, wireOf } from "../support/node.ts";
-import type { Node } from "../support/node.ts";
+import { kernelSide, startNode, startTwoNodes, wireOf } from "../support/node.ts";
+import type { Node, TwoNodes } from "../support/node.ts";
 import { bindUdp, probe, reaches, startEcho } from "../support/udp.ts";
 
 const PORT = 4789;
@@ -14,22 +14,14 @@ const SPOOFED_MAC = "02:00:00:00:00:66";
 
 describe.skipIf(!isRoot)("a VXLAN wire between nodes (needs root)", () => {
   let node1: Namespace, node2: Namespace, nsc: Namespace, nse: Namespace, one: Node, two: Node;
-  let all: Namespace[], before: string[][];
+  let nodes: TwoNodes, all: TwoNodes["all"], before: TwoNodes["before"];
 
   beforeEach(async () => {
-    all = [node1, node2, nsc, nse] = [
-      createNamespace("n1"),
-      createNamespace("n2"),
-      createNamespace("nsc"),
-      createNamespace("nse"),
-    ];
-    await joinNamespaces(node1, node2);
-    [one, two] = await Promise.all([startNode(node1), startNode(node2)]);
-    before = all.map(inventory);
+    nodes = await startTwoNodes();
+    ({ node1, node2, nsc, nse, one, two, all, before } = nodes);
   });
   afterEach(async () => {
-    await Promise.all([one.kill(), two.kill()]);
-    await Promise.all(all.map((ns) => ns.kill()));
+    await nodes[Symbol.asyncDispose]();
   });
 
   const tunnel = (from: 1 | 2, vni: number, v6 = false): VxlanSide => {

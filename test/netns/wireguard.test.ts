@@ -5,32 +5,24 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Wire, WireguardSide } from "../../forwarder/dataplane.ts";
-import { createNamespace, eventually, inventory, isRoot, joinNamespaces } from "../support/netns.ts";
+import { eventually, inventory, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
-import { kernelSide, startNode, wireOf } from "../support/node.ts";
-import type { Node } from "../support/node.ts";
+import { kernelSide, startNode, startTwoNodes, wireOf } from "../support/node.ts";
+import type { Node, TwoNodes } from "../support/node.ts";
 import { bindUdp, reaches, startEcho, startStream } from "../support/udp.ts";
 
 type Keys = Awaited<ReturnType<Node["reserveWireguard"]>>;
 
 describe.skipIf(!isRoot)("a WireGuard wire between nodes (needs root)", () => {
   let node1: Namespace, node2: Namespace, nsc: Namespace, nse: Namespace, one: Node, two: Node;
-  let all: Namespace[], before: string[][];
+  let nodes: TwoNodes, all: TwoNodes["all"], before: TwoNodes["before"];
 
   beforeEach(async () => {
-    all = [node1, node2, nsc, nse] = [
-      createNamespace("n1"),
-      createNamespace("n2"),
-      createNamespace("nsc"),
-      createNamespace("nse"),
-    ];
-    await joinNamespaces(node1, node2);
-    [one, two] = await Promise.all([startNode(node1), startNode(node2)]);
-    before = all.map(inventory);
+    nodes = await startTwoNodes();
+    ({ node1, node2, nsc, nse, one, two, all, before } = nodes);
   });
   afterEach(async () => {
-    await Promise.all([one.kill(), two.kill()]);
-    await Promise.all(all.map((ns) => ns.kill()));
+    await nodes[Symbol.asyncDispose]();
     await eventually("no process of this test is left", () => programs().length === 0);
     await eventually("no socket file of this test is left", () => sockets().length === 0);
   });

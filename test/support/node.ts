@@ -3,6 +3,7 @@ import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import type { Dataplane, FoundDevice, KernelSide, Wire } from "../../forwarder/dataplane.ts";
+import { createNamespace, inventory, joinNamespaces } from "./netns.ts";
 import type { Namespace } from "./netns.ts";
 
 export interface Node extends AsyncDisposable {
@@ -126,4 +127,45 @@ export function wireOf(
     ...more.ip,
   };
   return { id, payload: "IP", mtu: 0, client, endpoint, ...more, ip };
+}
+
+/**
+ * Two nodes on one underlay, each with its data plane, and the pods of a client (on the first) and of an endpoint.
+ *
+ *     [nsc]                                            [nse]
+ *       :                                                :
+ *     [node 1] u0 10.9.0.1, fd09::1 ==== 10.9.0.2, fd09::2 u0 [node 2]
+ */
+export interface TwoNodes extends AsyncDisposable {
+  readonly node1: Namespace;
+  readonly node2: Namespace;
+  readonly nsc: Namespace;
+  readonly nse: Namespace;
+  readonly one: Node;
+  readonly two: Node;
+  readonly all: readonly Namespace[];
+  /** The inventory of all four, before anything was made. */
+  readonly before: readonly (readonly string[])[];
+}
+
+export async function startTwoNodes(): Promise<TwoNodes> {
+  const [node1, node2] = [createNamespace("n1"), createNamespace("n2")];
+  const [nsc, nse] = [createNamespace("nsc"), createNamespace("nse")];
+  const all = [node1, node2, nsc, nse];
+  await joinNamespaces(node1, node2);
+  const [one, two] = await Promise.all([startNode(node1), startNode(node2)]);
+  return {
+    node1,
+    node2,
+    nsc,
+    nse,
+    one,
+    two,
+    all,
+    before: all.map(inventory),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([one.kill(), two.kill()]);
+      await Promise.all(all.map((ns) => ns.kill()));
+    },
+  };
 }

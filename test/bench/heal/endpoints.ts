@@ -49,6 +49,7 @@ const DEATHS: readonly Death[] = [
     async after(mesh, name) {
       mesh.daemon(name).signal("SIGCONT");
       await delay(AWAKE_MS);
+      await mesh.daemon(name).kill(); // or it would serve again
     },
   },
 ];
