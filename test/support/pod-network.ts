@@ -16,6 +16,7 @@ export async function joinPodNetwork(ns: Namespace): Promise<void> {
   await eventually("the pod's network has settled", () => {
     const routes = ns.ip("-6 route show table all");
     const devices = ["eth0", "host"].filter((device) => routes.includes(`multicast ff00::/8 dev ${device}`));
-    return ns.ip("link show eth0").includes("state UP") && devices.length === 2;
+    const isLocal = routes.includes("local fd44::5 dev eth0");
+    return ns.ip("link show eth0").includes("state UP") && devices.length === 2 && isLocal;
   });
 }
