@@ -90,7 +90,10 @@ async function stayingEnds(
 async function fit(pod: Pod, known: readonly Device[]): Promise<Pod> {
   const { wanted, socket } = pod;
   const families = new Set(
-    [...wanted.addresses, ...wanted.routes.map(({ prefix }) => prefix)].map(({ family }) => family),
+    [
+      ...wanted.addresses,
+      ...[wanted, ...wanted.policies].flatMap(({ routes }) => routes.map(({ prefix }) => prefix)),
+    ].map(({ family }) => family),
   );
   if (wanted.side === "endpoint" || families.size === 0) return pod;
   const own = known.find(({ side }) => side === "client")?.ifindex;

@@ -46,6 +46,13 @@ const policies = (...some: Partial<WirePolicy>[]): Partial<WireIp> => ({
   policies: some.map((policy) => ({ ...anyPolicy, ...policy })),
 });
 
+const firstBytes = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, i) => `${from + i}.0.0.0/8`).filter((text) => text !== "10.0.0.0/8");
+const inParts: Partial<WireIp> = {
+  srcAddresses: ["20.0.0.1/8", "21.0.0.1/8", "22.0.0.1/8"],
+  ...routes("23.0.0.0/8", "24.0.0.0/8"),
+};
+
 describe("what no answer may ask for, whatever the pod", () => {
   test.each<[string, Partial<WireIp>, string]>([
     [
@@ -57,6 +64,14 @@ describe("what no answer may ask for, whatever the pod", () => {
     ["half a default route", routes("128.0.0.0/1"), "route-not-allowed"],
     ["a default route of IPv6", routes("::/0"), "route-not-allowed"],
     ["all global addresses of IPv6", routes("2000::/3"), "route-not-allowed"],
+    ["a default route in many parts", routes(...firstBytes(2, 60)), "route-not-allowed"],
+    ["one of IPv6", routes("2400::/7", "2600::/7", "2800::/7", "2a00::/7"), "route-not-allowed"],
+    ["one made of addresses and routes", inParts, "route-not-allowed"],
+    [
+      "the private networks of IPv4",
+      routes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
+      "taken",
+    ],
     ["one for the endpoint", { dstRoutes: [{ prefix: "0.0.0.0/0" }] }, "route-not-allowed"],
     ["an address that is a default route", { srcAddresses: ["10.0.0.1/0"] }, "route-not-allowed"],
     ["a peer that is one", { dstAddresses: ["10.0.0.2/1"] }, "route-not-allowed"],
@@ -77,6 +92,23 @@ describe("what no answer may ask for, whatever the pod", () => {
     ["a policy by a network around the wire's", policies({ from: "169.254.0.0/16" }), "policy-not-allowed"],
     ["a policy for everything", policies({}), "policy-not-allowed"],
     ["a policy for all of a protocol", policies({ proto: "17" }), "policy-not-allowed"],
+    [
+      "a policy for what programs send from any port",
+      policies({ proto: "17", srcPort: "1-65535" }),
+      "policy-not-allowed",
+    ],
+    [
+      "a policy by the port of the pod's own server",
+      policies({ proto: "6", srcPort: "443" }),
+      "policy-not-allowed",
+    ],
+    ["a policy by both ports", policies({ proto: "17", srcPort: "1-65535", dstPort: "5000" }), "taken"],
+    ["a policy for nearly all ports", policies({ dstPort: "54-65535" }), "policy-not-allowed"],
+    [
+      "policies for nearly all ports in parts",
+      policies(...["1024-1600", "1601-2200"].map((dstPort) => ({ proto: "6", dstPort }))),
+      "policy-not-allowed",
+    ],
     ["a policy for name queries", policies({ proto: "17", dstPort: "1-100" }), "policy-not-allowed"],
     [
       "a policy's route to a metadata service",
@@ -93,6 +125,8 @@ describe("what no answer may ask for, whatever the pod", () => {
     ["default routes", routes("0.0.0.0/0", "::/0"), "taken"],
     ["policies for everything", policies({}), "taken"],
     ["name queries by policy", policies({ dstPort: "53" }), "taken"],
+    ["a policy by source port", policies({ srcPort: "1-65535" }), "taken"],
+    ["a default route in many parts", routes(...firstBytes(2, 60)), "taken"],
     ["a metadata service", routes("169.254.169.254/32"), "route-not-allowed"],
     ["multicast", routes("224.0.0.0/8"), "route-not-allowed"],
     ["a policy by another address", policies({ from: "10.244.1.5/32" }), "policy-not-allowed"],
@@ -181,6 +215,18 @@ describe("what goes well with a pod", () => {
       routes("169.254.0.0/16"),
       routed,
       ["169.254.0.0/32", "169.254.0.0/16"],
+    ],
+    [
+      "a policy's route to the pod's gateway",
+      policies({ srcPort: "1-65535", routes: [{ prefix: "10.244.1.1/32" }] }),
+      flat,
+      "route-not-allowed",
+    ],
+    [
+      "a policy's route by the wire's own address",
+      policies({ from: "169.254.0.1/32", routes: [{ prefix: "10.244.1.1/32" }] }),
+      flat,
+      ["169.254.0.0/32"],
     ],
     ["the gateway's own route", routes("169.254.1.1/32"), routed, "route-not-allowed"],
     ["a route to the pod itself", routes("10.0.3.4/32"), routed, "route-not-allowed"],

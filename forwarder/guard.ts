@@ -1,5 +1,6 @@
 /** What the other end of a wire may put into a pod, and what not: pure (docs/protocol.md, "What an answer may ask for"). */
 import { NsmError } from "../sdk/errors.ts";
+import { mergePrefixes } from "../sdk/excluded-prefixes.ts";
 import { contains, formatPrefix, networkOf, rangeOf } from "./netlink/ip.ts";
 import type { Family, Prefix } from "./netlink/ip.ts";
 import type { Address, FoundRoute, Route } from "./netlink/route.ts";
@@ -20,6 +21,10 @@ const METADATA = [
   { address: "169.254.169.254", from: 24 },
   { address: "fd00:ec2::254", from: 64 },
 ];
+/** Together without consent: four private networks of IPv4, a two hundredth of the IPv6 internet. Unique local addresses do not count. */
+const MOST_ADDRESSES: Readonly<Record<Family, bigint>> = { 4: 4n << 24n, 6: 1n << 119n };
+/** Of policies that send everything to these ports by the wire. */
+const MOST_PORTS = 1024;
 const NOBODYS = ["loopback", "multicast", "unspecified", "broadcast", "linkLocal"];
 const DNS_PORT = 53;
 /** The kernel's for IPv6 routes that name none (linux/ipv6_route.h, IP6_RT_PRIO_USER). */
@@ -31,6 +36,7 @@ export function checkWanted({ ends }: Wanted): void {
     for (const address of end.addresses) checkWireAddress(address, end);
     for (const { prefix } of end.routes) checkPrefix(prefix, end);
     for (const policy of end.policies) checkPolicy(policy, end);
+    if (!end.acceptsDefaultRoute) checkTogether(end);
   }
 }
 
@@ -50,6 +56,8 @@ export function fitIn(end: WantedEnd, around: Surroundings): WantedEnd {
   const fitting = end.routes.flatMap((route) => halved(route, routes));
   for (const { prefix } of [...fitting, ...end.addresses.map((prefix) => ({ prefix: networkOf(prefix) }))])
     checkTaken(prefix, end, addresses, routes, gateways);
+  for (const { prefix } of end.policies.filter(isOfPod).flatMap((policy) => policy.routes))
+    if (!isNearlyEverything(prefix)) checkTaken(prefix, end, addresses, routes, gateways);
   return { ...end, routes: fitting.map((route) => withMetric(route, around.routes)) };
 }
 
@@ -61,7 +69,7 @@ function checkWireAddress(address: Prefix, end: WantedEnd): void {
 
 function checkPrefix(prefix: Prefix, end: WantedEnd): void {
   const text = formatPrefix(prefix);
-  if (prefix.length < SHORTEST[prefix.family] && !end.acceptsDefaultRoute)
+  if (isNearlyEverything(prefix) && !end.acceptsDefaultRoute)
     throw refused(
       "route",
       text,
@@ -93,6 +101,13 @@ function checkPolicy({ selector, routes }: Policy, end: WantedEnd): void {
   const remedy = "its owner can accept it (NSM_ACCEPT_DEFAULT_ROUTE)";
   if (sourcePorts === undefined && destinationPorts === undefined)
     throw refused("policy", "from all", end, `${why} it needs a port; ${remedy}`);
+  if (destinationPorts === undefined && routes.some(({ prefix }) => isNearlyEverything(prefix)))
+    throw refused(
+      "policy",
+      `from port ${sourcePorts?.from ?? 0}`,
+      end,
+      `${why} it needs a destination: a port, or routes that are not for nearly everything; ${remedy}`,
+    );
   if (destinationPorts && destinationPorts.from <= DNS_PORT && DNS_PORT <= destinationPorts.to)
     throw refused(
       "policy",
@@ -100,6 +115,46 @@ function checkPolicy({ selector, routes }: Policy, end: WantedEnd): void {
       end,
       `${why} it may not take the pod's name queries; ${remedy}`,
     );
+}
+
+/** What one by one is allowed, and in sum a default route. */
+function checkTogether(end: WantedEnd): void {
+  const ofPod = end.policies.filter(isOfPod);
+  const prefixes = [
+    ...end.addresses.map(networkOf),
+    ...[end, ...ofPod].flatMap(({ routes }) => routes.map(({ prefix }) => prefix)),
+  ].filter((prefix) => !isNearlyEverything(prefix) && rangeOf(prefix.address) !== "uniqueLocal");
+  for (const family of [4, 6] as const) {
+    const texts = prefixes.filter((prefix) => prefix.family === family).map(formatPrefix);
+    const bits = family === 4 ? 32n : 128n;
+    const sizes = mergePrefixes(texts).map((text) => 1n << (bits - BigInt(text.split("/")[1] ?? 0)));
+    if (sizes.reduce((sum, size) => sum + size, 0n) > MOST_ADDRESSES[family])
+      throw refused(
+        "route",
+        `${texts[0]} and ${texts.length - 1} more`,
+        end,
+        "together they are for a large part of all addresses; its owner can accept it (NSM_ACCEPT_DEFAULT_ROUTE)",
+      );
+  }
+  const ports = ofPod
+    .filter(({ routes }) => routes.some(({ prefix }) => isNearlyEverything(prefix)))
+    .map(({ selector: { destinationPorts: range } }) => (range ? range.to - range.from + 1 : 0));
+  if (ports.reduce((sum, count) => sum + count, 0) > MOST_PORTS)
+    throw refused(
+      "policy",
+      `for ${ports.length} ranges of ports`,
+      end,
+      `they hold more than ${MOST_PORTS} ports; its owner can accept it (NSM_ACCEPT_DEFAULT_ROUTE)`,
+    );
+}
+
+/** It is about packets that are not the wire's by their source. */
+function isOfPod({ selector }: Policy): boolean {
+  return selector.source === undefined;
+}
+
+function isNearlyEverything({ family, length }: Prefix): boolean {
+  return length < SHORTEST[family];
 }
 
 /** `own` with its length is the network `source`, or wider. */
