@@ -30,13 +30,18 @@ function build() {
     },
   });
   const told: [string, HopEvent["kind"]][] = [];
-  const follow = (id: string, hop = HOP) => followers.follow(hop, id, ({ kind }) => told.push([id, kind]));
+  const behind: (string | undefined)[] = [];
+  const follow = (id: string, hop = HOP) =>
+    followers.follow(hop, id, (event) => {
+      told.push([id, event.kind]);
+      if (event.kind !== "lost") behind.push(event.behind);
+    });
   const opened = (n: number) => vi.waitFor(() => expect(streams).toHaveLength(n), { timeout: 3000 });
   const send = (type: ConnectionEventType, ...connections: Connection[]) => {
     const byId = Object.fromEntries(connections.map((connection) => [connection.id, connection]));
     streams.at(-1)?.push(create(ConnectionEventSchema, { type, connections: byId }));
   };
-  return { followers, follow, told, streams, opened, send, die: () => (alive = false) };
+  return { followers, follow, told, behind, streams, opened, send, die: () => (alive = false) };
 }
 
 /** A connection as the next hop shows it: our segment stands before its own. */
@@ -134,6 +139,30 @@ describe("a stream that breaks", () => {
     await vi.waitFor(() => expect(told).toEqual([["a", "down"]]));
     expect(streams).toHaveLength(1);
   });
+});
+
+test("news says which of the hop's connections it is about", async () => {
+  const { follow, behind, send, opened, followers } = build();
+  follow("a");
+  await opened(1);
+  send(UPDATE, shown("a"));
+  const left = shown("a");
+  if (left.path?.pathSegments[1] !== undefined) left.path.pathSegments[1].id = "left";
+  send(DELETE, left);
+  await vi.waitFor(() => expect(behind).toEqual(["next-a", "left"]));
+  await followers[Symbol.asyncDispose]();
+});
+
+test("an update beyond the limits of an answer is no news", async () => {
+  const { follow, told, send, opened, followers } = build();
+  follow("a");
+  await opened(1);
+  const huge = shown("a", State.DOWN);
+  for (let i = 0; i < 40; i++) huge.labels[`label-${i}`] = "x";
+  send(UPDATE, huge);
+  send(DELETE, shown("a"));
+  await vi.waitFor(() => expect(told).toEqual([["a", "down"]]));
+  await followers[Symbol.asyncDispose]();
 });
 
 test("disposing ends every stream", async () => {

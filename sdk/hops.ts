@@ -14,6 +14,7 @@ import type { Hops } from "./elements/next-hop.ts";
 import type { HopEvent, NextHop } from "./elements/target.ts";
 import type { SessionInfo } from "./grpc/session.ts";
 import type { SessionPool, Target } from "./grpc/sessions.ts";
+import { checkConnectionLimits } from "./limits.ts";
 import type { Logger } from "./log.ts";
 import { writeTokenMetadata } from "./token.ts";
 import type { TokenMinter } from "./token.ts";
@@ -87,6 +88,10 @@ export interface Followers extends AsyncDisposable {
   follow: Hops["follow"];
 }
 
+interface CheckedEvent extends Pick<ConnectionEvent, "type" | "connections"> {
+  readonly tooLarge: ReadonlySet<Connection>;
+}
+
 /** Everybody who follows one hop. */
 interface Following {
   readonly byId: Map<string, (event: HopEvent) => void>;
@@ -123,7 +128,7 @@ export function createFollowers({ name, log, isAlive, whenEnded, open }: Followe
       try {
         for await (const event of open(hop, signal)) {
           backoff.reset();
-          tell(name, event, byId, isFirst);
+          tell(name, checked(event, hop, log), byId, isFirst);
           isFirst = false;
         }
       } catch (err) {
@@ -161,26 +166,43 @@ export function createFollowers({ name, log, isAlive, whenEnded, open }: Followe
   };
 }
 
+/** An update is held to the limits of an answer; one that exceeds them says no more than that the connection is there. */
+function checked(event: ConnectionEvent, hop: NextHop, log: Logger): CheckedEvent {
+  const tooLarge = new Set<Connection>();
+  for (const connection of Object.values(event.connections)) {
+    try {
+      checkConnectionLimits(connection);
+    } catch (err) {
+      log.debug({ peer: hop.url, err }, "news of the next hop was refused");
+      tooLarge.add(connection);
+    }
+  }
+  return { ...event, tooLarge };
+}
+
 /**
  * Hands an event to those whose connections it concerns. After the stream was opened again, what the hop does not list any more
  * is lost; on the first list nothing is, since a connection and the stream may cross.
  */
-function tell(name: string, event: ConnectionEvent, byId: Following["byId"], isFirst: boolean): void {
+function tell(name: string, event: CheckedEvent, byId: Following["byId"], isFirst: boolean): void {
   const listed = new Set<string>();
   for (const connection of Object.values(event.connections)) {
-    const id = ownIdIn(connection, name);
-    if (id === undefined) continue;
+    const at = ownIndexIn(connection, name);
+    const segments = connection.path?.pathSegments ?? [];
+    const id = at === undefined ? undefined : segments[at]?.id;
+    if (at === undefined || id === undefined) continue;
     listed.add(id);
     const kind = event.type === ConnectionEventType.DELETE ? "down" : "update";
-    byId.get(id)?.(kind === "down" ? { kind } : { kind, connection });
+    const behind = segments[at + 1]?.id;
+    if (kind === "update" && event.tooLarge.has(connection)) continue;
+    byId.get(id)?.(kind === "down" ? { kind, behind } : { kind, connection, behind });
   }
   if (event.type !== ConnectionEventType.INITIAL_STATE_TRANSFER || isFirst) return;
   for (const [id, onEvent] of byId) if (!listed.has(id)) onEvent({ kind: "lost" });
 }
 
-/** Our segment's id in the hop's view: it stands at the hop's own index or just before it. */
-function ownIdIn({ path }: Connection, name: string): string | undefined {
+/** Where our segment stands in the hop's view: at the hop's own index or just before it. */
+function ownIndexIn({ path }: Connection, name: string): number | undefined {
   if (path === undefined) return undefined;
-  const at = [path.index, path.index - 1].find((index) => path.pathSegments[index]?.name === name);
-  return at === undefined ? undefined : path.pathSegments[at]?.id;
+  return [path.index, path.index - 1].find((index) => path.pathSegments[index]?.name === name);
 }

@@ -341,4 +341,30 @@ describe("the element", () => {
     await service.request(reselect(), established());
     expect(store.get("me")?.state).toBe(State.DOWN);
   });
+
+  test("that the new half goes down once it has answered is, whatever was said of the old one", async () => {
+    const { store, recorder, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
+    recorder.answer = (call) => {
+      store.fromNextHop("me", { state: State.DOWN });
+      store.newHalf("me");
+      store.fromNextHop("me", { state: State.DOWN });
+      return Promise.resolve(call.connection);
+    };
+    await service.request(reselect(), established());
+    expect(store.get("me")?.state).toBe(State.DOWN);
+  });
+
+  test("after a new choice that failed, DOWN that crosses an answer is news again", async () => {
+    const { store, recorder, service } = build();
+    await service.request(requestOn(["client", "me"]), eventsOf(callBy(PEER)));
+    recorder.answer = () => Promise.reject(new Error("nobody serves"));
+    await expect(service.request(reselect(), established())).rejects.toThrow("nobody");
+    recorder.answer = (call) => {
+      store.fromNextHop("me", { state: State.DOWN });
+      return Promise.resolve(call.connection);
+    };
+    await service.request(requestOn(["client", "me"]), established());
+    expect(store.get("me")?.state).toBe(State.DOWN);
+  });
 });

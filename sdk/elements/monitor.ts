@@ -52,6 +52,10 @@ export interface MonitorStore {
   downs(id: string): number;
   /** What is being made anew counts as down: that the old half goes down meanwhile is no news of the new one. */
   presumeDown(id: string): void;
+  /** The new half has answered, and what is said from now on is said of it. */
+  newHalf(id: string): void;
+  /** There will be none: the connection is what was said of it last. */
+  keepOldHalf(id: string): void;
   /** Publishes the remark on a choice (`CHOICE_REMARK`), or takes it back. */
   remark(id: string, why: string | undefined): void;
   /** Publishes RESELECT_REQUESTED with its reason, unless the owner would not understand it. Returns who heard it. */
@@ -102,6 +106,14 @@ export function createMonitorStore(onNews?: (id: string, state: State) => void):
     presumeDown(id) {
       const entry = entries.get(id);
       if (entry !== undefined) entry.isDown = true;
+    },
+    newHalf(id) {
+      const entry = entries.get(id);
+      if (entry !== undefined) entry.isDown = false;
+    },
+    keepOldHalf(id) {
+      const entry = entries.get(id);
+      if (entry !== undefined) entry.isDown = entry.connection.state === State.DOWN;
     },
     update(connection, viewer) {
       const before = entries.get(connection.id);
@@ -288,7 +300,8 @@ export function monitor(store: MonitorStore): Element<WithEvents> {
       if (state === State.RESELECT_REQUESTED) store.presumeDown(id);
       const downs = store.downs(id);
       const response = await next.request(request, ctx).catch((error: unknown) => {
-        if (!ctx.established) store.delete(id);
+        if (ctx.established) store.keepOldHalf(id);
+        else store.delete(id);
         throw error;
       });
       response.state = State.UP;

@@ -3,13 +3,14 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { ConnectionSchema, PathSegmentSchema, State } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
-import { callBy, connectionOn, requestOn } from "../../test/support/chain.ts";
+import { callBy, connectionOn, eventsOf, requestOn } from "../../test/support/chain.ts";
 import { makePeer } from "../../test/support/peer.ts";
 import { createMonitorStore } from "./monitor.ts";
+import type { MonitorStore } from "./monitor.ts";
 import { connect, followNextHop } from "./next-hop.ts";
 import type { Hops } from "./next-hop.ts";
 import { NOWHERE } from "./target.ts";
-import type { HopEvent } from "./target.ts";
+import type { HopEvent, NextHop } from "./target.ts";
 
 const CALLER = callBy(await makePeer("/nsmgr/node1"));
 const HOP = { url: "unix:///run/next.sock" };
@@ -109,13 +110,72 @@ test("what went down is followed anew by the request that mends it", async () =>
   const { hops, followers } = build();
   const store = createMonitorStore();
   const service = followNextHop(hops, store)(connect(hops));
-  const answer = await service.request(ask(), { ...CALLER, nextHop: HOP });
+  const answer = await service.request(ask(), { ...eventsOf(CALLER), nextHop: HOP });
   store.update(answer, "owner");
   followers.get("3")?.({ kind: "down" });
   expect(store.get("3")?.state).toBe(State.DOWN);
   expect(followers.size).toBe(0);
-  await service.request(ask(), { ...CALLER, nextHop: HOP });
+  await service.request(ask(), { ...eventsOf(CALLER), nextHop: HOP });
   expect(followers.size).toBe(1);
-  await service.close(connectionOn(NAMES, ["1", "2", "3"]), { ...CALLER, nextHop: NOWHERE });
+  await service.close(connectionOn(NAMES, ["1", "2", "3"]), { ...eventsOf(CALLER), nextHop: NOWHERE });
   expect(followers.size).toBe(0);
+});
+
+describe("news of the next hop", () => {
+  const OTHER = { url: "unix:///run/other.sock" };
+
+  /** The end of a forwarder's chain. `answerFrom`: id of the segment of whoever is asked. */
+  function buildFollowing() {
+    let segment = "a1";
+    const { hops, followers } = build((answer) => {
+      const last = answer.path?.pathSegments.at(-1);
+      if (last !== undefined) last.id = segment;
+    });
+    const store = createMonitorStore();
+    const chain = followNextHop(hops, store)(connect(hops));
+    const answerOf = async (hop: NextHop, id: string, previous?: Connection) => {
+      segment = id;
+      const events = eventsOf(CALLER, { previous, established: previous !== undefined });
+      const answer = await chain.request(ask(), { ...events, nextHop: hop });
+      answer.state = State.UP;
+      return answer;
+    };
+    const giveBack = (answer: Connection, previous: Connection, hop: NextHop) =>
+      chain.close(answer, { ...eventsOf(CALLER, { previous, established: true }), nextHop: hop });
+    return { store, followers, answerOf, giveBack };
+  }
+  const stateOf = (store: MonitorStore) => store.get("3")?.state;
+
+  test("about a half that was left there is not that of the one which took its place", async () => {
+    const { store, followers, answerOf } = buildFollowing();
+    const first = await answerOf(HOP, "a1");
+    store.update(first, "owner");
+    const second = await answerOf(OTHER, "b1", first);
+    store.update(second, "owner");
+    store.update(await answerOf(HOP, "a2", second), "owner");
+    followers.get("3")?.({ kind: "down", behind: "a1" });
+    expect(stateOf(store)).toBe(State.UP);
+    followers.get("3")?.({ kind: "down", behind: "a2" });
+    expect(stateOf(store)).toBe(State.DOWN);
+  });
+
+  test("is still heard when a new half was given back", async () => {
+    const { store, followers, answerOf, giveBack } = buildFollowing();
+    const first = await answerOf(HOP, "a1");
+    store.update(first, "owner");
+    await giveBack(await answerOf(OTHER, "b1", first), first, OTHER);
+    followers.get("3")?.({ kind: "down", behind: "b1" });
+    expect(stateOf(store)).toBe(State.UP);
+    followers.get("3")?.({ kind: "down" });
+    expect(stateOf(store)).toBe(State.DOWN);
+  });
+
+  test("ends with a Close of what there is", async () => {
+    const { store, followers, answerOf, giveBack } = buildFollowing();
+    const first = await answerOf(HOP, "a1");
+    store.update(first, "owner");
+    const second = await answerOf(OTHER, "b1", first);
+    await giveBack(clone(ConnectionSchema, second), second, OTHER);
+    expect(followers.size).toBe(0);
+  });
 });

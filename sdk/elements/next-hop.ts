@@ -5,10 +5,11 @@ import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
 import type { CallContext, Element, NetworkService } from "../chain.ts";
 import { NsmError } from "../errors.ts";
 import { checkConnectionLimits } from "../limits.ts";
+import type { WithEvents } from "./begin.ts";
 import type { MonitorStore } from "./monitor.ts";
 import { NOWHERE } from "./target.ts";
 import type { HopEvent, NextHop, WithNextHop } from "./target.ts";
-import { connectionOf } from "./update-path.ts";
+import { connectionOf, idBehind, leadsElsewhere } from "./update-path.ts";
 
 /** The calling side, as this process reaches other processes. */
 export interface Hops {
@@ -60,30 +61,61 @@ function keepWhatIsOurs(
   segments.splice(0, own, ...before.slice(0, own));
 }
 
-/** Publishes the next hop's news of our connections as our own. State: one follower a connection, dropped on close. */
-export function followNextHop(hops: Hops, store: MonitorStore): Element<WithNextHop, WithNextHop> {
-  const followers = new Map<string, { readonly url: string; readonly follower: Disposable }>();
-  const unfollow = (id: string) => {
-    followers.get(id)?.follower[Symbol.dispose]();
-    followers.delete(id);
+/** The hop that a connection leads to. */
+interface Way {
+  readonly hop: NextHop;
+  /** Id of the hop's segment. */
+  behind: string | undefined;
+}
+
+interface Followed extends Way {
+  readonly follower: Disposable;
+  /** Where the connection led before. */
+  readonly before: Way | undefined;
+}
+
+/**
+ * Publishes the next hop's news of our connections as our own. A new half is followed as soon as it has answered, and the one of
+ * before again when the new one is given back. State: one follower a connection, dropped on close.
+ */
+export function followNextHop(
+  hops: Pick<Hops, "follow">,
+  store: MonitorStore,
+): Element<WithEvents & WithNextHop, WithNextHop> {
+  const all = new Map<string, Followed>();
+  const unfollow = (id: string): Followed | undefined => {
+    const followed = all.get(id);
+    followed?.follower[Symbol.dispose]();
+    all.delete(id);
+    return followed;
+  };
+  const follow = (id: string, { hop, behind }: Way, before?: Way) => {
+    const follower = hops.follow(hop, id, (event) => {
+      // A half that was left there is no business of the one that took its place.
+      const expected = all.get(id)?.behind;
+      if (event.kind !== "lost" && event.behind !== undefined && event.behind !== expected) return;
+      // What is down is followed anew by the Request that mends it.
+      if (event.kind === "down") unfollow(id);
+      store.fromNextHop(id, changeOf(event));
+    });
+    all.set(id, { hop, behind, follower, before });
   };
   return (next) => ({
     async request(request, ctx) {
       const { id } = connectionOf(request);
       const response = await next.request(request, ctx);
-      if (followers.get(id)?.url !== ctx.nextHop.url) {
-        unfollow(id);
-        const follower = hops.follow(ctx.nextHop, id, (event) => {
-          // What is down is followed anew by the Request that mends it.
-          if (event.kind === "down") unfollow(id);
-          store.fromNextHop(id, changeOf(event));
-        });
-        followers.set(id, { url: ctx.nextHop.url, follower });
-      }
+      const way = { hop: ctx.nextHop, behind: idBehind(response) };
+      const known = all.get(id);
+      if (known?.hop.url === way.hop.url) known.behind = way.behind;
+      else follow(id, way, unfollow(id));
+      store.newHalf(id);
       return response;
     },
     async close(connection, ctx) {
-      unfollow(connection.id);
+      const followed = unfollow(connection.id);
+      const isGivenBack = ctx.previous !== undefined && leadsElsewhere(ctx.previous, connection);
+      if (isGivenBack) store.presumeDown(connection.id); // other new halves may be tried
+      if (isGivenBack && followed?.before !== undefined) follow(connection.id, followed.before);
       await next.close(connection, ctx);
     },
   });

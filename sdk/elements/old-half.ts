@@ -7,7 +7,7 @@ import type { Logger } from "../log.ts";
 import type { WithEvents } from "./begin.ts";
 import type { Hops } from "./next-hop.ts";
 import type { NextHop, WithNextHop } from "./target.ts";
-import { connectionOf } from "./update-path.ts";
+import { connectionOf, leadsElsewhere } from "./update-path.ts";
 
 /** Nobody waits for it; what does not answer by then ends with its lease. */
 const CLOSE_WITHIN_MS = 15_000;
@@ -29,7 +29,7 @@ export function closeOldHalf(
       const response = await next.request(request, ctx);
       const lastHop = lastHops.get(id);
       lastHops.set(id, ctx.nextHop);
-      if (lastHop !== undefined && ctx.previous !== undefined && leadElsewhere(ctx.previous, response)) {
+      if (lastHop !== undefined && ctx.previous !== undefined && leadsElsewhere(ctx.previous, response)) {
         const old = oldHalf(ctx.previous, before);
         log.info({ connection: id, nse: old.networkServiceEndpointName }, "closing the half left behind");
         hops.close(lastHop, old, ownCall()).catch((err: unknown) => {
@@ -43,15 +43,6 @@ export function closeOldHalf(
       await next.close(connection, ctx);
     },
   });
-}
-
-function leadElsewhere(before: Connection, after: Connection): boolean {
-  const old = segmentBehind(before);
-  return old !== undefined && old.id !== segmentBehind(after)?.id;
-}
-
-function segmentBehind({ path }: Connection): PathSegment | undefined {
-  return path?.pathSegments[path.index + 1];
 }
 
 /** As it was, with the tokens of now up to our own segment: those of then may have run out. */

@@ -21,10 +21,13 @@ export function isLocal(hop: NextHop): boolean {
   return hop.url.startsWith("unix:") || hop.url.startsWith("inode:");
 }
 
-/** What followers of a hop's monitor stream are told of one connection. */
+/**
+ * What followers of a hop's monitor stream are told of one connection. `behind`: id of the hop's own segment, since a hop that was left
+ * and chosen again may have two with the same segment of ours.
+ */
 export type HopEvent =
-  | { readonly kind: "update"; readonly connection: Connection }
-  /** The hop deleted it, or the process behind a local socket is dead or stopped. */
-  | { readonly kind: "down" }
+  | { readonly kind: "update"; readonly connection: Connection; readonly behind?: string | undefined }
+  /** The hop deleted it, or the process behind a local socket is dead or stopped: then without `behind`. */
+  | { readonly kind: "down"; readonly behind?: string | undefined }
   /** The hop came back and does not know it: a refresh makes it known again. */
   | { readonly kind: "lost" };

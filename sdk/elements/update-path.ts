@@ -16,6 +16,17 @@ export function connectionOf(request: NetworkServiceRequest): Connection {
   return request.connection;
 }
 
+/** Id of the next hop's segment, where the connection stands at ours. */
+export function idBehind({ path }: Connection): string | undefined {
+  return path?.pathSegments[path.index + 1]?.id;
+}
+
+/** True when what stood behind us has another id now; false when nothing did. */
+export function leadsElsewhere(before: Connection, after: Connection): boolean {
+  const old = idBehind(before);
+  return old !== undefined && old !== idBehind(after);
+}
+
 /**
  * `name`: this process's segment name, unique along a path. Messages are changed in place: each hop owns the copy it decoded.
  * `newId` makes the ids of new segments.
