@@ -5,12 +5,17 @@ import type { Inventory } from "../support/inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { wishFor } from "../support/wishes.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
 /** Of the usual ten minutes of a lease. */
 const GONE_WITHIN_MS = 45_000;
 /** Of clients that each end once. */
 const PODS = ["pod-1", "pod-2", "pod-3"] as const;
+/** Wires of one process. */
+const MANY = 50;
+/** When a process is killed after it asked; the answer comes after some tens of milliseconds. */
+const DELAYS_MS = [0, 5, 15, 30, 60];
 const ENDPOINTS = ["near", "far", "frames"] as const;
 const EACH = "kernel://near/nsm-1,kernel://far/nsm-2,kernel://frames/nsm-3";
 
@@ -28,8 +33,8 @@ beforeAll(async () => {
       { name: "third", service: "spare", prefixes: "172.16.6.0/24", started: false },
       { name: "lonely", node: "node2", service: "lonely", prefixes: "172.16.7.0/24", started: false },
     ],
-    workloads: ["operator"],
-    pods: ["pod-operator"],
+    workloads: ["operator", "guest"],
+    pods: ["pod-operator", "pod-guest"],
     env: { NSM_OPERATOR_IDS: "/workload/operator" },
     clients: [
       ...[...PODS, "client"].map((name) => ({ name, services: EACH, started: false })),
@@ -92,6 +97,47 @@ test("a client that is killed when there is no manager leaves nothing once there
   await startManager();
   expect(devicesOf("client", ...ENDPOINTS)).toHaveLength(6);
   await noneLeft("client", ...ENDPOINTS);
+});
+
+test(`of ${MANY} wires of one process that is killed, nothing is left`, async () => {
+  const before = await takeSettledInventory();
+  await using guest = await mesh.workload("guest", "pod-guest");
+  const services = ["near", "far"];
+  for (let i = 0; i < MANY; i += 5)
+    await Promise.all(
+      [0, 1, 2, 3, 4].map((j) =>
+        guest.request(
+          wishFor(guest, {
+            service: services[j % services.length] ?? "",
+            id: `guest-${i + j}`,
+            interfaceName: `nsm-${i + j}`,
+          }),
+        ),
+      ),
+    );
+  expect(devicesOf("guest", ...ENDPOINTS)).toHaveLength(2 * MANY);
+  await guest.kill();
+  await noneLeft("guest", ...ENDPOINTS);
+  await expectNothingLeft(before);
+});
+
+test("of processes that are killed while they ask, nothing is left, whatever had been made", async () => {
+  const before = await takeSettledInventory();
+  for (const service of ["near", "far"])
+    for (const delayMs of DELAYS_MS) {
+      await using guest = await mesh.workload("guest", "pod-guest");
+      const asked = guest.request(wishFor(guest, { service, id: `guest-${service}-${delayMs}` }));
+      const answered = asked.then(
+        () => true,
+        () => false,
+      );
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      await guest.kill();
+      await answered;
+    }
+  await noneLeft("guest", ...ENDPOINTS);
+  await expectNothingLeft(before);
+  expect(devicesOf("guest", ...ENDPOINTS)).toEqual([]);
 });
 
 test("a client whose endpoint's pod ends goes on with another one, on either node", async () => {
