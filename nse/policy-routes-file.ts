@@ -7,7 +7,7 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import { parsePortRange } from "../sdk/ip-context.ts";
 import { Limits } from "../sdk/limits.ts";
 import { parseIp, parsePrefix } from "../sdk/prefix.ts";
-import { parseYaml } from "../sdk/yaml.ts";
+import { parseYamlAs } from "../sdk/yaml.ts";
 
 const number = z.union([z.number(), z.string()]).transform(String);
 const prefix = z.string().refine((text) => parsePrefix(text) !== undefined, "expected a prefix: 10.0.0.0/8");
@@ -57,13 +57,12 @@ export function parsePolicyRoutes(text: string): readonly PolicyRoute[] {
 
 function readRules(text: string) {
   try {
-    return Rules.parse(parseYaml(text));
+    return parseYamlAs(text, Rules);
   } catch (error) {
-    const fault = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
     throw new NsmError(
       "INVALID_ARGUMENT",
       "bad-policy-routes",
-      `policy routes: expected a YAML list of rules such as { proto: 6, dstport: 80, routes: [{ prefix: 10.0.0.0/8 }] }: ${fault}`,
+      `policy routes: expected a YAML list of rules such as { proto: 6, dstport: 80, routes: [{ prefix: 10.0.0.0/8 }] }: ${messageOf(error)}`,
     );
   }
 }

@@ -55,6 +55,12 @@ test.each([
   );
 });
 
+test("a fault of a policy is told with its place", () => {
+  expect(() => parsePolicyRoutes("- proto: 6\n- form: 10.0.0.0/8\n")).toThrow(
+    "line 2, column 3: [1].form is not known here",
+  );
+});
+
 test("a connection has the policies of now, and their sources as addresses; those of before go", async () => {
   let file = parsePolicyRoutes("[{ from: 172.16.2.201/32, proto: 6 }, { dstport: 80 }]");
   const service = policyRoutes(() => file)(createRecorder());

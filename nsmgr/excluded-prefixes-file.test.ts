@@ -13,9 +13,9 @@ test.each([
 });
 
 test.each([
-  ["prefixes: [10.0.0.0]", /"10\.0\.0\.0" is no prefix/],
+  ["prefixes: [10.0.0.0]", /line 1, column 12: prefixes\[0\] "10\.0\.0\.0" is no prefix/],
   ["prefixes: 10.0.0.0/8", /prefixes/],
-  ["prefix: [10.0.0.0/8]", /prefix/],
+  ["\nprefix: [10.0.0.0/8]", /line 2, column 1: prefix is not known here/],
   ["prefixes: [", /expected/],
   [
     JSON.stringify({ prefixes: Array.from({ length: 129 }, (_, i) => `10.${i}.0.0/24`) }),

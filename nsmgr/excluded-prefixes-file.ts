@@ -4,20 +4,20 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import { mergePrefixes } from "../sdk/excluded-prefixes.ts";
 import { Limits } from "../sdk/limits.ts";
 import { parsePrefix } from "../sdk/prefix.ts";
-import { parseYaml } from "../sdk/yaml.ts";
+import { parseYamlAs } from "../sdk/yaml.ts";
 
-const File = z.strictObject({ prefixes: z.array(z.string()).nullish() }).nullish();
+const prefix = z.string().refine((text) => parsePrefix(text) !== undefined, {
+  error: ({ input }) =>
+    `${JSON.stringify(input)} is no prefix: write an address and a length, such as 10.96.0.0/12`,
+});
+const File = z.strictObject({ prefixes: z.array(prefix).nullish() }).nullish();
 
 /**
  * Reads `prefixes: [10.96.0.0/12, 2001:db8::/32]` (YAML) into the fewest prefixes that say the same; an empty file has none.
  * Throws INVALID_ARGUMENT `bad-excluded-prefixes`, also for more than half of what a request may hold.
  */
 export function parseExcludedPrefixes(text: string): readonly string[] {
-  const prefixes = readFile(text);
-  const wrong = prefixes.find((prefix) => parsePrefix(prefix) === undefined);
-  if (wrong !== undefined)
-    throw bad(`${JSON.stringify(wrong)} is no prefix: write an address and a length, such as 10.96.0.0/12`);
-  const merged = mergePrefixes(prefixes);
+  const merged = mergePrefixes(readFile(text));
   const most = Limits.excludedPrefixes / 2;
   if (merged.length > most)
     throw bad(`${merged.length} prefixes after merging, the limit is ${most}: exclude larger ones`);
@@ -26,10 +26,9 @@ export function parseExcludedPrefixes(text: string): readonly string[] {
 
 function readFile(text: string): readonly string[] {
   try {
-    return File.parse(parseYaml(text))?.prefixes ?? [];
+    return parseYamlAs(text, File)?.prefixes ?? [];
   } catch (error) {
-    const fault = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
-    throw bad(`expected "prefixes: [10.96.0.0/12]": ${fault}`);
+    throw bad(`expected "prefixes: [10.96.0.0/12]": ${messageOf(error)}`);
   }
 }
 

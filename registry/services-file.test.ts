@@ -41,10 +41,13 @@ test("manifests as Kubernetes has them become network services", () => {
 });
 
 test.for([
-  ["a: [", /at line 1/],
+  ["a: [", /line 1, column/],
   ["kind: Pod\nmetadata: { name: a }\n", /kind/],
-  ["kind: NetworkService\nmetadata: { name: a }\nspec: { payload: IPX }", /payload/],
-  ["kind: NetworkService\nmetadata: { name: a }\nspec: { matches: [{ route: [] }] }", /route/],
+  ["kind: NetworkService\nmetadata: { name: a }\nspec: { payload: IPX }", /line 3, column 18: spec.payload/],
+  [
+    "kind: NetworkService\nmetadata: { name: a }\nspec: { matches: [{ route: [] }] }",
+    /line 3, column 21: spec.matches\[0\].route /,
+  ],
   ["kind: NetworkService\nmetadata: { name: a }\n---\nkind: NetworkService\nmetadata: { name: a }", /twice/],
 ] as const)("a fault is told: %s", ([text, what]) => {
   expect(() => parseNetworkServices(text)).toThrow(what);

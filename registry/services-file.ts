@@ -7,7 +7,8 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import { checkServiceLimits } from "../sdk/limits.ts";
 import type { Registries, RegistryContext } from "../sdk/registry/registry.ts";
 import { EMPTY_PATH } from "../sdk/registry-path.ts";
-import { readYaml } from "../sdk/yaml.ts";
+import { readYaml, schemaFaults } from "../sdk/yaml.ts";
+import type { YamlDocument } from "../sdk/yaml.ts";
 
 const labels = z.record(z.string(), z.coerce.string()).nullish();
 const Manifest = z.object({
@@ -40,19 +41,21 @@ const Manifest = z.object({
 
 /** YAML documents of kind NetworkService, as Kubernetes has them. Throws INVALID_ARGUMENT `bad-network-services` that names the line. */
 export function parseNetworkServices(text: string): readonly NetworkService[] {
-  const services = readYaml(text).flatMap(({ faults, value }) => {
-    const [fault] = faults;
-    if (fault !== undefined) throw bad(`${fault.message} at ${fault.place}`);
-    return value === null ? [] : [serviceOf(value)];
+  const services = readYaml(text).flatMap((document) => {
+    const [fault] = document.faults;
+    if (fault !== undefined) throw bad(`${fault.place}: ${fault.message}`);
+    return document.value === null ? [] : [serviceOf(document)];
   });
   const twice = services.find(({ name }, i) => services.findIndex((each) => each.name === name) < i);
   if (twice !== undefined) throw bad(`network service ${twice.name} is defined twice`);
   return services;
 }
 
-function serviceOf(value: unknown): NetworkService {
+function serviceOf(document: YamlDocument): NetworkService {
+  const read = Manifest.safeParse(document.value);
+  if (!read.success) throw bad(schemaFaults(document, read.error.issues).join("; "));
+  const { metadata, spec } = read.data;
   try {
-    const { metadata, spec } = Manifest.parse(value);
     const service = create(NetworkServiceSchema, {
       name: metadata.name,
       payload: spec.payload,
@@ -69,7 +72,7 @@ function serviceOf(value: unknown): NetworkService {
     checkServiceLimits(service);
     return service;
   } catch (error) {
-    throw bad(error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error));
+    throw bad(`${document.placeOf([])}: ${messageOf(error)}`);
   }
 }
 

@@ -75,6 +75,22 @@ test("a file that becomes wrong leaves the last good value in force, and is comp
   expect(file.current()).toBe("one");
 });
 
+test("a file that is put back as it was is told, so that the complaint is not the last word", async () => {
+  const clock = createFakeClock();
+  writeFileSync(path, "one");
+  const lines: string[] = [];
+  const log = createLogger("test", "INFO", { write: (line) => void lines.push(messageIn(line)) });
+  await using file = await openWatchedFile({ ...options(), log, clock });
+  writeFileSync(path, "bad");
+  await clock.advance(5000);
+  await eventually("the complaint", () => lines.length === 1);
+  writeFileSync(path, "one");
+  await clock.advance(5000);
+  await eventually("the good news", () => lines.length > 1);
+  expect(lines[1]).toBe("words are as before");
+  expect(file.current()).toBe("one");
+});
+
 test("a file that is taken away counts as the value of none", async () => {
   const clock = createFakeClock();
   writeFileSync(path, "one");

@@ -57,7 +57,9 @@ export async function openWatchedFile<T>(options: WatchedFileOptions<T>): Promis
   const refresh = async () => {
     try {
       const now = await load(options);
+      const wasWrong = complaint !== "";
       complaint = "";
+      if (now.text === text && wasWrong) log.info({ path }, `${what} are as before`);
       if (now.text === text) return;
       ({ text, value } = now);
       log.info({ path }, `${what} changed`);

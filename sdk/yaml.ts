@@ -2,7 +2,7 @@
  * YAML 1.2 of configuration files, read so that no text takes long: the library alone compares each key with all others, and
  * goes as deep as the text does. Bounded are size, depth, and what aliases may grow to; tags and repeated keys are faults.
  */
-import { CST, Lexer, LineCounter, isScalar, parseAllDocuments, visit } from "yaml";
+import { CST, Lexer, LineCounter, isMap, isScalar, parseAllDocuments, visit } from "yaml";
 import type { Document } from "yaml";
 import { NsmError, messageOf } from "./errors.ts";
 
@@ -27,7 +27,12 @@ export interface YamlDocument {
   readonly value: unknown;
   /** Where a part of the value stands; of what holds it when it is absent. */
   placeOf(path: readonly PropertyKey[]): string;
+  /** Where the name of a member stands. */
+  placeOfKey(path: readonly PropertyKey[]): string;
 }
+
+type Places = Pick<YamlDocument, "placeOf" | "placeOfKey">;
+const NOWHERE: Places = { placeOf: () => "file", placeOfKey: () => "file" };
 
 /** The documents of a text; none of an empty one. Never throws. */
 export function readYaml(text: string): readonly YamlDocument[] {
@@ -37,7 +42,7 @@ export function readYaml(text: string): readonly YamlDocument[] {
     return `line ${line}, column ${col}`;
   };
   const refused = (message: string): readonly YamlDocument[] => [
-    { faults: [{ place: "file", message }], value: undefined, placeOf: () => "file" },
+    { faults: [{ place: "file", message }], value: undefined, ...NOWHERE },
   ];
   if (Buffer.byteLength(text) > MAX_BYTES) return refused(`it is larger than ${MAX_BYTES} bytes`);
   if (isTooDeep(text)) return refused(`it goes deeper than ${MAX_DEPTH} collections in one another`);
@@ -48,7 +53,10 @@ export function readYaml(text: string): readonly YamlDocument[] {
     schema: "core",
   });
   return [...documents].map((document): YamlDocument => {
-    const placeOf = (path: readonly PropertyKey[]) => place(offsetOf(document, path));
+    const places: Places = {
+      placeOf: (path) => place(offsetOf(document, path)),
+      placeOfKey: (path) => place(keyOffsetOf(document, path)),
+    };
     const faults = [
       ...[...document.errors, ...document.warnings].map(({ message, pos: [offset] }) => ({
         offset,
@@ -56,23 +64,69 @@ export function readYaml(text: string): readonly YamlDocument[] {
       })),
       ...badKeys(document),
     ].map(({ offset, message }) => ({ place: place(offset), message }));
-    if (faults.length > 0) return { faults, value: undefined, placeOf };
+    if (faults.length > 0) return { faults, value: undefined, ...places };
     try {
       const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES });
-      return { faults, value, placeOf };
+      return { faults, value, ...places };
     } catch (error) {
-      return { faults: [{ place: "file", message: messageOf(error) }], value: undefined, placeOf };
+      return { faults: [{ place: "file", message: messageOf(error) }], value: undefined, ...places };
     }
   });
 }
 
 /** The one document of a text; null of an empty one. Throws INVALID_ARGUMENT `bad-yaml` that lists every fault with its place. */
 export function parseYaml(text: string): unknown {
+  return readOne(text)?.value ?? null;
+}
+
+/** As {@link parseYaml}, of the shape that a schema wants (of zod). */
+export function parseYamlAs<T>(text: string, schema: Schema<T>): T {
+  const document = readOne(text);
+  const read = schema.safeParse(document?.value ?? null);
+  if (read.success) return read.data;
+  throw new NsmError("INVALID_ARGUMENT", "bad-yaml", schemaFaults(document, read.error.issues).join("; "));
+}
+
+interface Schema<T> {
+  safeParse(
+    value: unknown,
+  ): { success: true; data: T } | { success: false; error: { issues: readonly Issue[] } };
+}
+
+function readOne(text: string): YamlDocument | undefined {
   const [document, more] = readYaml(text);
   const faults = (document?.faults ?? []).map(({ place, message }) => `${place}: ${message}`);
   if (more !== undefined) faults.push("it holds more than one YAML document");
   if (faults.length > 0) throw new NsmError("INVALID_ARGUMENT", "bad-yaml", faults.join("; "));
-  return document?.value ?? null;
+  return document;
+}
+
+/** A fault that a schema finds (of zod). */
+interface Issue {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+  /** Members that it does not know, of the object at `path`. */
+  readonly keys?: readonly string[];
+}
+
+/** `line 3, column 5: rules[0].action …`, one text a fault. */
+export function schemaFaults(
+  document: YamlDocument | undefined,
+  issues: readonly Issue[],
+): readonly string[] {
+  return issues.flatMap(({ path, message, keys }) => {
+    const { placeOf, placeOfKey } = document ?? NOWHERE;
+    if (keys === undefined) return [`${placeOf(path)}: ${`${dotted(path)} ${message}`.trimStart()}`];
+    return keys.map((key) => `${placeOfKey([...path, key])}: ${dotted([...path, key])} is not known here`);
+  });
+}
+
+/** `rules[0].ports[1]` */
+function dotted(path: readonly PropertyKey[]): string {
+  return path
+    .map((step) => (typeof step === "number" ? `[${step}]` : `.${String(step)}`))
+    .join("")
+    .replace(/^\./, "");
 }
 
 const FLOW_STEPS = new Map([
@@ -126,6 +180,13 @@ function offsetOf(document: Document, path: readonly PropertyKey[]): number {
     if (offset > 0) return offset;
   }
   return 0;
+}
+
+/** Of the member's name. */
+function keyOffsetOf(document: Document, path: readonly PropertyKey[]): number {
+  const parent: unknown = path.length === 1 ? document.contents : document.getIn(path.slice(0, -1), true);
+  const items = isMap(parent) ? parent.items : [];
+  return offsetIn(items.find(({ key }) => isScalar(key) && key.value === path.at(-1))?.key);
 }
 
 function offsetIn(node: unknown): number {

@@ -58,7 +58,10 @@ describe("a fault is told with its place", () => {
       /line 3, column 17: rules\[0\]\.ports\[1\] expected a port/,
     ],
     ["rules:\n  - action: permit\n", /line 2, column 13: .*action/],
-    ["rules:\n  - action: allow\n    protokol: tcp\n", /line 2, column 5: .*protokol/],
+    [
+      "rules:\n  - action: allow\n    protokol: tcp\n",
+      /line 3, column 5: rules\[0\]\.protokol is not known here/,
+    ],
     ["rules:\n  - action: allow\n    source: 10.0.0.0/33\n", /line 3, column 13: /],
     ["rules:\n  - action: allow\n    ports: 80\n", /line 2, column 5: rule 1 has ports/],
     ["rules:\n  - { action: allow, source: 10.0.0.1, destination: '::1' }\n", /mixes IPv4 and IPv6/],
@@ -68,6 +71,7 @@ describe("a fault is told with its place", () => {
     ],
     ["rules: [\n", /line \d+, column \d+: /],
     ["rules:\n  - { action: allow, name: '} drop #' }\n", /line 2, column \d+: .*name/],
+    ["default: deny\nrulez:\n  - action: allow\n", /line 2, column 1: rulez is not known here/],
     ["- a\n", /line 1, column 1: /],
   ] as const)("%s", ([text, fault]) => {
     expect(() => parseRules(text)).toThrow(fault);

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { NsmError } from "../../sdk/errors.ts";
 import { parsePrefix } from "../../sdk/prefix.ts";
-import { readYaml } from "../../sdk/yaml.ts";
+import { readYaml, schemaFaults } from "../../sdk/yaml.ts";
 
 /** IP protocols by name (IANA); `icmp` is that of either family. */
 const PROTOCOLS = { tcp: 6, udp: 17, sctp: 132, gre: 47, esp: 50, icmp: 1 } as const;
@@ -90,8 +90,7 @@ export function parseRules(text: string): Ruleset {
   if (faults.length > 0) throw bad(faults);
   const read = File.safeParse(document?.value ?? {});
   const at = (path: readonly PropertyKey[]) => document?.placeOf(path) ?? "file";
-  if (!read.success)
-    throw bad(read.error.issues.map(({ path, message }) => `${at(path)}: ${dotted(path)} ${message}`));
+  if (!read.success) throw bad(schemaFaults(document, read.error.issues));
   const rules = read.data.rules.map(ruleOf);
   const names = new Map<string, number>();
   for (const [i, rule] of rules.entries()) {
@@ -144,14 +143,6 @@ function portsOf(value: number | string): PortRange | undefined {
   if (first === undefined || last === undefined) return undefined;
   const range = { first: Number(first), last: Number(last) };
   return range.last <= 65535 && range.first <= range.last ? range : undefined;
-}
-
-/** `rules[0].ports[1]` */
-function dotted(path: readonly PropertyKey[]): string {
-  return path
-    .map((step) => (typeof step === "number" ? `[${step}]` : `.${String(step)}`))
-    .join("")
-    .slice(1);
 }
 
 function bad(faults: readonly string[]): NsmError {
