@@ -20,6 +20,7 @@ import { SessionCredentials } from "./connector.ts";
 import type { ServerIdentity } from "./connector.ts";
 import type { ClientLimits } from "./limits.ts";
 import type { PeerProcess } from "./peer.ts";
+import { connectFault } from "./status.ts";
 import type { Verify } from "./tls.ts";
 
 /** What a call needs to know of its session before it sends anything. */
@@ -206,9 +207,7 @@ export class Session {
     const nothing = () => Buffer.alloc(0);
     this.#client.makeUnaryRequest("/grpc.health.v1.Health/Check", nothing, nothing, undefined, (error) => {
       const details = error?.details ?? "connection failed";
-      const [, reason = details] =
-        /Last error: (?:Error: )?(.*?)(?: \([^()]*\))?\. Resolution note/.exec(details) ?? [];
-      this.#fail(this.#unreachable(reason));
+      this.#fail(this.#unreachable(connectFault(details) ?? details));
     });
   }
 

@@ -31,6 +31,13 @@ test("a peer without our trailer gets the code as reason, and its address in the
   });
 });
 
+test("of a connection that failed the reason is told, not what grpc-js says around it", () => {
+  const details =
+    "No connection established. Last error: Error: connect ENOENT /run/s.sock. Resolution note: ";
+  const error = errorOfStatus({ code: GrpcCode.UNAVAILABLE, details }, "unix:///run/s.sock");
+  expect(error.message).toBe("unix:///run/s.sock: connect ENOENT /run/s.sock");
+});
+
 test("a reason that is no word, and a code that is none, are not taken over", () => {
   const metadata = new Metadata();
   metadata.set("nsm-reason", "not a word");

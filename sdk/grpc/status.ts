@@ -58,7 +58,13 @@ export function errorOfStatus(status: unknown, target: string): NsmError {
     return new NsmError(code, reason === REFUSED ? "unavailable" : reason, status.details);
   if (code === "UNAVAILABLE" && (status.details === REFUSED_DETAILS || status.details.includes(SESSION_OVER)))
     return new NsmError(code, REFUSED, `${target}: ${status.details}`);
-  return new NsmError(code, code.toLowerCase().replaceAll("_", "-"), `${target}: ${status.details}`);
+  const text = connectFault(status.details) ?? status.details;
+  return new NsmError(code, code.toLowerCase().replaceAll("_", "-"), `${target}: ${text}`);
+}
+
+/** Why there was no connection, without what grpc-js says around it; undefined when it says anything else. */
+export function connectFault(details: string): string | undefined {
+  return /Last error: (?:Error: )?(.*?)(?: \([^()]*\))?\. Resolution note/.exec(details)?.[1];
 }
 
 function isStatus(value: unknown): value is Status {
