@@ -90,7 +90,7 @@ function addWire(describe: Command, finish: (code: number) => void): void {
 function addExplain(program: Command, finish: (code: number) => void): void {
   interface Options {
     readonly output: "table" | "json" | "yaml";
-    readonly label: readonly string[];
+    readonly label?: readonly string[];
     readonly manager?: string;
   }
   program
@@ -106,8 +106,7 @@ function addExplain(program: Command, finish: (code: number) => void): void {
     .option(
       "-l, --label <key=value>",
       "label of the client, where it has no wire that you may see, or to see what another would change; may be repeated",
-      (label: string, before: readonly string[]) => [...before, label],
-      [],
+      (label: string, before: readonly string[] | undefined) => [...(before ?? []), label],
     )
     .addOption(
       new Option("-o, --output <format>", "how it is printed")
@@ -116,7 +115,7 @@ function addExplain(program: Command, finish: (code: number) => void): void {
     )
     .addOption(managerOption())
     .addHelpText("after", environment)
-    .action(async (client: string, service: string, { output, label, manager }: Options) => {
+    .action(async (client: string, service: string, { output, label = [], manager }: Options) => {
       const { runExplain } = await import("./explain.ts");
       finish(await runExplain(client, service, { output, labels: label, manager }));
     });

@@ -1,6 +1,6 @@
 /** The `nsm` command line. Importing this file runs it: bin/nsm.js does. */
 import { Command, CommanderError, Option } from "commander";
-import { helpOf } from "../sdk/config.ts";
+import { helpOf, nearest } from "../sdk/config.ts";
 import type { Daemon } from "../sdk/daemon.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { DEFAULT_SCENARIOS, SCENARIOS } from "./demo/scenario-names.ts";
@@ -21,7 +21,9 @@ async function main(args: readonly string[]): Promise<number> {
     .enablePositionalOptions()
     .exitOverride();
 
-  const asked = args.filter((word) => word !== "help" && !word.startsWith("-"));
+  // Commander's own help command knows commands of the first level only.
+  const words = args[0] === "help" ? [...args.slice(1), "--help"] : args;
+  const asked = words.filter((word) => word !== "help" && !word.startsWith("-"));
   await addRoles(program, roles, asked, (result) => (code = result));
   await addLookingCommands(program, asked[0], (result) => (code = result));
   addDemo(program, (result) => (code = result));
@@ -31,7 +33,7 @@ async function main(args: readonly string[]): Promise<number> {
     .action(() => console.log(versionText()));
 
   try {
-    await program.parseAsync(args, { from: "user" });
+    await program.parseAsync(words, { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     return error.exitCode === 0 || error.code === "commander.help" ? ExitCode.ok : ExitCode.badUsage;
@@ -50,12 +52,22 @@ async function addRoles(
     const command = above.command(role.name).summary(role.summary).exitOverride();
     if (role.name !== asked) continue;
     const daemon = await role.load();
-    describeDaemon(command, daemon).action(async () => {
-      const { runDaemon } = await import("./run-daemon.ts");
-      finish(await runDaemon(daemon, process.env));
-    });
+    describeDaemon(command, daemon)
+      .allowExcessArguments()
+      .action(async () => {
+        const [word] = command.args;
+        if (word !== undefined) command.error(unknownCommand(word, role.kinds ?? []));
+        const { runDaemon } = await import("./run-daemon.ts");
+        finish(await runDaemon(daemon, process.env));
+      });
     await addRoles(command, role.kinds ?? [], rest, finish);
   }
+}
+
+function unknownCommand(word: string, known: readonly Role[]): string {
+  const names = known.map(({ name }) => name);
+  if (names.length === 0) return `error: unexpected argument '${word}': variables configure it, see --help`;
+  return `error: unknown command '${word}'\n(Did you mean ${nearest(word, names)}?)`;
 }
 
 /** `--help` of a daemon comes from the table that also reads its environment. */

@@ -24,8 +24,9 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
   try {
     config = readConfig(daemon.table, env, (line) => warnings.push(line));
   } catch (error) {
+    const misspelt = warnings.map((line) => `  ${line}\n`).join("");
     console.error(
-      `nsm ${daemon.name}: ${messageOf(error)}\nrun nsm ${daemon.name} --help for its environment`,
+      `nsm ${daemon.name}: ${messageOf(error)}\n${misspelt}run nsm ${daemon.name} --help for its environment`,
     );
     return ExitCode.badUsage;
   }

@@ -119,6 +119,9 @@ export const commonTable = {
   pprofListenOn: optionalText("NSM_PPROF_LISTEN_ON", "", "read for compatibility; there is no profiler port"),
 } as const satisfies Table;
 
+const COMMON: ReadonlySet<string> = new Set(Object.values(commonTable).map(({ env }) => env));
+const COMPATIBILITY = "read for compatibility";
+
 /**
  * Reads a table. Throws INVALID_ARGUMENT `bad-configuration` that lists every fault.
  * `warn` gets one line for each `NSM_*` variable that the table does not know.
@@ -167,7 +170,8 @@ function unknownVariables(table: Table, env: Environment): string[] {
     );
 }
 
-function nearest(name: string, known: readonly string[]): string {
+/** The name that is most like the given one. */
+export function nearest(name: string, known: readonly string[]): string {
   let best = "none";
   let bestDistance = Infinity;
   for (const candidate of known) {
@@ -194,11 +198,18 @@ export function editDistance(a: string, b: string): number {
 /** The table as the "Environment" part of `--help`: name, type and default on one line, the meaning below it. */
 export function helpOf(table: Table, width = 100): string {
   return Object.values(table)
+    .toSorted((a, b) => rankOf(a) - rankOf(b))
     .map(({ env, type, fallback, help }) => {
       const facts = fallback === undefined ? "required" : fallback === "" ? "" : `default ${fallback}`;
       return `  ${env}  (${[type, facts].filter(Boolean).join(", ")})\n${wrap(help, width, "      ")}`;
     })
     .join("\n");
+}
+
+/** What is special to a daemon stands before what all have, and what has no effect at the end. */
+function rankOf({ env, type, help }: Variable<unknown>): number {
+  if (type === "fixed" || help.startsWith(COMPATIBILITY)) return 2;
+  return COMMON.has(env) ? 1 : 0;
 }
 
 /** Breaks at spaces so that no line is longer than `width` (unless a word is); every line starts with `indent`. */
