@@ -64,9 +64,9 @@ Labels       app=x
 Parameters   name=nsm-1
 
 Path
-  NAME       ID        TOKEN        CLIENT SIDE   ENDPOINT SIDE
-  client     client-0  no end       -             -
-  forwarder  f1        over for 5s  KERNEL/nsm-1  VXLAN/
+  NAME       TOKEN        CLIENT SIDE   ENDPOINT SIDE  ID
+  client     no end       -             -              client-0
+  forwarder  over for 5s  KERNEL/nsm-1  VXLAN/         f1
 
 Routes
   OF      PREFIX       VIA

@@ -3,13 +3,17 @@ import type { ClosedWire, Counters, DescribedWire } from "./describe-wire.ts";
 import { labelText } from "./get-registry.ts";
 import { formatTable } from "./table.ts";
 
-/** Ends with a line break. `nowMs`: wall clock, for how long ago and how long still. */
-export function describeText(wire: DescribedWire | ClosedWire, nowMs: number): string {
-  const lines = "hops" in wire ? ofWire(wire, nowMs) : [`Wire         ${wire.id}`, "State        closed"];
-  return [...lines, ...eventLines(wire.events, nowMs), ""].join("\n");
+const INDENT = "  ";
+
+/** Ends with a line break. `nowMs`: wall clock, for how long ago and how long still; `width`: columns of the terminal. */
+export function describeText(wire: DescribedWire | ClosedWire, nowMs: number, width = Infinity): string {
+  const table: TableOf = (rows, columns) => formatRows(rows, columns, width - INDENT.length);
+  const lines =
+    "hops" in wire ? ofWire(wire, nowMs, table) : [`Wire         ${wire.id}`, "State        closed"];
+  return [...lines, ...eventLines(wire.events, nowMs, table), ""].join("\n");
 }
 
-function ofWire(wire: DescribedWire, nowMs: number): string[] {
+function ofWire(wire: DescribedWire, nowMs: number, table: TableOf): string[] {
   const { hops, routes, policies, dns, counters, faults } = wire;
   return [
     fact("Wire", wire.id),
@@ -30,10 +34,10 @@ function ofWire(wire: DescribedWire, nowMs: number): string[] {
       "Path",
       table(hops, [
         ["NAME", ({ name }) => name],
-        ["ID", ({ id }) => id],
         ["TOKEN", ({ expires }) => lease(expires, nowMs)],
         ["CLIENT SIDE", ({ clientInterface }) => clientInterface ?? "-"],
         ["ENDPOINT SIDE", ({ endpointInterface }) => endpointInterface ?? "-"],
+        ["ID", ({ id }) => id],
       ]),
     ),
     ...section(
@@ -64,12 +68,12 @@ function ofWire(wire: DescribedWire, nowMs: number): string[] {
         ["DOMAINS", ({ domains }) => domains.join(", ") || "all"],
       ]),
     ),
-    ...section("Counters, as the pod sees them", counterLines(counters)),
+    ...section("Counters, as the pod sees them", counterLines(counters, table)),
     ...section("Not known", faults),
   ];
 }
 
-function counterLines(counters: readonly Counters[]): readonly string[] {
+function counterLines(counters: readonly Counters[], table: TableOf): readonly string[] {
   const traffic = ({ bytes, packets }: Counters["sent"]) => `${bytes} B, ${packets} packets`;
   const lost = ({ received, sent }: Counters) =>
     `${received.dropped + sent.dropped} dropped, ${received.errors + sent.errors} errors`;
@@ -83,7 +87,7 @@ function counterLines(counters: readonly Counters[]): readonly string[] {
   ]);
 }
 
-function eventLines(events: DescribedWire["events"], nowMs: number): string[] {
+function eventLines(events: DescribedWire["events"], nowMs: number, table: TableOf): string[] {
   const lines = table(events, [
     ["AGO", ({ time }) => duration(nowMs - Date.parse(time))],
     ["TIME", ({ time }) => time],
@@ -100,19 +104,25 @@ function fact(name: string, value: string): string {
 
 /** Nothing when there is nothing to say. */
 function section(title: string, lines: readonly string[]): string[] {
-  return lines.length === 0 ? [] : ["", title, ...lines.map((line) => `  ${line}`)];
+  return lines.length === 0 ? [] : ["", title, ...lines.map((line) => INDENT + line)];
 }
 
-function table<T>(
+type TableOf = <T>(
   rows: readonly T[],
   columns: readonly (readonly [string, (row: T) => string])[],
+) => readonly string[];
+
+function formatRows<T>(
+  rows: readonly T[],
+  columns: readonly (readonly [string, (row: T) => string])[],
+  width: number,
 ): readonly string[] {
   if (rows.length === 0) return [];
   return formatTable(
     rows,
     columns.map(([title, value]) => ({ title, value })),
     [],
-    Infinity,
+    width,
   );
 }
 

@@ -10,11 +10,14 @@ import type { ManagerAccess, MeshClient } from "./client.ts";
 import { describeText } from "./describe-text.ts";
 import { ExitCode } from "./exit-code.ts";
 import { collect } from "./get-collect.ts";
-import { writeDocument } from "./get-print.ts";
+import { outputWidth, writeDocument } from "./get-print.ts";
 import { managersOf, otherForwarders, wiresOf } from "./get-sources.ts";
 import { compare, expiryOf, wireId, wireRow } from "./get-wires.ts";
 import type { WireRow } from "./get-wires.ts";
 import { untilInterrupted } from "./interrupted.ts";
+
+/** Less of an id is not looked for. */
+const SHORTEST_ID = 4;
 
 export interface DescribeOptions {
   readonly output: "text" | "json" | "yaml";
@@ -85,7 +88,7 @@ export async function runDescribeWire(asked: string, options: DescribeOptions): 
     await using client = await openMeshClient({ manager: options.manager, env: process.env, signal });
     const managers = await managersOf(client, options.allNodes, signal);
     const wire = await describeWire(client, managers, asked, signal);
-    if (options.output === "text") process.stdout.write(describeText(wire, Date.now()));
+    if (options.output === "text") process.stdout.write(describeText(wire, Date.now(), outputWidth()));
     else writeDocument(options.output, wire);
     return ExitCode.ok;
   } catch (error) {
@@ -104,6 +107,12 @@ async function describeWire(
 ): Promise<DescribedWire | ClosedWire> {
   const found = await findWire(managers, asked, signal);
   // A wire that is closed is in no list; whoever knows its whole id may still ask what happened to it.
+  if (found === undefined && asked.length < SHORTEST_ID)
+    throw new NsmError(
+      "NOT_FOUND",
+      "wire-not-found",
+      `${asked} is too short: give ${SHORTEST_ID} or more characters of the id that nsm get wires shows`,
+    );
   if (found === undefined) return await describeClosed(client.manager, asked, signal);
   const { connection, manager } = found;
   const told = await askManagers(client, manager, connection, signal);
@@ -140,7 +149,7 @@ async function findWire(
   const all = lists.flat();
   const exact = all.filter(({ connection }) => idsOf(connection).includes(asked));
   const begun = all.filter(
-    ({ connection }) => asked.length >= 4 && idsOf(connection).some((id) => id.startsWith(asked)),
+    ({ connection }) => asked.length >= SHORTEST_ID && idsOf(connection).some((id) => id.startsWith(asked)),
   );
   const fitting = exact.length > 0 ? exact : begun;
   const wires = Map.groupBy(fitting, ({ connection }) => wireId(connection));
@@ -148,7 +157,7 @@ async function findWire(
     throw new NsmError(
       "INVALID_ARGUMENT",
       "ambiguous-wire",
-      `${asked} is the beginning or client's name of ${wires.size} wires: ${[...wires.keys()].toSorted(compare).join(", ")}`,
+      `${asked} fits ${wires.size} wires: name one of ${[...wires.keys()].toSorted(compare).join(", ")}`,
     );
   // The one nearest to the client knows most.
   return fitting.toSorted((a, b) => (a.connection.path?.index ?? 0) - (b.connection.path?.index ?? 0))[0];

@@ -8,10 +8,16 @@ export type Format = (typeof formats)[number];
 
 export type ChangeName = "present" | "new" | "changed" | "gone";
 
+export interface Change {
+  readonly what: ChangeName;
+  readonly row: Shown;
+}
+
 export interface Printer {
   list(rows: readonly Shown[]): void;
   /** With JSON one line a change, with YAML one document. */
-  change(what: ChangeName, row: Shown): void;
+  /** Those that come together are aligned. */
+  changes(list: readonly Change[]): void;
 }
 
 export interface PrinterOptions {
@@ -29,12 +35,16 @@ export function createPrinter(options: PrinterOptions): Printer {
     case "json":
       return {
         list: (rows) => write(`${JSON.stringify({ [kind.name]: values(rows) }, undefined, 2)}\n`),
-        change: (event, { value }) => write(`${JSON.stringify({ event, [kind.one]: value })}\n`),
+        changes: (list) =>
+          write(linesOf(list.map(({ what, row }) => JSON.stringify({ event: what, [kind.one]: row.value })))),
       };
     case "yaml":
       return {
         list: (rows) => write(stringify({ [kind.name]: values(rows) })),
-        change: (event, { value }) => write(`---\n${stringify({ event, [kind.one]: value })}`),
+        changes: (list) =>
+          write(
+            list.map(({ what, row }) => `---\n${stringify({ event: what, [kind.one]: row.value })}`).join(""),
+          ),
       };
     case "table":
     case "wide": {
@@ -44,14 +54,14 @@ export function createPrinter(options: PrinterOptions): Printer {
         list(rows) {
           if (rows.length > 0) write(linesOf(formatTable(rows, columnsOf(titles), [], width)));
         },
-        change(what, { cells }) {
-          const row = [what.toUpperCase(), ...cells];
-          const grown = ["EVENT", ...titles].map((title, index) =>
-            Math.max(widths[index] ?? 0, title.length, row[index]?.length ?? 0),
+        changes(list) {
+          const above = ["EVENT", ...titles];
+          const lines = list.map(({ what, row }) => [what.toUpperCase(), ...row.cells]);
+          if (widths.length === 0) lines.unshift(above);
+          widths = above.map((_, index) =>
+            Math.max(widths[index] ?? 0, ...lines.map((line) => line[index]?.length ?? 0)),
           );
-          if (widths.length === 0) write(padded(["EVENT", ...titles], grown));
-          widths = grown;
-          write(padded(row, grown));
+          write(lines.map((line) => padded(line, widths)).join(""));
         },
       };
     }

@@ -47,17 +47,20 @@ test("a list is a table, a JSON document or a YAML document; an empty table is n
 
 test("changes are lines below one title, JSON lines, or YAML documents", () => {
   const act = (printer: ReturnType<typeof createPrinter>) => {
-    printer.change("present", row("one", "a", "10.0.0.1"));
-    printer.change("gone", row("two", "b", "10.0.0.2"));
+    printer.changes([
+      { what: "present", row: row("one", "a", "10.0.0.1") },
+      { what: "present", row: row("three", "longer", "10.0.0.3") },
+    ]);
+    printer.changes([{ what: "gone", row: row("two", "b", "10.0.0.2") }]);
   };
   expect(printed("wide", act)).toBe(
-    "EVENT    NAME  ADDRESS\nPRESENT  a     10.0.0.1\nGONE     b     10.0.0.2\n",
+    "EVENT    NAME    ADDRESS\nPRESENT  a       10.0.0.1\nPRESENT  longer  10.0.0.3\nGONE     b       10.0.0.2\n",
   );
   expect(printed("json", act)).toBe(
-    '{"event":"present","wire":{"id":"one"}}\n{"event":"gone","wire":{"id":"two"}}\n',
+    '{"event":"present","wire":{"id":"one"}}\n{"event":"present","wire":{"id":"three"}}\n{"event":"gone","wire":{"id":"two"}}\n',
   );
   expect(printed("yaml", act)).toBe(
-    "---\nevent: present\nwire:\n  id: one\n---\nevent: gone\nwire:\n  id: two\n",
+    "---\nevent: present\nwire:\n  id: one\n---\nevent: present\nwire:\n  id: three\n---\nevent: gone\nwire:\n  id: two\n",
   );
 });
 

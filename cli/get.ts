@@ -97,7 +97,9 @@ function tellChanges(
   before: ReadonlyMap<string, Shown> | undefined,
   after: ReadonlyMap<string, Shown>,
 ): void {
-  for (const [key, row] of before ?? []) if (!after.has(key)) printer.change("gone", row);
+  const gone = [...(before ?? [])].flatMap(([key, row]) =>
+    after.has(key) ? [] : [{ row, what: "gone" } as const],
+  );
   const changes = [...after].flatMap(([key, row]) => {
     const known = before?.get(key);
     if (known?.fingerprint === row.fingerprint) return [];
@@ -105,7 +107,8 @@ function tellChanges(
       { row, what: before === undefined ? "present" : known === undefined ? "new" : "changed" } as const,
     ];
   });
-  for (const { row, what } of changes) printer.change(what, row);
+  // What is there at the beginning gets its titles, even if it is nothing.
+  if (before === undefined || gone.length + changes.length > 0) printer.changes([...gone, ...changes]);
 }
 
 function nothing({ name }: Kind, names: readonly string[], spiffeId: string): string {
