@@ -24,6 +24,8 @@ export interface Scenario {
   readonly files?: Readonly<Record<string, string>>;
   /** What to look at in a mesh that is kept: a command in a namespace. */
   readonly look: readonly { readonly place: string; readonly command: string }[];
+  /** What to ask the manager of node 1 in a mesh that is kept: words after `nsm`. */
+  readonly ask: readonly string[];
   /** What happens. Throws when it does not work out. */
   play(stage: Stage): Promise<Outcome>;
 }

@@ -111,6 +111,7 @@ function createStage(
       if (part === undefined)
         throw new NsmError("INTERNAL", "no-such-part", `the scenario has no part ${name}`);
       cast.start(part);
+      story.step(`started ${cast.newNames().join(", ")}`);
     },
     kill: (name) => cast.kill(name),
     removeNamespace: (place) => removeNamespaces([namespaceOf(run, place)], env),

@@ -5,7 +5,7 @@ import { formatTable, terminalWidth } from "../table.ts";
 import type { Unavailable } from "./machine.ts";
 import type { Scenario, ScenarioReport } from "./scenario.ts";
 import type { Story } from "./story.ts";
-import { namespaceOf, runFolder } from "./topology.ts";
+import { metricsSocket, namespaceOf, runFolder } from "./topology.ts";
 import type { WireReport } from "./wires.ts";
 
 /** The devices of one client, and its wires. */
@@ -46,13 +46,18 @@ function addresses(wire: WireReport): string {
   return `${plain(wire.addresses)} → ${plain(wire.peers)}`;
 }
 
-export function tellScenarios(scenarios: Readonly<Record<string, ScenarioReport>>, story: Story): void {
+/** `interrupted`: what was not done has not failed. */
+export function tellScenarios(
+  scenarios: Readonly<Record<string, ScenarioReport>>,
+  interrupted: boolean,
+  story: Story,
+): void {
   const figure = (value: number | null, unit: string) => (value === null ? "" : `${value}${unit}`);
   const table = formatTable(
     Object.entries(scenarios),
     [
       { title: "SCENARIO", value: ([name]) => name },
-      { title: "", value: ([, { ok }]) => (ok ? "ok" : "FAILED") },
+      { title: "", value: ([, { ok }]) => (ok ? "ok" : interrupted ? "stopped" : "FAILED") },
       { title: "SET-UP", value: ([, { setupMs }]) => figure(setupMs, " ms") },
       { title: "GAP", value: ([, { healGapMs }]) => figure(healGapMs, " ms") },
       { title: "LOST", value: ([, { packetsLost }]) => figure(packetsLost, "") },
@@ -82,8 +87,11 @@ export function tellTour(run: string, scenarios: readonly Scenario[], story: Sto
     "Ask its manager (you are registered as an operator):",
     `  export SPIFFE_ENDPOINT_SOCKET=unix://${runFolder(run)}/identity.sock`,
     `  export NSM_CONNECT_TO=unix://${runFolder(run)}/node1/nsmgr.sock`,
-    `  ip netns exec ${namespaceOf(run, "node1")} ${ourName()} get wires`,
-    `  ip netns exec ${namespaceOf(run, "node1")} ${ourName()} describe wire <id>`,
+    `  look() { ip netns exec ${namespaceOf(run, "node1")} ${ourName()} "$@"; }`,
+    "  look get wires                      # also services, endpoints, clients; -o wide, --watch",
+    ...scenarios.flatMap(({ ask }) => ask.map((words) => `  look ${words}`)),
+    "And each process for its metrics:",
+    `  curl --unix-socket ${metricsSocket(runFolder(run), "forwarder-node1")} http://localhost/metrics`,
     "End it:",
     `  ${ourName()} demo down --run ${run}`,
   ]);

@@ -56,7 +56,7 @@ export function runFolder(run: string): string {
 }
 
 /** Folders below the run's own, made before the processes start. */
-export const FOLDERS: readonly string[] = ["identity", "node1", "node2", "pods", "logs"];
+export const FOLDERS: readonly string[] = ["identity", "node1", "node2", "pods", "logs", "metrics"];
 
 /** A group of its own for each role; those of ordinary users end at 60000, those of systemd begin above 65535. */
 const GID = { identity: 64400, registry: 64401, nsmgr: 64402, forwarder: 64403, nse: 64404, nsc: 64405 };
@@ -96,7 +96,18 @@ export interface Parts {
   client(spec: ClientSpec): Part;
 }
 
-export function createParts(run: string, logLevel: string): Parts {
+/** Where a part of a run that is kept serves its metrics. */
+export function metricsSocket(folder: string, name: string): string {
+  return join(folder, "metrics", `${name}.sock`);
+}
+
+export interface PartsOptions {
+  readonly logLevel: string;
+  /** Whether the parts serve their metrics: in a run that nobody looks at they only cost. */
+  readonly metrics: boolean;
+}
+
+export function createParts(run: string, { logLevel, metrics }: PartsOptions): Parts {
   const folder = runFolder(run);
   const part = (
     role: Part["role"],
@@ -112,7 +123,12 @@ export function createParts(run: string, logLevel: string): Parts {
       place,
       spiffePath,
       gid: GID[role],
-      env: { NSM_LOG_LEVEL: logLevel, ...identity, ...env },
+      env: {
+        NSM_LOG_LEVEL: logLevel,
+        ...(metrics && { NSM_METRICS_LISTEN_ON: `unix://${metricsSocket(folder, name)}` }),
+        ...identity,
+        ...env,
+      },
     };
   };
   const workload = (

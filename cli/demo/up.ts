@@ -58,7 +58,7 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   const machine = checkMachine(wanted, tools, (line) => story.step(line));
   for (const fault of machine.unavailable) story.step(`no ${fault.mechanism} wire: ${fault.reason}`);
   const run = options.run === undefined ? randomName() : parseRunName(options.run);
-  const make = createParts(run, process.env["NSM_LOG_LEVEL"] || "INFO");
+  const make = createParts(run, { logLevel: process.env["NSM_LOG_LEVEL"] || "INFO", metrics: options.keep });
   const castings = options.scenarios.map((scenario) => ({ scenario, parts: scenario.parts(make, machine) }));
   const parts = [...make.daemons, ...castings.flatMap((casting) => casting.parts)];
   const topology = { run, folder: runFolder(run), places: placesOf(parts), parts };

@@ -1,7 +1,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, readdirSync } from "node:fs";
+import { readFileSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
@@ -191,6 +191,12 @@ test("a kept demo runs every part as a process of its own place and group, until
   expect(await demo.ended(), demo.stderr).toBe(0);
   expect(demo.stdout).toContain("ip netns exec nsm-kept-pod-client ip address");
   expect(demo.stdout).toMatch(/bin\/nsm\.js demo down --run kept$/m);
+  const asking = /^Ask its manager.*\n((?: {2}.*\n)+)/m.exec(demo.stdout)?.[1];
+  const asked = spawnSync("bash", ["-euc", asking ?? "false"], { encoding: "utf8" });
+  expect(asked.status, asked.stderr).toBe(0);
+  expect(asked.stdout).toMatch(/^Interface +nsm-1$/m);
+  const [, socket = ""] = /^ {2}curl --unix-socket (\S+) http/m.exec(demo.stdout) ?? [];
+  expect(statSync(socket).isSocket()).toBe(true);
 
   const parts = readdirSync("/proc")
     .filter(

@@ -47,7 +47,7 @@ export function gidOfWorkload(options: MeshOptions, name: string): number {
 /** Parts in the order in which they start; also those that the test starts later. */
 export function meshTopology(run: string, options: MeshOptions): Topology {
   const { nodes = 2, endpoints = [], clients = [], pods = [] } = options;
-  const make = createParts(run, "INFO");
+  const make = createParts(run, { logLevel: "INFO", metrics: false });
   const parts = [
     ...make.daemons.filter(({ place }) => nodes === 2 || place !== "node2"),
     ...endpoints.map((endpoint) => make.endpoint(endpoint)),

@@ -93,6 +93,7 @@ rules:
     { place: `pod-${FIREWALL}`, command: "nft list ruleset" },
     { place: `pod-${FIREWALL}`, command: "ip rule" },
   ],
+  ask: [`describe wire ${CLIENT}-0`, `explain ${CLIENT} chain`],
   async play(stage) {
     const { story, signal } = stage;
     await using ends = new AsyncDisposableStack();

@@ -6,6 +6,7 @@
 import { delay } from "../../../sdk/clock.ts";
 import { monotonicMs } from "../../probe/main.ts";
 import type { Scenario } from "../scenario.ts";
+import { PINGS_NEEDED } from "../wires.ts";
 
 const CLIENT = "heal-client";
 const ENDPOINTS = ["heal-1", "heal-2"] as const;
@@ -21,6 +22,7 @@ export const heal: Scenario = {
     make.client({ name: CLIENT, services: "kernel://healing/nsm-1" }),
   ],
   look: [{ place: `pod-${CLIENT}`, command: "ip address" }],
+  ask: [`get wires ${CLIENT}`],
   async play(stage) {
     const { story, signal } = stage;
     await using ends = new AsyncDisposableStack();
@@ -33,6 +35,7 @@ export const heal: Scenario = {
     story.step(
       `${CLIENT} has a wire to ${wire.nse}; ${ENDPOINTS.find((name) => name !== wire.nse)} is spare`,
     );
+    const report = await stage.ping(CLIENT, wire);
     await stage.checkProber();
 
     const target = wire.peerAddresses[0]?.split("/")[0] ?? "";
@@ -46,6 +49,7 @@ export const heal: Scenario = {
     await delay(AFTER_MS, signal);
     const { gapMs, lost } = await prober.stop();
     story.step(`healed: ${from} answers; nothing for ${gapMs.toFixed(0)} ms, ${lost} probes lost`);
-    return { ok: true, setupMs, healGapMs: Math.round(gapMs), packetsLost: lost, wires: [] };
+    const ok = report.pingsReceived >= PINGS_NEEDED;
+    return { ok, setupMs, healGapMs: Math.round(gapMs), packetsLost: lost, wires: [] };
   },
 };

@@ -72,6 +72,7 @@ export const local: Scenario = {
     { place: "node1", command: "ip address" },
     { place: "node1", command: "nft list ruleset" },
   ],
+  ask: [`describe wire ${CLIENT}-0`],
   async play(stage) {
     const { story } = stage;
     let setupMs = 0;
