@@ -46,12 +46,16 @@ beforeAll(() => {
 
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
+const DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "DECISIONS.md", "README.md", "docs"];
 const nsm = () => join(installed, "bin/nsm");
 const packageFolder = () => join(installed, "lib/node_modules/nsm-ts");
 
-test("the package holds plain JavaScript and no sources", () => {
+test("the package holds plain JavaScript, what the README links to, and no sources", () => {
+  const readme = readFileSync(join(packageFolder(), "README.md"), "utf8");
+  const documents = new Set([...readme.matchAll(/\]\((?!https?:)([^)#]+)/g)].map(([, name = ""]) => name));
+  for (const name of documents) expect(existsSync(join(packageFolder(), name)), name).toBe(true);
   expect(readdirSync(packageFolder()).sort()).toEqual(
-    ["LICENSE", "README.md", "bin", "dist", "node_modules", "package.json"].sort(),
+    [...DOCUMENTS, "LICENSE", "bin", "dist", "node_modules", "package.json"].sort(),
   );
   const typescript = readdirSync(join(packageFolder(), "dist"), { recursive: true, encoding: "utf8" });
   expect(typescript.filter((name) => name.endsWith(".ts"))).toEqual([]);

@@ -108,8 +108,10 @@ rules:
     const report = await stage.ping(CLIENT, wire);
     const target = wire.peerAddresses[0]?.split("/")[0] ?? "";
     ends.use(await stage.listener(`pod-${GATEWAY}`, target, [ALLOWED, DENIED]));
-    const passes = await stage.canConnect(`pod-${CLIENT}`, target, ALLOWED);
-    const leaks = await stage.canConnect(`pod-${CLIENT}`, target, DENIED);
+    const [passes, leaks] = await Promise.all([
+      stage.canConnect(`pod-${CLIENT}`, target, ALLOWED),
+      stage.canConnect(`pod-${CLIENT}`, target, DENIED),
+    ]);
     story.step(
       `port ${ALLOWED} ${passes ? "passes" : "DOES NOT PASS"}, port ${DENIED} ${leaks ? "PASSES" : "does not"}`,
     );
