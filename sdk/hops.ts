@@ -14,6 +14,7 @@ import type { Hops } from "./elements/next-hop.ts";
 import type { HopEvent, NextHop } from "./elements/target.ts";
 import type { SessionInfo } from "./grpc/session.ts";
 import type { SessionPool, Target } from "./grpc/sessions.ts";
+import { streamUntilReplaced } from "./grpc/until-replaced.ts";
 import { checkConnectionLimits } from "./limits.ts";
 import type { Logger } from "./log.ts";
 import { writeTokenMetadata } from "./token.ts";
@@ -48,18 +49,8 @@ export function createHops(options: HopsOptions): Hops & AsyncDisposable {
   const context = ({ signal, deadlineMs }: ChainContext) => ({ signal, deadlineMs, metadata });
   async function* open(hop: NextHop, signal: AbortSignal): AsyncGenerator<ConnectionEvent> {
     const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name: options.name }] });
-    const replaced = new AbortController();
-    const context = {
-      signal: AbortSignal.any([signal, replaced.signal]),
-      metadata,
-      onReplaced: () => replaced.abort(),
-    };
-    try {
-      yield* pool.stream(await targetOf(hop), MonitorConnection.method.monitorConnections, selector, context);
-    } catch (error) {
-      // Our own certificate was renewed: the stream moves to the new session, nothing has happened to the hop.
-      if (!replaced.signal.aborted || signal.aborted) throw error;
-    }
+    const method = MonitorConnection.method.monitorConnections;
+    yield* streamUntilReplaced(pool, await targetOf(hop), method, selector, { signal, metadata });
   }
   return {
     async request(hop, request, ctx) {
