@@ -11,6 +11,8 @@ const FIRST_TABLE = 0x6e736d00;
 /** Before the table of local addresses, which moves behind it: what passes is for others, whatever addresses this namespace has. */
 export const JOINT_PRIORITY = 10;
 export const LOCAL_PRIORITY = 20;
+/** Between the two: what no joint takes on. */
+export const BARRIER_PRIORITY = 15;
 
 /** On bridges of ours. */
 export const BRIDGE_ALIAS = "nsm:pass-through";

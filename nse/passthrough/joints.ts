@@ -10,6 +10,7 @@ import { isKernelError } from "../../forwarder/netlink/message.ts";
 import type { Request } from "../../forwarder/netlink/message.ts";
 import { openNetlink } from "../../forwarder/netlink/socket.ts";
 import type { NetlinkSocket } from "../../forwarder/netlink/socket.ts";
+import { openBarriers } from "./barriers.ts";
 import { BRIDGE_ALIAS, bridgeName, devicesOf, forwardingOf, rulesOf, tablesOf } from "./joint-plan.ts";
 import { watchLinks } from "./link-watch.ts";
 import {
@@ -41,9 +42,14 @@ export interface Joint {
 }
 
 export interface Joints extends AsyncDisposable {
-  /** From now on nothing that comes by these devices goes anywhere else; packets pass as soon as both are there. */
+  /** From now on nothing that comes by this device, there or to come, goes anywhere but by a joint. */
+  hold(device: string): Promise<void>;
+  /** Holds both devices; packets pass as soon as both are there. */
   join(key: string, joint: Joint): Promise<void>;
+  /** The device towards the client is released, the other one goes on being held. */
   part(key: string): Promise<void>;
+  /** Held until it is gone. */
+  release(device: string): Promise<void>;
 }
 
 interface Kept {
@@ -59,19 +65,23 @@ export async function openJoints(log: Logger): Promise<Joints> {
   const socket = stack.use(openNetlink("route"));
   const sysctls = openSysctls();
   const inTurn = createTurns();
-  await explained(async () => {
+  const barriers = await explained(async () => {
+    const raised = await openBarriers(socket);
     await clear(socket);
     await localRuleLast(socket);
+    return raised;
   });
   stack.defer(async () => {
+    await barriers.end();
     await clear(socket);
     await localRuleFirst(socket);
   });
   const kept = new Map<string, Kept>();
   const follow = () =>
     inTurn(async () => {
-      if (kept.size === 0) return;
+      if (!barriers.areUp) return;
       const links = (await socket.dump(dumpLinks())).map(decodeLink);
+      await barriers.settle(links);
       for (const each of kept.values()) await make(socket, sysctls, each, links).catch(report);
     });
   const report = (err: unknown) => log.warn({ err: messageOf(err) }, "joining two devices failed");
@@ -85,21 +95,37 @@ export async function openJoints(log: Logger): Promise<Joints> {
         if (known !== undefined) await unmake(socket, known);
         const slot = known?.slot ?? freeSlot(kept);
         kept.delete(key);
+        await explained(() => barriers.raise(...heldOf(joint, slot)));
         await explained(() => prepare(socket, joint, slot));
         kept.set(key, { slot, joint, made: "" });
       });
       await follow();
     },
-    part: (key) =>
-      inTurn(async () => {
+    hold: (device) => inTurn(() => explained(() => barriers.raise(device))),
+    async release(device) {
+      barriers.release(device);
+      await follow();
+    },
+    async part(key) {
+      await inTurn(async () => {
         const known = kept.get(key);
         kept.delete(key);
-        if (known !== undefined) await unmake(socket, known);
-      }),
+        if (known === undefined) return;
+        await unmake(socket, known);
+        for (const device of heldOf(known.joint, known.slot))
+          if (device !== known.joint.down) barriers.release(device);
+      });
+      await follow();
+    },
     async [Symbol.asyncDispose]() {
       await inTurn(() => resources.disposeAsync());
     },
   };
+}
+
+/** A bridge, too, takes packets in: those for its own hardware address. */
+function heldOf(joint: Joint, slot: number): readonly string[] {
+  return [...devicesOf(joint), ...(joint.payload === "ETHERNET" ? [bridgeName(slot)] : [])];
 }
 
 /** Rules before devices: a packet that comes before its way is ready is dropped, not routed elsewhere. */
@@ -211,9 +237,9 @@ function createTurns(): <T>(run: () => Promise<T>) => Promise<T> {
   };
 }
 
-async function explained(run: () => Promise<void>): Promise<void> {
+async function explained<T>(run: () => Promise<T>): Promise<T> {
   try {
-    await run();
+    return await run();
   } catch (error) {
     if (!isKernelError(error, "EPERM")) throw error;
     throw new NsmError(

@@ -30,14 +30,19 @@ const AF = { 4: 2, 6: 10 } as const;
 /** FRA_PROTOCOL and rtm_protocol of what a pass-through endpoint installs: tells it from the forwarder's and everybody else's. */
 export const PASSTHROUGH_PROTOCOL = 158;
 
+/** FRA_PROTOCOL of rules that keep packets of a device from going on. */
+export const BARRIER_PROTOCOL = 159;
+
 const FRA = { IIFNAME: 3, PRIORITY: 6, TABLE: 15, PROTOCOL: 21 } as const;
 const FR_ACT_TO_TBL = 1;
+const FR_ACT_BLACKHOLE = 6;
 export const RT_TABLE_LOCAL = 255;
 
 export interface Rule {
   readonly family: Family;
   readonly priority: number;
-  readonly table: number;
+  /** Undefined: what matches is dropped. */
+  readonly table: number | undefined;
   /** Matches what came in by this device; undefined matches everything. */
   readonly iif: string | undefined;
   /** Who installed it; the kernel's own rules have 2. */
@@ -63,7 +68,7 @@ export function decodeRule({ body }: Message): Rule {
   return {
     family: body.readUInt8(0) === AF[4] ? 4 : 6,
     priority: attributes.u32(FRA.PRIORITY) ?? 0,
-    table: attributes.u32(FRA.TABLE) ?? body.readUInt8(4),
+    table: body.readUInt8(7) === FR_ACT_TO_TBL ? (attributes.u32(FRA.TABLE) ?? body.readUInt8(4)) : undefined,
     iif: attributes.text(FRA.IIFNAME),
     protocol: attributes.u8(FRA.PROTOCOL) ?? 0,
   };
@@ -73,11 +78,12 @@ function ruleRequest(type: number, flags: number, doing: string, rule: Rule): Re
   const { family, priority, table, iif, protocol } = rule;
   const header = Buffer.alloc(12);
   header.writeUInt8(AF[family], 0);
-  header.writeUInt8(FR_ACT_TO_TBL, 7);
-  const attributes = [u32(FRA.PRIORITY, priority), u32(FRA.TABLE, table), u8(FRA.PROTOCOL, protocol)];
+  header.writeUInt8(table === undefined ? FR_ACT_BLACKHOLE : FR_ACT_TO_TBL, 7);
+  const attributes = [u32(FRA.PRIORITY, priority), u8(FRA.PROTOCOL, protocol)];
+  if (table !== undefined) attributes.push(u32(FRA.TABLE, table));
   if (iif !== undefined) attributes.push(text(FRA.IIFNAME, iif));
   return {
-    doing: `${doing} ${priority} (IPv${family}${iif === undefined ? "" : `, from ${iif}`}) to table ${table}`,
+    doing: `${doing} ${priority} (IPv${family}${iif === undefined ? "" : `, from ${iif}`}) to ${table === undefined ? "nowhere" : `table ${table}`}`,
     type,
     flags,
     body: Buffer.concat([header, encodeAttributes(attributes)]),

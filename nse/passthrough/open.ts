@@ -54,6 +54,8 @@ export async function openPassThrough(
   const own = netnsUrl();
   const passThrough = stack.use(
     createPassThrough({
+      hold: joints.hold,
+      release: joints.release,
       async join(key, joint) {
         await gate?.join(key, [joint.up, joint.down]);
         await joints.join(key, joint);

@@ -28,8 +28,10 @@ function build() {
   const closes: Connection[] = [];
   const followers = new Map<string, (event: HopEvent) => void>();
   const joints = new Map<string, Joint>();
+  const held: string[] = [];
   let ids = 0;
   const bed = {
+    held,
     clock,
     store,
     requests,
@@ -86,6 +88,8 @@ function build() {
         onNews,
       }),
     registered: (_, names) => Promise.resolve(names.filter((name) => bed.registered.includes(name))),
+    hold: (device) => Promise.resolve(void held.push(`${requests.length} ${device}`)),
+    release: (device) => Promise.resolve(void held.push(`released ${device} after ${closes.length}`)),
     join: (key, joint) => Promise.resolve(void joints.set(key, joint)),
     part: (key) => Promise.resolve(void joints.delete(key)),
     store,
@@ -329,4 +333,19 @@ test("an endpoint that ends leaves what is behind to another one", async () => {
   await ask();
   await link[Symbol.asyncDispose]();
   expect(bed.closes).toMatchObject([{ state: State.DOWN }]);
+});
+
+test("the device behind is held before it is asked for, and released when it has been given back", async () => {
+  const { bed, ask, close } = build();
+  const answer = await ask();
+  expect(bed.held).toEqual(["0 out-02"]);
+  await close(answer);
+  expect(bed.held).toEqual(["0 out-02", "released out-02 after 1"]);
+});
+
+test("a device that was asked for in vain is released, too", async () => {
+  const { bed, ask } = build();
+  bed.failure = new NsmError("UNAVAILABLE", "no-endpoint", "nobody");
+  await expect(ask()).rejects.toMatchObject({ reason: "no-endpoint" });
+  expect(bed.held).toEqual(["0 out-02", "released out-02 after 0"]);
 });

@@ -32,6 +32,10 @@ export interface PassThroughOptions {
     names: readonly string[],
     signal: AbortSignal,
   ) => Promise<readonly string[]>;
+  /** Called before the device can be there: nothing that comes by it goes on unless it is joined. */
+  readonly hold: (device: string) => Promise<void>;
+  /** Called when the device goes. */
+  readonly release: (device: string) => Promise<void>;
   readonly join: (key: string, joint: Joint) => Promise<void>;
   readonly part: (key: string) => Promise<void>;
   readonly store: Pick<MonitorStore, "fromNextHop">;
@@ -83,6 +87,7 @@ export function createPassThrough(options: PassThroughOptions): PassThrough {
     link.linger?.[Symbol.dispose]();
     if (byChain.get(link.chain) === link) byChain.delete(link.chain);
     await link.downstream.close(orphan);
+    await options.release(link.downstream.interfaceName);
   };
 
   const leave = (link: Link, id: string) => {
@@ -138,6 +143,7 @@ export function createPassThrough(options: PassThroughOptions): PassThrough {
           : [];
         const context = clone(ConnectionContextSchema, asked.context ?? create(ConnectionContextSchema));
         context.extraContext[CHAIN_KEY] = formatChainMark({ id: link.chain, passed: mark.passed + 1 });
+        await options.hold(link.downstream.interfaceName);
         const { networkService, payload } = asked;
         const wish = { networkService, payload, context, prefer: prefer.filter((each) => each !== name) };
         const behind = await link.downstream.request(wish, ctx.signal, wantsAnother(link, asked, clock));

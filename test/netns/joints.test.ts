@@ -152,6 +152,75 @@ describe.skipIf(!isRoot)("devices that are joined (needs root)", () => {
     expect(link.ip("neigh show dev elsewhere")).not.toContain(SERVICE[0]);
   });
 
+  test.each(["IP", "ETHERNET"] as const)(
+    "payload %s: before, between and after joints nothing comes out of the link elsewhere, nor to the link itself",
+    async (payload) => {
+      link.ip(`link add elsewhere type veth peer name far netns ${pod("server-b").name}`);
+      pod("server-b").ip("link set far up");
+      link.ip("link set elsewhere up");
+      for (const family of ["ipv4", "ipv6"])
+        link.exec("sh", "-c", `echo 1 > /proc/sys/net/${family}/conf/all/forwarding`);
+      link.ip("addr add 192.0.2.1/32 dev lo");
+      link.ip("link set lo up");
+      link.ip("route add default dev elsewhere");
+      link.ip("-6 route add default dev elsewhere");
+      for (const [name, device] of [
+        ["client-a", "c"],
+        ["server-a", "s"],
+      ] as const) {
+        await joints.call({ do: "hold", device: name === "client-a" ? "in-a" : "out-a" });
+        connect(pod(name), device, link, name === "client-a" ? "in-a" : "out-a", [
+          device === "c" ? MAC.c : MAC.s,
+          device === "c" ? MAC.in : MAC.out,
+        ]);
+        for (const address of ["198.51.100.7", "192.0.2.1"]) {
+          pod(name).ip(`route add ${address} dev ${device}`);
+          const mac = device === "c" ? MAC.in : MAC.out;
+          pod(name).ip(`neigh replace ${address} lladdr ${mac} dev ${device} nud permanent`);
+        }
+        pod(name).ip(`-6 route add fd99::9 dev ${device}`);
+        pod(name).ip(
+          `neigh replace fd99::9 lladdr ${device === "c" ? MAC.in : MAC.out} dev ${device} nud permanent`,
+        );
+      }
+      const expectNothingOut = async (when: string) => {
+        using own = startEcho(link, "192.0.2.1");
+        for (const [name, sources] of [
+          ["client-a", CLIENT],
+          ["server-a", SERVICE],
+        ] as const) {
+          const one = { count: 1, timeoutMs: 50 };
+          await probe(pod(name), sources[0], "198.51.100.7", 9, one);
+          await probe(pod(name), sources[1], "fd99::9", 9, one);
+          await probe(pod(name), sources[0], "192.0.2.1", own.port, one);
+        }
+        expect(own.received, when).toBe(0);
+        const asked = [link.ip("neigh show dev elsewhere"), link.ip("-6 neigh show dev elsewhere")].join();
+        expect(asked, when).not.toMatch(/198\.51\.100\.7|fd99::9/);
+      };
+      const call = { do: "join", key: "a", joint: { ...JOINT, payload, up: "in-a", down: "out-a" } } as const;
+      await expectNothingOut("before");
+      await joints.call(call);
+      await expectNothingOut("while joined");
+      await joints.call({ do: "part", key: "a" });
+      await expectNothingOut("after");
+      await joints.call(call);
+      joints.child.kill("SIGKILL");
+      await once(joints.child, "exit");
+      await expectNothingOut("after SIGKILL");
+      joints = await startJoints(link);
+      await expectNothingOut("after a restart");
+      await joints.call({ do: "stop" });
+      await expectNothingOut("after the end");
+      joints = await startJoints(link);
+      await joints.call(call);
+      await joints.call({ do: "part", key: "a" });
+      await joints.call({ do: "release", device: "out-a" });
+      for (const device of ["in-a", "out-a", "elsewhere"]) link.ip(`link del ${device}`);
+      await eventually("no rule is left", () => !/proto 15[89]/.test(inventory(link).join("\n")));
+    },
+  );
+
   test("parting and stopping leave nothing, and a restart removes what a killed one left", async () => {
     wire("a");
     await join("a");

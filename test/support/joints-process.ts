@@ -6,6 +6,7 @@ import type { Joint } from "../../nse/passthrough/joints.ts";
 export type JointsCall =
   | { readonly do: "join"; readonly key: string; readonly joint: Joint }
   | { readonly do: "part"; readonly key: string }
+  | { readonly do: "hold" | "release"; readonly device: string }
   | { readonly do: "stop" };
 
 const joints = await openJoints(createLogger("joints", "ERROR"));
@@ -18,6 +19,8 @@ process.send?.("done");
 async function answer(call: JointsCall): Promise<void> {
   if (call.do === "join") await joints.join(call.key, call.joint);
   else if (call.do === "part") await joints.part(call.key);
+  else if (call.do === "hold") await joints.hold(call.device);
+  else if (call.do === "release") await joints.release(call.device);
   else {
     await joints[Symbol.asyncDispose]();
     process.disconnect();
