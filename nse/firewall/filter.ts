@@ -24,6 +24,9 @@ export interface Filter extends AsyncDisposable {
   counters(): Promise<readonly Counter[]>;
 }
 
+/** Zones are numbers of 16 bits, 0 is that of everything else. */
+const LAST_ZONE = 0xffff;
+
 const Listed = z.object({
   nftables: z.array(
     z.object({ counter: z.object({ name: z.string(), packets: z.number(), bytes: z.number() }).optional() }),
@@ -34,6 +37,14 @@ const Listed = z.object({
 export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
   const zones = new Map<string, Zone>();
   let rules: Ruleset = { default: "deny", rules: [] };
+  let lastId = 0;
+  /** The longest unused one: the kernel remembers flows of a zone when its connection has gone. */
+  const nextId = () => {
+    const taken = new Set([...zones.values()].map(({ id }) => id));
+    do lastId = (lastId % LAST_ZONE) + 1;
+    while (taken.has(lastId));
+    return lastId;
+  };
   let turn: Promise<unknown> = Promise.resolve();
   const inTurn = <T>(run: () => Promise<T>): Promise<T> => {
     const mine = turn.then(run, run);
@@ -44,8 +55,8 @@ export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
     const known = (await list()).map(({ name }) => name);
     await nft(["-f", "-"], scriptOf(wanted, sides, [...zones.values()], known));
   };
-  await nft(["-f", "-"], REMOVE);
-  await put(rules);
+  // At once: the rules of an earlier life hold until these do.
+  await nft(["-f", "-"], REMOVE + scriptOf(rules, sides, [], []));
   return {
     set: (wanted) =>
       inTurn(async () => {
@@ -59,7 +70,7 @@ export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
       inTurn(async () => {
         const known = zones.get(key);
         if (known !== undefined && known.devices.join() === devices.join()) return;
-        zones.set(key, { id: known?.id ?? freeId(zones), devices });
+        zones.set(key, { id: known?.id ?? nextId(), devices });
         await put(rules);
       }),
     part: (key) =>
@@ -86,9 +97,4 @@ async function list() {
 
 function nft(args: readonly string[], script: string): Promise<string> {
   return runProgram("nft", args, script);
-}
-
-function freeId(zones: ReadonlyMap<string, Zone>): number {
-  const taken = new Set([...zones.values()].map(({ id }) => id));
-  for (let id = 1; ; id++) if (!taken.has(id)) return id;
 }

@@ -2,6 +2,8 @@
 import type { PortRange, Rule, Ruleset } from "./rules.ts";
 
 export const TABLE = "nsm-firewall";
+/** Before fragments are put together (NF_IP_PRI_CONNTRACK_DEFRAG, -400), which is done in each zone by itself. */
+const BEFORE_FRAGMENTS = -450;
 const DEFAULT_COUNTER = "default";
 
 /** Beginnings of the names of devices towards clients and towards the service. */
@@ -38,7 +40,7 @@ export function scriptOf(
     ...counters.map((name) => `  counter ${name} { }`),
     "  map zones { typeof iifname : ct zone; }",
     "  chain zones {",
-    "    type filter hook prerouting priority raw; policy accept;",
+    `    type filter hook prerouting priority ${BEFORE_FRAGMENTS}; policy accept;`,
     "  }",
     "  chain forward {",
     "    type filter hook forward priority filter; policy drop;",

@@ -54,8 +54,8 @@ export async function openPassThrough(
   const own = netnsUrl();
   const passThrough = stack.use(
     createPassThrough({
-      hold: joints.hold,
-      release: joints.release,
+      hold: (device) => joints.hold(device),
+      release: (device) => joints.release(device),
       async join(key, joint) {
         await gate?.join(key, [joint.up, joint.down]);
         await joints.join(key, joint);

@@ -1,0 +1,176 @@
+// One firewall, two connections with the same addresses:   [client-a] c === in-a [firewall] out-a === s [server-a]
+//                                                          [client-b] c === in-b [firewall] out-b === s [server-b]
+import { execFileSync, fork } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { closeFd, connectSocket, openSocket, sendSync } from "../../sdk/native.ts";
+import type { FilterCall } from "../support/filter-process.ts";
+import { createNamespace, eventually, isRoot } from "../support/netns.ts";
+import type { Namespace } from "../support/netns.ts";
+import { bindUdp, probe, startEcho, startStream } from "../support/udp.ts";
+
+const CLIENT = "10.1.0.2";
+const SERVER = "10.2.0.2";
+const INNER = "02:00:00:00:00:01";
+const OUTER = "02:00:00:00:00:02";
+
+async function startFilter(ns: Namespace) {
+  const child: ChildProcess = fork(new URL("../support/filter-process.ts", import.meta.url), [], {
+    execPath: "nsenter",
+    execArgv: [`--net=/run/netns/${ns.name}`, process.execPath],
+  });
+  await once(child, "message");
+  return {
+    async kill() {
+      child.kill("SIGKILL");
+      if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
+    },
+    async call(call: FilterCall) {
+      const done = once(child, "message");
+      child.send(call);
+      await done;
+    },
+  };
+}
+
+describe.skipIf(!isRoot)("the firewall's table (needs root)", () => {
+  const pods = new Map<string, Namespace>();
+  let firewall: Namespace;
+  let filter: Awaited<ReturnType<typeof startFilter>>;
+  const pod = (name: string) => {
+    const found = pods.get(name);
+    if (found === undefined) throw new Error(`no pod ${name}`);
+    return found;
+  };
+
+  beforeEach(async () => {
+    firewall = createNamespace("firewall");
+    firewall.exec("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward");
+    for (const chain of ["a", "b"]) {
+      for (const [side, device, inner, address, other] of [
+        ["client", `in-${chain}`, "c", CLIENT, SERVER],
+        ["server", `out-${chain}`, "s", SERVER, CLIENT],
+      ] as const) {
+        const ns = createNamespace(`${side}-${chain}`);
+        pods.set(`${side}-${chain}`, ns);
+        const words = `link add ${inner} address ${INNER} netns ${ns.name} type veth peer name ${device} address ${OUTER} netns ${firewall.name}`;
+        execFileSync("ip", words.split(" "));
+        ns.ip(`link set ${inner} up`);
+        firewall.ip(`link set ${device} up`);
+        ns.ip(`addr add ${address}/32 dev ${inner}`);
+        ns.ip(`route add ${other} dev ${inner}`);
+        ns.ip(`neigh replace ${other} lladdr ${OUTER} dev ${inner} nud permanent`);
+        firewall.ip(`neigh replace ${address} lladdr ${INNER} dev ${device} nud permanent`);
+      }
+      const table = chain === "a" ? 101 : 102;
+      firewall.ip(`rule add iif in-${chain} table ${table}`);
+      firewall.ip(`route add default dev out-${chain} table ${table}`);
+      firewall.ip(`rule add iif out-${chain} table ${table + 10}`);
+      firewall.ip(`route add default dev in-${chain} table ${table + 10}`);
+    }
+    filter = await startFilter(firewall);
+  });
+  afterEach(async () => {
+    await filter.kill();
+    await Promise.all([firewall, ...pods.values()].map((ns) => ns.kill()));
+  });
+
+  test("nothing passes while a killed firewall is started again", async () => {
+    using echo = startEcho(pod("server-a"), SERVER);
+    await filter.call({ do: "set", rules: "default: deny" });
+    const stream = startStream(pod("client-a"), CLIENT, SERVER, echo.port, 1);
+    try {
+      for (let i = 0; i < 3; i++) {
+        await filter.kill();
+        filter = await startFilter(firewall);
+      }
+    } finally {
+      expect((await stream.stop()).sent).toBeGreaterThan(100);
+    }
+    expect(echo.received).toBe(0);
+    await filter.call({ do: "set", rules: "default: allow" });
+    await eventually("it passes what it may", async () => {
+      return (await probe(pod("client-a"), CLIENT, SERVER, echo.port, { count: 1 })) === 1;
+    });
+  });
+
+  test("fragments of connections with the same addresses are put together each by itself", async () => {
+    for (const chain of ["a", "b"])
+      await filter.call({ do: "join", key: chain, devices: [`in-${chain}`, `out-${chain}`] });
+    await filter.call({ do: "set", rules: "default: allow" });
+    using a = startEcho(pod("server-a"), SERVER, 9000);
+    using b = startEcho(pod("server-b"), SERVER, 9000);
+    const [head, tail] = fragments(9000);
+    sendRaw(pod("client-a"), head);
+    sendRaw(pod("client-b"), tail);
+    await eventually("both have come to the firewall", () => {
+      const received = (device: string) =>
+        /RX:.*\n\s*\d+\s+[1-9]/.test(firewall.ip(`-s link show ${device}`));
+      return received("in-a") && received("in-b");
+    });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect([a.received, b.received]).toEqual([0, 0]);
+    sendRaw(pod("client-b"), head);
+    await eventually("the rest of b's own has come", () => b.received === 1);
+    expect(a.received).toBe(0);
+  });
+
+  test("flows of a connection that has ended are not those of the next one", async () => {
+    await filter.call({ do: "set", rules: "rules: [{ action: allow, protocol: udp, ports: 9000 }]" });
+    await filter.call({ do: "join", key: "a", devices: ["in-a", "out-a"] });
+    const client = bindUdp(pod("client-a"), CLIENT, 5000);
+    using echo = startEcho(pod("server-a"), SERVER, 9000);
+    await eventually("a's flow is there", () => {
+      client.send("x", 9000, SERVER);
+      return echo.received > 0;
+    });
+    client.close();
+    await filter.call({ do: "part", key: "a" });
+    await filter.call({ do: "join", key: "b", devices: ["in-b", "out-b"] });
+    using other = startEcho(pod("client-b"), CLIENT, 5000);
+    const server = bindUdp(pod("server-b"), SERVER, 9000);
+    const answer = once(server, "message", { signal: AbortSignal.timeout(300) });
+    server.send("y", 5000, CLIENT);
+    await answer.catch(() => undefined);
+    server.close();
+    expect(other.received).toBe(0);
+  });
+});
+
+/** A UDP datagram in two parts (RFC 791 §3.1). */
+function fragments(port: number): readonly [Buffer, Buffer] {
+  const udp = Buffer.alloc(8 + 24);
+  udp.writeUInt16BE(5000, 0);
+  udp.writeUInt16BE(port, 2);
+  udp.writeUInt16BE(udp.length, 4);
+  return [fragment(udp.subarray(0, 16), 0x2000), fragment(udp.subarray(16), 2)];
+}
+
+/** The kernel fills in length and checksum (raw(7), IP_HDRINCL). */
+function fragment(payload: Buffer, flagsAndOffset: number): Buffer {
+  const header = Buffer.alloc(20);
+  header[0] = 0x45;
+  header.writeUInt16BE(0x4242, 4);
+  header.writeUInt16BE(flagsAndOffset, 6);
+  header[8] = 64;
+  header[9] = 17;
+  header.set(CLIENT.split(".").map(Number), 12);
+  header.set(SERVER.split(".").map(Number), 16);
+  return Buffer.concat([header, payload]);
+}
+
+function sendRaw(ns: Namespace, packet: Buffer): void {
+  ns.inside(() => {
+    const fd = openSocket(2, 3, 255);
+    try {
+      const to = Buffer.alloc(16);
+      to.writeUInt16LE(2, 0);
+      to.set(SERVER.split(".").map(Number), 4);
+      connectSocket(fd, to);
+      sendSync(fd, packet);
+    } finally {
+      closeFd(fd);
+    }
+  });
+}
