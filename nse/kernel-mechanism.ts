@@ -7,6 +7,8 @@ import { NsmError } from "../sdk/errors.ts";
 export interface KernelMechanismOptions {
   readonly netnsUrl: string;
   readonly interfaceName: (networkService: string) => string;
+  /** Wishes that it does not hold for are not heeded; by default all are. */
+  readonly isOwnName?: (name: string) => boolean;
   /** Further parameters of our end. */
   readonly parameters?: Readonly<Record<string, string>>;
 }
@@ -23,8 +25,10 @@ export function kernelMechanism(options: KernelMechanismOptions): Element {
       const known = names.get(connection.id);
       const mechanism = choose(connection.mechanism, request.mechanismPreferences);
       mechanism.parameters["inodeURL"] = options.netnsUrl;
+      const wish = mechanism.parameters["name"] ?? "";
+      const isHeeded = wish !== "" && (options.isOwnName?.(wish) ?? true);
       mechanism.parameters["name"] =
-        known ?? (mechanism.parameters["name"] || options.interfaceName(connection.networkService));
+        known ?? (isHeeded ? wish : options.interfaceName(connection.networkService));
       Object.assign(mechanism.parameters, options.parameters);
       connection.mechanism = mechanism;
       const response = await next.request(request, ctx);

@@ -5,7 +5,8 @@ import type { Logger } from "../../sdk/log.ts";
 import { systemClock } from "../../sdk/clock.ts";
 import type { Clock } from "../../sdk/clock.ts";
 import { openWatchedFile } from "../../sdk/watched-file.ts";
-import { DOWN_PREFIX, UP_PREFIX, openPassThrough } from "../passthrough/open.ts";
+import { DOWN_PREFIX, UP_PREFIX } from "../passthrough/device-names.ts";
+import { openPassThrough } from "../passthrough/open.ts";
 import { table } from "./config.ts";
 import type { FirewallConfig } from "./config.ts";
 import { openFilter } from "./filter.ts";
@@ -33,7 +34,6 @@ export const daemon = defineDaemon({
         clock: systemClock,
       }),
     );
-    await filter.set(file.current());
     const replace = () =>
       filter.set(file.current()).catch((err: unknown) => {
         log.error(
@@ -41,7 +41,9 @@ export const daemon = defineDaemon({
           "firewall rules cannot be used, the last good ones stay in force",
         );
       });
+    // Before the first use: a change meanwhile is not announced again.
     stack.use(file.onChange(() => void replace()));
+    await filter.set(file.current());
     stack.use(trackRules(filter, systemClock));
     stack.use(logCounters(filter, config.countersEveryMs, systemClock, log));
     stack.use(await openPassThrough({ ...config, serviceNames }, runtime, filter));

@@ -13,6 +13,8 @@ export interface PassThroughChainOptions extends ServerChainOptions {
   readonly netnsUrl: string;
   /** Chooses the name of the device towards a client. */
   readonly interfaceName: () => string;
+  /** Says of a name that somebody else wishes whether it is one that we could have chosen. */
+  readonly isOwnName: (name: string) => boolean;
   readonly passThrough: PassThrough;
 }
 

@@ -1,5 +1,5 @@
 /** An endpoint that passes on: what the pass-through endpoint and the firewall have in common. */
-import { randomInt, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { MonitorScopeSelectorSchema } from "../../api/gen/connection_pb.js";
 import { NetworkServiceEndpointSchema } from "../../api/gen/registry_pb.js";
@@ -17,13 +17,10 @@ import { createIdle } from "../on-idle.ts";
 import { serveEndpoint } from "../serve.ts";
 import { createPassThroughChain } from "./chain.ts";
 import type { PassThroughConfig } from "./config.ts";
+import { DOWN_PREFIX, UP_PREFIX, deviceName, isUpName } from "./device-names.ts";
 import { createDownstream } from "./downstream.ts";
 import { openJoints } from "./joints.ts";
 import { createPassThrough } from "./pass-through.ts";
-
-/** Beginnings of device names: those towards clients, and those towards the service. */
-export const UP_PREFIX = "in-";
-export const DOWN_PREFIX = "out-";
 
 const REGISTRY_WITHIN_MS = 2000;
 
@@ -103,13 +100,9 @@ export async function openPassThrough(
     idle,
     netnsUrl: own,
     interfaceName: () => deviceName(UP_PREFIX),
+    isOwnName: isUpName,
     passThrough,
   });
   stack.use(await serveEndpoint({ config, mesh, runtime, chain, store, registries }));
   return stack.move();
-}
-
-/** Random; at most 15 bytes, as linux/if.h wants it. */
-function deviceName(prefix: string): string {
-  return `${prefix}${randomInt(36 ** 6).toString(36)}${randomInt(36 ** 4).toString(36)}`;
 }
