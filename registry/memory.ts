@@ -84,24 +84,25 @@ function endpointRegistry(
   /** Who brought a record: its manager, or the registrant itself. Goes with the record. */
   const bringers = new WeakMap<NetworkServiceEndpoint, string>();
   /** A manager vouches for the owner of what it registers, and could so take over what others have registered. */
-  const refuseOthers = ({ name }: NetworkServiceEndpoint, { peer }: RegistryContext) => {
-    const stored = store.get(name);
-    const bringer = stored && bringers.get(stored);
-    if (bringer === undefined || peer === undefined || peer.spiffeId === bringer || !isPresent(bringer))
-      return;
+  const refuseOthers = (stored: NetworkServiceEndpoint | undefined, { peer }: RegistryContext) => {
+    if (stored === undefined || peer === undefined) return;
+    const bringer = bringers.get(stored);
+    if (bringer === undefined || peer.spiffeId === bringer || !isPresent(bringer)) return;
     throw new NsmError(
       "PERMISSION_DENIED",
       "other-manager",
-      `endpoint ${name} was registered through ${bringer}, which is connected: unregister it there, or wait until it runs out`,
+      `endpoint ${stored.name} was registered through ${bringer}, which is connected: unregister it there, or wait until it runs out`,
     );
   };
   return {
     register(endpoint, ctx) {
       requireName(endpoint.name, "endpoint");
-      checkUrl(endpoint, refusedAddresses);
-      refuseOthers(endpoint, ctx);
+      const known = store.get(endpoint.name);
+      // Most are renewals, whose URL has been looked at.
+      if (endpoint.url !== known?.url) checkUrl(endpoint, refusedAddresses);
+      refuseOthers(known, ctx);
       const nowMs = clock.now();
-      const first = store.get(endpoint.name)?.initialRegistrationTime ?? endpoint.initialRegistrationTime;
+      const first = known?.initialRegistrationTime ?? endpoint.initialRegistrationTime;
       endpoint.initialRegistrationTime = first ?? timestampFromMs(nowMs);
       endpoint.expirationTime = timestampFromMs(leaseEnd(endpoint, ctx, nowMs));
       const stored = clone(NetworkServiceEndpointSchema, endpoint);
@@ -111,7 +112,7 @@ function endpointRegistry(
     },
     find: (query, { signal }) => store.find(query, signal),
     unregister(endpoint, ctx) {
-      refuseOthers(endpoint, ctx);
+      refuseOthers(store.get(endpoint.name), ctx);
       store.remove(endpoint.name);
       return Promise.resolve();
     },
