@@ -41,10 +41,15 @@ function build() {
     stop.signal,
   );
   const told: [string, News][] = [];
+  /** Ids of the manager's side of what was down and is not what the wire has. */
+  const others: (string | undefined)[] = [];
   const wire = (id: string, connection: Connection | undefined = answered(id)) => ({
     id,
     connection,
-    tell: (news: News) => void told.push([id, news]),
+    tell(news: News, of?: Connection) {
+      if (of === undefined) told.push([id, news]);
+      else others.push(of.path?.pathSegments[1]?.id);
+    },
     run: () => Promise.resolve(),
   });
   const send = (type: ConnectionEventType, ...connections: Connection[]) =>
@@ -59,7 +64,7 @@ function build() {
     queue = createEventQueue<ConnectionEvent>(100, stop.signal);
     old.end(new Error("the session broke"));
   };
-  return { follower, wire, told, send, stop, breakStream, opened: () => opened };
+  return { follower, wire, told, others, send, stop, breakStream, opened: () => opened };
 }
 
 /** As the manager shows it: own id and index are the manager's. */
@@ -101,6 +106,17 @@ test("a wish for a new choice is told as one; the state without a reason, which 
   if (manager !== undefined) manager.metrics["nsm.io/choice"] = "endpoint-mismatch";
   send(INITIAL_STATE_TRANSFER, wanted, shown("client-1", State.RESELECT_REQUESTED));
   await vi.waitFor(() => expect(told).toEqual([["client-0", "reselect"]]));
+  stop.abort();
+});
+
+test("DOWN of another endpoint than the wire has is told as such: its answer may be on its way", async () => {
+  const { follower, wire, told, others, send, stop } = build();
+  follower.follow([wire("client-0"), { ...wire("client-1"), connection: undefined }]);
+  const elsewhere = shown("client-0", State.DOWN);
+  elsewhere.networkServiceEndpointName = "nse-2";
+  send(INITIAL_STATE_TRANSFER, elsewhere, shown("client-1", State.DOWN));
+  await vi.waitFor(() => expect(others).toEqual(["m-client-0", "m-client-1"]));
+  expect(told).toEqual([]);
   stop.abort();
 });
 

@@ -73,7 +73,7 @@ export function followManager(
     }
     for (const connection of shown) {
       const wire = wires.get(connection.id);
-      if (wire !== undefined && isWire(wire, connection)) tellWire(wire, event.type, connection);
+      if (wire !== undefined) tellWire(wire, event.type, connection);
     }
   }
 }
@@ -85,11 +85,14 @@ function isWire({ id, connection }: ClientWire, shown: Connection): boolean {
 }
 
 function tellWire(wire: ClientWire, type: ConnectionEventType, connection: Connection): void {
+  const isOurs = isWire(wire, connection);
   if (type === ConnectionEventType.DELETE || connection.state === State.DOWN) {
-    // Said of the endpoint that the wire has just left.
-    const isOld = connection.networkServiceEndpointName !== wire.connection?.networkServiceEndpointName;
-    if (!isOld) wire.tell("down");
-  } else if (isWantedElsewhere(connection)) wire.tell("reselect");
+    // Else it is said of the endpoint that the wire has just left, or of one whose answer has not arrived yet.
+    const isNow = connection.networkServiceEndpointName === wire.connection?.networkServiceEndpointName;
+    if (isOurs && isNow) wire.tell("down");
+    else wire.tell("down", connection);
+  } else if (!isOurs) return;
+  else if (isWantedElsewhere(connection)) wire.tell("reselect");
   else if (connection.state === State.REFRESH_REQUESTED) wire.tell("refresh");
 }
 

@@ -30,6 +30,9 @@ const REFRESH_JITTER = 0.2;
 /** Answers that the way is gone count after this long: who was restarted registers again within it, and the wire works meanwhile. */
 const GONE_AFTER_MS = 10_000;
 
+/** A wire that is down sooner, time and again, is made anew ever more seldom. */
+const SHORT_LIFE_MS = 2000;
+
 /** Our place in the path, or the device made for it, is somebody else's. */
 const FOREIGN: ReadonlySet<string> = new Set(["foreign-connection", "foreign-device"]);
 
@@ -59,8 +62,11 @@ export interface ClientWire {
   readonly id: string;
   /** The last good answer. */
   readonly connection: Connection | undefined;
-  /** Hands the wire news from the monitor stream. */
-  tell(news: News): void;
+  /**
+   * Hands the wire news from the monitor stream. `of`: bad news of another connection than the wire has, which counts if the
+   * answer that is under way turns out to be it.
+   */
+  tell(news: News, of?: Connection): void;
   /** Keeps the wire until the signal aborts, then closes it. Never rejects. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -77,6 +83,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   let goneSince: number | undefined;
   let wake: ((news: News | undefined) => void) | undefined;
   let pending: News | undefined;
+  /** What bad news came of while an answer was under way: the two may cross. */
+  let saidDown: Connection | undefined;
   /** While a refresh is under way, which bad news make pointless. */
   let refreshing: AbortController | undefined;
   let watched: Disposable | undefined;
@@ -123,6 +131,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     const request = requestFor(wish, connection, reselect || moving);
     const what = reselect ? "heal" : moving ? "move" : connection === undefined ? "first" : "refresh";
     if (what === "refresh") refreshing = new AbortController();
+    saidDown = undefined;
     const signals = refreshing === undefined ? signal : AbortSignal.any([signal, refreshing.signal]);
     try {
       const answer = await measure.request(what, () =>
@@ -132,6 +141,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
       connection = answer;
       // The end of the old half is no news of the new one; what came during a mere refresh is.
       if (reselect || moving) pending = undefined;
+      if (saidDown !== undefined && isSameWay(saidDown, answer)) pending = "down";
       follow(answer, reselect || moving);
       reselect = false;
       moving = false;
@@ -165,7 +175,11 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     tell("dead");
   };
 
-  const tell = (news: News) => {
+  const tell = (news: News, of?: Connection) => {
+    if (of !== undefined) {
+      saidDown = of;
+      return;
+    }
     // Bad news are the stronger ones and are not forgotten for later others.
     if (!isBad(pending)) pending = news;
     if (isBad(pending)) refreshing?.abort();
@@ -189,6 +203,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     tell,
     async run(signal) {
       const backoff = createBackoff({ firstMs: 50, maxMs: 2000, random: options.random });
+      const relapses = createBackoff({ firstMs: 50, maxMs: 2000, random: options.random });
+      let shortLives = 0;
       while (!signal.aborted) {
         try {
           await ask(signal);
@@ -215,15 +231,24 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           continue;
         }
         const delayMs = refreshDelay(connection, clock.now(), options.random);
-        const dueMs = clock.monotonic() + delayMs;
+        const upMs = clock.monotonic();
         const news = await wait(delayMs, signal);
-        if (news === undefined && !signal.aborted) measure.refreshDue(clock.monotonic() - dueMs);
+        if (news === undefined && !signal.aborted) measure.refreshDue(clock.monotonic() - upMs - delayMs);
         heed(news);
+        if (clock.monotonic() - upMs >= SHORT_LIFE_MS) {
+          shortLives = 0;
+          relapses.reset();
+        } else if (news === "down" && ++shortLives > 1) heed(await wait(relapses.next(), signal));
       }
       watched?.[Symbol.dispose]();
       await close();
     },
   };
+}
+
+function isSameWay(a: Connection, b: Connection): boolean {
+  const managersId = ({ path }: Connection) => path?.pathSegments[1]?.id;
+  return a.networkServiceEndpointName === b.networkServiceEndpointName && managersId(a) === managersId(b);
 }
 
 function isBad(news: News | undefined): boolean {
