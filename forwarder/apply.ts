@@ -5,12 +5,12 @@ import { createWire } from "./create.ts";
 import type { ApplyOptions } from "./create.ts";
 import { at, devicesOf, removeDevices } from "./device.ts";
 import type { Device } from "./device.ts";
-import { fitIn } from "./guard.ts";
+import { checkBrought, fitIn } from "./guard.ts";
 import { explainRefusal } from "./kernel-error.ts";
 import type { Link } from "./netlink/link.ts";
 import { openNetlink } from "./netlink/socket.ts";
 import { openNetns, requireAlive } from "./netns.ts";
-import { observeSurroundings, readLink } from "./observe.ts";
+import { observeEnd, observeSurroundings, readLink } from "./observe.ts";
 import type { Wanted } from "./plan.ts";
 import { swapWire } from "./swap.ts";
 import { fitsBeside, tunnelFits, updateTunnel } from "./tunnel-device.ts";
@@ -86,7 +86,7 @@ async function stayingEnds(
   return staying;
 }
 
-/** The client's end as its pod can have it: what an endpoint says of itself is its own affair. */
+/** The client's end as its pod can have it. What an endpoint says of itself is its own affair, and looked at where it repeats its client. */
 async function fit(pod: Pod, known: readonly Device[]): Promise<Pod> {
   const { wanted, socket } = pod;
   const families = new Set(
@@ -95,8 +95,15 @@ async function fit(pod: Pod, known: readonly Device[]): Promise<Pod> {
       ...[wanted, ...wanted.policies].flatMap(({ routes }) => routes.map(({ prefix }) => prefix)),
     ].map(({ family }) => family),
   );
-  if (wanted.side === "endpoint" || families.size === 0) return pod;
-  const own = known.find(({ side }) => side === "client")?.ifindex;
+  if (families.size === 0) return pod;
+  const own = known.find(({ side }) => side === wanted.side)?.ifindex;
+  if (wanted.side === "endpoint") {
+    if (wanted.brought.length === 0) return pod;
+    const link = own === undefined ? undefined : await readLink(socket, { ifindex: own });
+    const found = link && (await observeEnd(socket, link));
+    checkBrought(wanted, await observeSurroundings(socket, own, [...families]), found);
+    return pod;
+  }
   return { ...pod, wanted: fitIn(wanted, await observeSurroundings(socket, own, [...families])) };
 }
 

@@ -325,10 +325,10 @@ function deviceOf(found: FoundDevice): Device {
   return { wireId, side, netns, ifindex, name, alias: formatAlias(found) };
 }
 
-/** Equal for wires that want the same of the kernel; a namespace is the same whichever of its processes names it. */
+/** Equal for wires that want the same of the kernel; a namespace is the same whichever of its processes names it, and a route whoever asked for it first. */
 function fingerprintOf(wanted: Wanted): string {
   const text = JSON.stringify(wanted, (key, value: unknown) => {
-    if (key === "pid") return undefined;
+    if (key === "pid" || key === "brought") return undefined;
     return typeof value === "bigint" ? String(value) : value;
   });
   return createHash("sha256").update(text).digest("base64");

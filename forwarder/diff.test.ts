@@ -29,6 +29,7 @@ const wanted: WantedEnd = {
   routes: [route("10.0.0.2/32"), route("10.1.0.0/16", "10.0.0.2")],
   neighbors: [neighbor("10.0.0.2", "02")],
   policies: [],
+  brought: [],
   acceptsDefaultRoute: false,
 };
 const fresh = freshEnd(7, wanted);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { checkWanted, fitIn } from "./guard.ts";
+import { checkBrought, checkWanted, fitIn } from "./guard.ts";
 import type { Surroundings } from "./guard.ts";
 import { formatPrefix, parsePrefix } from "./netlink/ip.ts";
 import type { FoundRoute } from "./netlink/route.ts";
@@ -232,6 +232,41 @@ describe("what goes well with a pod", () => {
     ["a route to the pod itself", routes("10.0.3.4/32"), routed, "route-not-allowed"],
   ])("%s", (_, ip, pod, expected) => {
     expect(fitted(ip, pod)).toEqual(expected);
+  });
+
+  const endpointTakes = (ip: Partial<WireIp>, brought: string[], pod = flat) => {
+    const [, endpoint] = planWire(wire({ ...ip, brought })).ends;
+    if (endpoint === undefined) throw new Error("no endpoint");
+    try {
+      checkBrought(endpoint, pod);
+      return "taken";
+    } catch (error) {
+      return String(Reflect.get(Object(error), "reason"));
+    }
+  };
+  const gateway = { dstRoutes: [{ prefix: "10.244.1.1/32" }] };
+  const neighbor = { dstAddresses: ["10.244.1.9/32"] };
+
+  test.each<[string, Partial<WireIp>, string[], string]>([
+    ["a route to its gateway, of its own", gateway, [], "taken"],
+    ["a route to its gateway, of the client's", gateway, ["10.244.1.1/32"], "route-not-allowed"],
+    [
+      "a client that says to be its gateway",
+      { srcAddresses: ["10.244.1.1/24"] },
+      ["10.244.1.1/24"],
+      "route-not-allowed",
+    ],
+    ["an address of its network, of its own", neighbor, [], "taken"],
+    ["an address of its network, of the client's", neighbor, ["10.244.1.9/32"], "route-not-allowed"],
+    ["its own address, of the client's", { dstAddresses: ["10.244.1.5/32"] }, ["10.244.1.5/32"], "taken"],
+    [
+      "what the client had of another endpoint",
+      {},
+      ["169.254.0.0/32", "169.254.0.1/32", "fd01::1/128"],
+      "taken",
+    ],
+  ])("the endpoint's pod: %s", (_, ip, brought, expected) => {
+    expect(endpointTakes(ip, brought)).toBe(expected);
   });
 
   test("an accepted default route leaves the pod's own in place, and is whole where there is none", () => {

@@ -61,6 +61,34 @@ export function fitIn(end: WantedEnd, around: Surroundings): WantedEnd {
   return { ...end, routes: fitting.map((route) => withMetric(route, around.routes)) };
 }
 
+/**
+ * The endpoint's word on its own pod is its affair, and the client's is not: many endpoints leave in their answer what a request
+ * brings. What is there already, `found`, was taken earlier. Throws as `fitIn`.
+ */
+export function checkBrought(
+  end: WantedEnd,
+  around: Surroundings,
+  found: Pick<WantedEnd, "addresses" | "routes"> = { addresses: [], routes: [] },
+): void {
+  const brought = new Set(end.brought);
+  const texts = (part: typeof found) => [
+    ...part.addresses.map(formatPrefix),
+    ...part.routes.map(({ prefix }) => formatPrefix(prefix)),
+  ];
+  const there = new Set([...texts(found), ...around.addresses.map(({ address }) => address)]);
+  const isNews = (prefix: Prefix) =>
+    brought.has(formatPrefix(networkOf(prefix))) && !there.has(formatPrefix(prefix));
+  fitIn(
+    {
+      ...end,
+      // That a pod has an address already is no harm to it.
+      addresses: end.addresses.filter((each) => isNews(each) && !there.has(each.address)),
+      routes: end.routes.filter(({ prefix }) => isNews(prefix)),
+    },
+    around,
+  );
+}
+
 function checkWireAddress(address: Prefix, end: WantedEnd): void {
   const isMetadata = METADATA.some((each) => each.address === address.address);
   if (isMetadata) throw refused("address", formatPrefix(address), end, "it is a metadata service's");

@@ -4,7 +4,7 @@ import { NsmError } from "../sdk/errors.ts";
 import { checkInterfaceName } from "../sdk/interface-name.ts";
 import { formatAlias } from "./alias.ts";
 import { bad, checkAddress, checkIp, checkMac, checkMtu, checkPort, checkTunnelIp } from "./checks.ts";
-import { contains, familyOf, formatPrefix, networkOf } from "./netlink/ip.ts";
+import { contains, familyOf, formatPrefix, networkOf, parsePrefix } from "./netlink/ip.ts";
 import type { Prefix } from "./netlink/ip.ts";
 import type { VxlanShape } from "./netlink/link.ts";
 import type { Neighbor, Route } from "./netlink/route.ts";
@@ -32,6 +32,8 @@ export interface WantedEnd {
   readonly neighbors: readonly Neighbor[];
   /** The client's end only. */
   readonly policies: readonly Policy[];
+  /** Networks among its addresses and routes that are not the word of its owner; of the endpoint's end only. */
+  readonly brought: readonly string[];
   /** Its owner agreed to routes for (nearly) everything. */
   readonly acceptsDefaultRoute: boolean;
 }
@@ -125,6 +127,7 @@ function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
     routes: isBare ? [] : planned,
     neighbors: hasMac ? planNeighbors(wire, side, own, peer, [...planned, ...ofPolicies]) : [],
     policies: isBare ? [] : policies,
+    brought: side === "client" ? [] : networksOf(ip.brought),
     acceptsDefaultRoute: kernel.acceptsDefaultRoute ?? false,
   };
 }
@@ -186,6 +189,12 @@ function macOf(wire: Wire, side: Side): string {
   if (given !== undefined && given !== "") return checkMac(given);
   const hash = createHash("sha256").update(`${side}:${wire.id}`).digest("hex");
   return `02:${(hash.slice(0, 10).match(/../g) ?? []).join(":")}`;
+}
+
+/** What is no prefix is left out: `checkAddress` has said so where it counts. */
+function networksOf(texts: readonly string[] = []): readonly string[] {
+  const prefixes = texts.map(parsePrefix).filter((prefix) => prefix !== undefined);
+  return unique(prefixes.map(networkOf).map(formatPrefix), (text) => text);
 }
 
 function unique<T>(items: readonly T[], key: (item: T) => string): T[] {

@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { statSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { MechanismSchema } from "../api/gen/connection_pb.js";
+import { ConnectionContextSchema, IPContextSchema } from "../api/gen/connectioncontext_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
 import type { CallContext } from "../sdk/chain.ts";
 import type { WithEvents } from "../sdk/elements/begin.ts";
@@ -112,6 +113,22 @@ describe("a first request", () => {
         ip: { srcAddresses: ["172.16.0.1/32"], dstAddresses: ["172.16.0.0/32"] },
       },
     ]);
+  });
+
+  test("says what of its addresses and routes the client asked for, before the endpoint answered", async () => {
+    const { service, context, dataplane, answerWith } = build();
+    const request = requestOn(["client", "manager", "forwarder"], ["c", "m", "f"]);
+    const ipContext = create(IPContextSchema, {
+      srcIpAddrs: ["10.0.0.1/32"],
+      dstIpAddrs: ["10.0.0.2/32"],
+      srcRoutes: [{ prefix: "10.0.0.3/32" }],
+      dstRoutes: [{ prefix: "10.0.0.4/32" }],
+    });
+    if (request.connection !== undefined)
+      request.connection.context = create(ConnectionContextSchema, { ipContext });
+    answerWith(kernelAnswer);
+    await service.request(request, context(LOCAL));
+    expect(dataplane.applied[0]?.ip.brought).toEqual(["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"]);
   });
 
   test("to another node becomes a tunnel, of the answer's other end", async () => {

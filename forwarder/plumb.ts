@@ -65,9 +65,10 @@ export function plumb(
           connection.mechanism = clone(MechanismSchema, known.mechanism);
         else delete connection.mechanism;
 
+        const brought = broughtBy(connection);
         const response = await next.request(request, ctx);
         try {
-          const wire = { ...wireOf(options, response, ctx), isDoubted };
+          const wire = { ...wireOf(options, response, ctx, brought), isDoubted };
           await dataplane.apply(wire, ctx.signal);
           writeSegmentMetrics(response, ctx.clientMechanism, wire, dataplane.lastStats(id));
         } catch (error) {
@@ -113,7 +114,18 @@ async function offerTo({ tunnels }: PlumbOptions, connection: Connection, hop: N
   return await tunnels.offer(connection.id, connection.payload, hop.url);
 }
 
-function wireOf(options: PlumbOptions, response: Connection, ctx: WithClientEnd & WithNextHop): Wire {
+/** What would become addresses and routes of the endpoint's pod if its answer repeats it. */
+function broughtBy({ context }: Connection): readonly string[] {
+  const { srcIpAddrs = [], dstIpAddrs = [], dstRoutes = [] } = context?.ipContext ?? {};
+  return [...srcIpAddrs, ...dstIpAddrs, ...dstRoutes.map(({ prefix }) => prefix)];
+}
+
+function wireOf(
+  options: PlumbOptions,
+  response: Connection,
+  ctx: WithClientEnd & WithNextHop,
+  brought: readonly string[],
+): Wire {
   const ip = response.context?.ipContext;
   const ethernet = response.context?.ethernetContext;
   const binding = bindingOf(response);
@@ -131,6 +143,7 @@ function wireOf(options: PlumbOptions, response: Connection, ctx: WithClientEnd 
       dstRoutes: ip?.dstRoutes ?? [],
       neighbors: (ip?.ipNeighbors ?? []).map((entry) => ({ ip: entry.ip, mac: entry.hardwareAddress })),
       policies: ip?.policies ?? [],
+      brought,
     },
     ...(ethernet?.srcMac ? { srcMac: ethernet.srcMac } : {}),
     ...(ethernet?.dstMac ? { dstMac: ethernet.dstMac } : {}),

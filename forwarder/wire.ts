@@ -69,6 +69,8 @@ export interface WireIp {
   readonly neighbors: readonly { readonly ip: string; readonly mac: string }[];
   /** Rules for the client's pod. Default none. */
   readonly policies?: readonly WirePolicy[];
+  /** Addresses and prefixes that the client asked with: for the endpoint's pod they are a stranger's word. Default none. */
+  readonly brought?: readonly string[];
 }
 
 /** One connection's stretch through this node: two pods, or a pod and a tunnel. */

@@ -114,4 +114,19 @@ describe.skipIf(!isRoot)("hostile answers (need root)", () => {
     await forwarder.remove("wire-2");
     expectNothingLeft();
   });
+
+  test("a client gets no route of the endpoint's pod by an answer that repeats its request", async () => {
+    await joinPodNetwork(endpoint);
+    const dstRoutes = [{ prefix: "10.244.1.1/32" }];
+    const repeated = wire({ ip: { dstRoutes, brought: ["10.244.1.1/32"] } });
+    const joined = inventory(endpoint);
+    await expect(forwarder.apply(repeated)).rejects.toMatchObject({ reason: "route-not-allowed" });
+    expect(inventory(endpoint)).toEqual(joined);
+    await forwarder.apply(wire({ ip: { dstRoutes } }));
+    // A refresh brings all that there is.
+    await forwarder.apply({ ...repeated, mtu: 1400 });
+    expect(endpoint.ip("route get 10.244.1.1")).toContain("dev nsm-e");
+    await forwarder.remove("wire-1");
+    expect(inventory(endpoint)).toEqual(joined);
+  });
 });
