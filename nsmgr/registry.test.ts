@@ -263,6 +263,26 @@ describe("the end of an endpoint", () => {
     expect(locals.get("a")).toBeUndefined();
   });
 
+  test("the death of its process does not take out the successor that registers at that moment", async () => {
+    const { clock, registries, published, upstream } = build();
+    const sleeper = cleanup.use(await startSleeper());
+    const old = context(await makePeer("/nse/a", sleeper.pid));
+    await registries.endpoints.register(record("a", "unix:///run/a.sock"), old);
+    const register = upstream.endpoints.register.bind(upstream.endpoints);
+    const gate = Promise.withResolvers<void>();
+    upstream.endpoints.register = async (entry, ctx) => {
+      const stored = await register(entry, ctx);
+      await gate.promise;
+      return stored;
+    };
+    const again = registries.endpoints.register(record("a", "unix:///run/a.sock"), local());
+    await sleeper.kill();
+    await clock.advance(1000);
+    gate.resolve();
+    await again;
+    expect(await published()).toHaveLength(1);
+  });
+
   test("an endpoint that does not renew leaves by itself", async () => {
     const { clock, registries, published, local: locals } = build();
     await registries.endpoints.register(record("a", "unix:///run/a.sock"), local());

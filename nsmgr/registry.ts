@@ -35,8 +35,10 @@ export interface ManagerRegistryOptions {
 
 export function createManagerRegistries(options: ManagerRegistryOptions): Registries & Disposable {
   const stop = new AbortController();
+  /** Where what is on its way to the registry is, by name. */
+  const registering = new Map<string, string>();
   let timer: Disposable;
-  const onEnded = () => sweep(options, stop.signal);
+  const onEnded = () => sweep(options, registering, stop.signal);
   const tick = () => {
     onEnded();
     timer = options.clock.timer(SWEEP_MS, tick);
@@ -44,7 +46,7 @@ export function createManagerRegistries(options: ManagerRegistryOptions): Regist
   tick();
   return {
     services: createServiceRegistry(options.upstream),
-    endpoints: createEndpointRegistry(options, onEnded),
+    endpoints: createEndpointRegistry(options, registering, onEnded),
     [Symbol.dispose]() {
       stop.abort();
       timer[Symbol.dispose]();
@@ -66,11 +68,10 @@ function createServiceRegistry({ services }: Registries): Registry<NetworkServic
 /** `onEnded` is called when a process that registered has ended. */
 function createEndpointRegistry(
   options: ManagerRegistryOptions,
+  registering: Map<string, string>,
   onEnded: () => void,
 ): Registry<NetworkServiceEndpoint> {
   const { upstream, local, publicUrl } = options;
-  // The registry tells its watchers before it answers Register: what is on its way there is already known here.
-  const registering = new Map<string, string>();
   const forwarderNames = new Set<string>();
   return {
     async register(entry, ctx) {
@@ -82,6 +83,7 @@ function createEndpointRegistry(
       addInfo(published, options.info);
       limitLife(published, Math.min(options.clock.now() + EXPIRY_MS, ctx.latestExpiryMs ?? Infinity));
       const path = ctx.registration.path;
+      // The registry tells its watchers before it answers Register.
       registering.set(entry.name, place.url);
       try {
         const stored = await upstream.endpoints.register(published, ctx);
@@ -212,13 +214,17 @@ function limitLife(entry: NetworkServiceEndpoint, latestMs: number): void {
     entry.expirationTime = timestampFromMs(latestMs);
 }
 
-/** Takes out of the registry what died; what merely expired leaves it by itself. */
-function sweep(options: ManagerRegistryOptions, signal: AbortSignal): void {
+/** Takes out of the registry what died; what merely expired leaves it by itself, and what its successor is replacing is that one's. */
+function sweep(
+  options: ManagerRegistryOptions,
+  registering: ReadonlyMap<string, string>,
+  signal: AbortSignal,
+): void {
   const { local, upstream, log } = options;
   for (const { name, why } of local.gone()) {
     const known = local.get(name);
     local.delete(name);
-    if (known === undefined || why === "expired") continue;
+    if (known === undefined || why === "expired" || registering.has(name)) continue;
     log.info({ nse: name }, "its process ended, unregistering");
     const ctx: RegistryContext = {
       signal: AbortSignal.any([signal, AbortSignal.timeout(5000)]),
