@@ -84,6 +84,16 @@ describe("a new choice", () => {
   });
 });
 
+test("an operator's own wire is its to choose anew, and it is asked", async () => {
+  const store = createMonitorStore();
+  store.update(own("1"), ALICE);
+  const { signal } = new AbortController();
+  await store.subscribe(EVERYTHING, OPERATOR, signal, true, ALICE)[Symbol.asyncIterator]().next();
+  expect(store.askForNewChoice("1", "why")).toBe("asked");
+  store.update(own("2"), BOB);
+  expect(store.askForNewChoice("2", "why")).toBe("nobody");
+});
+
 test("a remark is shown in our own path segment until it is taken back", async () => {
   const store = createMonitorStore();
   store.update(own("1"), ALICE);

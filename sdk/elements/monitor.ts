@@ -62,13 +62,14 @@ export interface MonitorStore {
   askForNewChoice(id: string, why: string): "asked" | "nobody" | "not-understood";
   /**
    * A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` may see.
-   * `reselects`: it will choose anew when RESELECT_REQUESTED asks for it.
+   * `reselects`: it will choose anew when RESELECT_REQUESTED asks for it. `spiffeId`: of an operator, which may have wires of its own, too.
    */
   subscribe(
     selector: MonitorScopeSelector,
     viewer: Viewer,
     signal: AbortSignal,
     reselects?: boolean,
+    spiffeId?: string,
   ): AsyncIterable<ConnectionEvent>;
   /** Ids of the connections known now. */
   ids(): ReadonlySet<string>;
@@ -83,6 +84,7 @@ interface Entry {
 
 interface Subscriber {
   readonly viewer: Viewer;
+  readonly spiffeId: string | undefined;
   readonly reselects: boolean;
   readonly sees: (entry: Entry) => boolean;
   readonly tell: (type: ConnectionEventType, entry: Entry) => void;
@@ -150,18 +152,20 @@ export function createMonitorStore(onNews?: (id: string, state: State) => void):
     askForNewChoice(id, why) {
       const entry = entries.get(id);
       if (entry === undefined) return "nobody";
-      const listening = [...subscribers].filter((each) => each.viewer === entry.viewer && each.sees(entry));
+      const listening = [...subscribers].filter(
+        (each) => [each.viewer, each.spiffeId].includes(entry.viewer) && each.sees(entry),
+      );
       if (listening.length > 0 && !listening.some(({ reselects }) => reselects)) return "not-understood";
       // Also when nobody listens: whoever opens a stream again is told what it has missed.
       entry.connection = remarked(entry.connection, State.RESELECT_REQUESTED, why);
       publish(ConnectionEventType.UPDATE, entry);
       return listening.length > 0 ? "asked" : "nobody";
     },
-    subscribe(selector, viewer, signal, reselects = false) {
+    subscribe(selector, viewer, signal, reselects = false, spiffeId) {
       refuseForeignSelector(selector, viewer, entries);
       const sees = (entry: Entry) =>
         maySee(entry, viewer) && matchesMonitorSelector(selector, entry.connection);
-      return events({ viewer, reselects, sees }, signal, entries, subscribers);
+      return events({ viewer, spiffeId, reselects, sees }, signal, entries, subscribers);
     },
   };
 }

@@ -39,7 +39,8 @@ export function monitorHandlers(
     monitorConnections(selector, caller) {
       checkSelectorLimits(selector);
       const reselects = caller.metadata.get(UNDERSTANDS).includes(RESELECT);
-      return store.subscribe(selector, viewerOf(caller, isOperator), caller.signal, reselects);
+      const { signal, peer } = caller;
+      return store.subscribe(selector, viewerOf(caller, isOperator), signal, reselects, peer.spiffeId);
     },
   };
 }
