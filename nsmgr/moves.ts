@@ -10,7 +10,7 @@ import type { Clock } from "../sdk/clock.ts";
 import type { History } from "../sdk/elements/history.ts";
 import type { MonitorStore } from "../sdk/elements/monitor.ts";
 import { judge } from "../sdk/judge.ts";
-import type { JudgedWire, Judgement } from "../sdk/judge.ts";
+import type { JudgeInput, JudgedWire, Judgement } from "../sdk/judge.ts";
 import type { Logger } from "../sdk/log.ts";
 import type { FollowedService, RegistryView } from "../sdk/registry/view.ts";
 import type { LocalEndpoints } from "./local-endpoints.ts";
@@ -76,12 +76,14 @@ export function createMoves(options: MovesOptions): Moves {
   const services = new Map<string, ServiceInUse>();
   const patience = new Map<string, number>();
 
-  const judgeWire = (wire: MovingWire): Judgement => {
-    const known = services.get(wire.service)?.followed.known();
-    if (known === undefined) return { kind: "unknown" };
+  /** What wires of a service are judged by now; undefined while the registry has not told. */
+  const inputOf = (service: string): JudgeInput | undefined => {
+    const known = services.get(service)?.followed.known();
     const { forwarderService } = options;
-    return judge(wire, { ...known, forwarderService, forwarders: options.local.published(forwarderService) });
+    return known && { ...known, forwarderService, forwarders: options.local.published(forwarderService) };
   };
+  const judgeWire = (wire: MovingWire, input = inputOf(wire.service)): Judgement =>
+    input === undefined ? { kind: "unknown" } : judge(wire, input);
   const settle = (kept: Kept) => {
     kept.due?.timer[Symbol.dispose]();
     kept.due = undefined;
@@ -154,7 +156,8 @@ export function createMoves(options: MovesOptions): Moves {
 
   const considerAll = (service: string) => {
     const all = [...(services.get(service)?.ids ?? [])].flatMap((id) => wires.get(id) ?? []);
-    const judged = all.map((kept) => [kept, judgeWire(kept.wire)] as const);
+    const input = inputOf(service);
+    const judged = all.map((kept) => [kept, judgeWire(kept.wire, input)] as const);
     const crowd = judged.filter(([, { kind }]) => kind === "misfit" || kind === "outranked").length;
     for (const [kept, judgement] of judged) {
       consider(kept, judgement, crowd);

@@ -102,3 +102,29 @@ test("a wire of a forwarder that the match does not want is a misfit, one of a f
   });
   expect(judge({ labels: {}, endpoint: "e", forwarder: "gone" }, input)).toEqual({ kind: "fits" });
 });
+
+test("where nobody can be preferred, the other endpoints are not looked at", () => {
+  const record = create(NetworkServiceSchema, {
+    name: "s",
+    matches: [{ sourceSelector: { role: "z" } }, { routes: [{ destinationSelector: { app: "a" } }] }],
+  });
+  const labelled = (name: string) =>
+    create(NetworkServiceEndpointSchema, {
+      name,
+      networkServiceNames: ["s"],
+      networkServiceLabels: { s: { labels: { app: "a" } } },
+    });
+  const other = labelled("other");
+  Object.defineProperty(other, "networkServiceLabels", {
+    get() {
+      throw new Error("looked at");
+    },
+  });
+  const input = {
+    service: record,
+    endpoints: [other, labelled("e")],
+    forwarders,
+    forwarderService: "forwarder",
+  };
+  expect(judge({ labels: {}, endpoint: "e", forwarder: "f" }, input)).toEqual({ kind: "fits" });
+});

@@ -1,7 +1,7 @@
 /** Whether a wire is where the matches of its service want it now (docs/protocol.md, "Wires that move"). Pure. */
 import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import { matchForwarders } from "./match-forwarders.ts";
-import { matchEndpoints } from "./match.ts";
+import { isSubset, matchEndpoints } from "./match.ts";
 import type { Labels } from "./selector-template.ts";
 
 export interface JudgedWire {
@@ -38,6 +38,7 @@ export function judge(wire: JudgedWire, input: JudgeInput): Judgement {
   const { service, endpoints } = input;
   if (service === undefined) return { kind: "misfit", why: "service-not-found", elsewhere: false };
   const current = endpoints.find(({ name }) => name === wire.endpoint);
+  if (current !== undefined && fitsAtOnce(wire, input, service, current)) return { kind: "fits" };
   const candidates = matchEndpoints(service, wire.labels, endpoints);
   const forwarders = matchForwarders(service, wire.labels, input.forwarders, input.forwarderService);
   const elsewhere = candidates.length > 0 && forwarders.length > 0;
@@ -51,6 +52,19 @@ export function judge(wire: JudgedWire, input: JudgeInput): Judgement {
   const own = tierOf(wire.endpoint) ?? Infinity;
   const better = candidates.find(({ preference }) => preference.tier < own);
   return better === undefined ? { kind: "fits" } : { kind: "outranked", by: better.endpoint.name };
+}
+
+/** Most wires: nobody can be preferred, so the other endpoints, of which there may be thousands, are not looked at. */
+function fitsAtOnce(
+  wire: JudgedWire,
+  input: JudgeInput,
+  service: NetworkService,
+  current: NetworkServiceEndpoint,
+): boolean {
+  const own = matchEndpoints(service, wire.labels, [current]).find(({ preference }) => preference.tier === 0);
+  if (own === undefined) return false;
+  const first = service.matches.findIndex(({ sourceSelector }) => isSubset(sourceSelector, wire.labels));
+  return (own.match ?? first) === first && !isForwarderMisfit(wire, input, service);
 }
 
 function isForwarderMisfit(
