@@ -103,3 +103,22 @@ describe("orders", () => {
       expect(() => parseVariables(text)).toThrow(/JSON object/);
   });
 });
+
+test("what cannot even be tried is a fault like any other, and forgotten in time", async () => {
+  const clock = createFakeClock();
+  let tries = 0;
+  await using supply = createSupply({
+    start() {
+      tries++;
+      throw new TypeError("The argument 'args[1]' must be a string without null bytes");
+    },
+    limit: 3,
+    keep: false,
+    clock,
+    log: silentLogger,
+  });
+  const ask = () => supply.ask(orderFor(["run", "{{.podName}}"], {}, { podName: "a\0b" }));
+  await expect(ask()).rejects.toMatchObject({ reason: "endpoint-failed" });
+  await expect(ask()).rejects.toMatchObject({ reason: "endpoint-failed" });
+  expect(tries).toBe(1);
+});

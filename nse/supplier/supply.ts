@@ -61,21 +61,28 @@ export function createSupply(options: SupplyOptions): Supply {
       backoff: createBackoff({ firstMs: FIRST_REST_MS, maxMs: LONGEST_REST_MS }),
     };
     orders.set(order.key, started);
-    const child = options.start(order);
-    started.child = child;
-    log.info({ pid: child.pid, command: order.command }, "endpoint started");
     const onEnd = (how: unknown) => {
+      const pid = started.child?.pid;
       started.child = undefined;
       if (how === 0) {
         orders.delete(order.key);
-        log.info({ pid: child.pid }, "endpoint ended by itself");
+        log.info({ pid }, "endpoint ended by itself");
         return;
       }
       const restMs = started.backoff.next();
       started.restUntilMs = clock.monotonic() + restMs;
       forgetOldest(orders);
-      if (!isClosed) log.warn({ pid: child.pid, err: how, restMs: Math.round(restMs) }, "endpoint failed");
+      if (!isClosed) log.warn({ pid, err: how, restMs: Math.round(restMs) }, "endpoint failed");
     };
+    let child: Child;
+    try {
+      child = options.start(order);
+    } catch (error) {
+      onEnd(error); // a label that no argument can hold, or more of them than the kernel takes
+      return undefined;
+    }
+    started.child = child;
+    log.info({ pid: child.pid, command: order.command }, "endpoint started");
     child.ended.then(onEnd, onEnd);
     return child;
   };
@@ -85,19 +92,15 @@ export function createSupply(options: SupplyOptions): Supply {
     const known = orders.get(order.key);
     if (known?.child !== undefined) return isStarting(known.child);
     const restMs = (known?.restUntilMs ?? 0) - clock.monotonic();
-    if (restMs > 0)
-      return new NsmError(
-        "UNAVAILABLE",
-        "endpoint-failed",
-        `the endpoint that was started has failed, it is started again in ${Math.ceil(restMs / 1000)} s at the earliest: see the supplier's log`,
-      );
+    if (restMs > 0) return hasFailed(restMs);
     if (running().length >= limit)
       return new NsmError(
         "RESOURCE_EXHAUSTED",
         "too-many-endpoints",
         `${limit} endpoints run already, which is the most that this supplier starts (NSM_SUPPLY_LIMIT)`,
       );
-    return isStarting(start(order, known));
+    const child = start(order, known);
+    return child === undefined ? hasFailed(FIRST_REST_MS) : isStarting(child);
   };
 
   return {
@@ -118,6 +121,14 @@ function isStarting(child: Child): NsmError {
     "UNAVAILABLE",
     "endpoint-starting",
     `an endpoint is being started (process ${child.pid}): ask again in a moment`,
+  );
+}
+
+function hasFailed(restMs: number): NsmError {
+  return new NsmError(
+    "UNAVAILABLE",
+    "endpoint-failed",
+    `the endpoint that was started has failed, it is started again in ${Math.ceil(restMs / 1000)} s at the earliest: see the supplier's log`,
   );
 }
 

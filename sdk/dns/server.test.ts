@@ -161,3 +161,24 @@ test("a server that nobody runs fails at once; one that hangs when the signal sa
   expect(new Set(await Promise.all(open))).toEqual(new Set([stop.signal.reason]));
   expect(read(await upstreams.exchange("127.0.0.1", queryFor("ok"), never)).records).toHaveLength(1);
 });
+
+test("who asks over TCP and reads no answer is hung up on, before the answers fill the memory", async () => {
+  const resolver: Resolver = {
+    answer: () => Promise.resolve({ bytes: Buffer.alloc(60_000), query: undefined }),
+    forget: () => undefined,
+  };
+  await using server = await openDnsServer({ host: "127.0.0.1", port: 0, resolver, log: silentLogger });
+  const socket = connect({ host: "127.0.0.1", port: server.port });
+  socket.on("error", () => undefined);
+  socket.pause();
+  const closed = new Promise((resolve) => socket.once("close", resolve));
+  const queries = Buffer.concat(Array.from({ length: 100 }, () => framed(queryFor("a.example"))));
+  const asking = setInterval(() => socket.write(queries), 1);
+  try {
+    await closed;
+    expect(socket.destroyed).toBe(true);
+  } finally {
+    clearInterval(asking);
+    socket.destroy();
+  }
+});

@@ -13,6 +13,8 @@ const MOST_CONNECTIONS = 64;
 const CONNECTION_IDLE_MS = 10_000;
 /** A question is never larger; what is left of a message is read no further. */
 const MOST_QUERY_BYTES = 4096;
+/** Answers that wait for somebody to read them. */
+const MOST_UNREAD_BYTES = 1024 * 1024;
 
 export interface DnsServerOptions {
   /** An address of this host. */
@@ -93,6 +95,7 @@ function serve(socket: Socket, { resolver, host }: DnsServerOptions): void {
       received = rest;
       void resolver.answer(Buffer.from(message), from, isOwn(from, host)).then((reply) => {
         if (reply !== undefined && socket.writable) socket.write(framed(reply.bytes));
+        if (socket.writableLength > MOST_UNREAD_BYTES) socket.destroy();
       });
     }
     if (received.length > MOST_QUERY_BYTES) socket.destroy();
