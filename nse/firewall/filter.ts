@@ -33,9 +33,13 @@ const Listed = z.object({
   ),
 });
 
-/** Until `set` succeeds nothing passes. The table goes when it is disposed, not when this process dies: then nothing passes either. */
+/**
+ * Until `set` succeeds nothing passes. The table stays when this process dies, and when it is disposed before `set` has succeeded: who may have
+ * passed packets on before has not ended then. Else it goes when it is disposed.
+ */
 export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
   const zones = new Map<string, Zone>();
+  let isSet = false;
   let rules: Ruleset = { default: "deny", rules: [] };
   let lastId = 0;
   /** The longest unused one: the kernel remembers flows of a zone when its connection has gone. */
@@ -62,6 +66,7 @@ export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
       inTurn(async () => {
         await put(wanted);
         rules = wanted;
+        isSet = true;
         using socket = openNetlink("netfilter");
         await socket.execute(FLUSH_FLOWS);
         log.info({ rules: wanted.rules.length, default: wanted.default }, "firewall rules in force");
@@ -83,7 +88,9 @@ export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
         return rule === undefined ? [] : [{ rule, packets, bytes }];
       }),
     async [Symbol.asyncDispose]() {
-      await inTurn(() => nft(["-f", "-"], REMOVE));
+      await inTurn(async () => {
+        if (isSet) await nft(["-f", "-"], REMOVE);
+      });
     },
   };
 }

@@ -24,7 +24,6 @@ export const daemon = defineDaemon({
     const { log } = runtime;
     await using stack = new AsyncDisposableStack();
     const serviceNames = servicesOf(config);
-    const filter = stack.use(await openFilter({ client: UP_PREFIX, service: DOWN_PREFIX }, log));
     const file = stack.use(
       await openWatchedFile({
         path: config.aclConfigPath,
@@ -34,6 +33,8 @@ export const daemon = defineDaemon({
         clock: systemClock,
       }),
     );
+    // Behind the file: with a wrong one the rules of an earlier life stay.
+    const filter = stack.use(await openFilter({ client: UP_PREFIX, service: DOWN_PREFIX }, log));
     const replace = () =>
       filter.set(file.current()).catch((err: unknown) => {
         log.error(

@@ -37,8 +37,9 @@ export async function openPassThrough(
 ): Promise<AsyncDisposable> {
   const { log } = runtime;
   await using stack = new AsyncDisposableStack();
-  const mesh = stack.use(await openMesh(config, runtime));
+  // First, and so ended last: what an earlier life joined is parted before a gate opens.
   const joints = stack.use(await openJoints(log));
+  const mesh = stack.use(await openMesh(config, runtime));
   const target = { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) };
   const registries = createRegistryClient({ ...mesh, target });
   const { requestTimeoutMs } = config;

@@ -1,8 +1,12 @@
 // One firewall, two connections with the same addresses:   [client-a] c === in-a [firewall] out-a === s [server-a]
 //                                                          [client-b] c === in-b [firewall] out-b === s [server-b]
-import { execFileSync, fork } from "node:child_process";
+import { execFileSync, fork, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { closeFd, connectSocket, openSocket, sendSync } from "../../sdk/native.ts";
 import type { FilterCall } from "../support/filter-process.ts";
@@ -32,6 +36,22 @@ async function startFilter(ns: Namespace) {
       await done;
     },
   };
+}
+
+/** The whole daemon, with nobody who gives it an identity. */
+function startFirewall(ns: Namespace, rules: string, folder: string): ChildProcess {
+  const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+  const args = [`--net=/run/netns/${ns.name}`, process.execPath, main, "nse", "firewall"];
+  const env = {
+    ...process.env,
+    NSM_SERVICE_NAMES: "service",
+    NSM_ACL_CONFIG_PATH: rules,
+    SPIFFE_ENDPOINT_SOCKET: `unix://${folder}/nobody.sock`,
+  };
+  const child = spawn("nsenter", args, { env, stdio: "ignore" });
+  const timer = setTimeout(() => child.kill("SIGTERM"), 5000);
+  child.once("exit", () => clearTimeout(timer));
+  return child;
 }
 
 describe.skipIf(!isRoot)("the firewall's table (needs root)", () => {
@@ -64,9 +84,10 @@ describe.skipIf(!isRoot)("the firewall's table (needs root)", () => {
         firewall.ip(`neigh replace ${address} lladdr ${INNER} dev ${device} nud permanent`);
       }
       const table = chain === "a" ? 101 : 102;
-      firewall.ip(`rule add iif in-${chain} table ${table}`);
+      // As an earlier life of the firewall has left them.
+      firewall.ip(`rule add iif in-${chain} table ${table} protocol 158`);
       firewall.ip(`route add default dev out-${chain} table ${table}`);
-      firewall.ip(`rule add iif out-${chain} table ${table + 10}`);
+      firewall.ip(`rule add iif out-${chain} table ${table + 10} protocol 158`);
       firewall.ip(`route add default dev in-${chain} table ${table + 10}`);
     }
     filter = await startFilter(firewall);
@@ -93,6 +114,26 @@ describe.skipIf(!isRoot)("the firewall's table (needs root)", () => {
     await eventually("it passes what it may", async () => {
       return (await probe(pod("client-a"), CLIENT, SERVER, echo.port, { count: 1 })) === 1;
     });
+  });
+
+  test.each([
+    ["a wrong file", "rules: 7"],
+    ["no identity", "default: deny"],
+  ])("a start that fails for %s opens nothing that a killed firewall had closed", async (_, rules) => {
+    using echo = startEcho(pod("server-a"), SERVER);
+    await filter.call({ do: "set", rules: "default: deny" });
+    await filter.kill();
+    const folder = mkdtempSync(join(tmpdir(), "nsm-firewall-"));
+    try {
+      writeFileSync(join(folder, "rules.yaml"), rules);
+      const started = startFirewall(firewall, join(folder, "rules.yaml"), folder);
+      const stream = startStream(pod("client-a"), CLIENT, SERVER, echo.port, 1);
+      await once(started, "exit");
+      await stream.stop();
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+    expect(echo.received).toBe(0);
   });
 
   test("fragments of connections with the same addresses are put together each by itself", async () => {
