@@ -29,9 +29,8 @@ const REFRESH_AT = 0.2;
 const REFRESH_JITTER = 0.2;
 /** Answers that the way is gone count after this long: who was restarted registers again within it, and the wire works meanwhile. */
 const GONE_AFTER_MS = 10_000;
-
 /** A wire that is down sooner, time and again, is made anew ever more seldom. */
-const SHORT_LIFE_MS = 2000;
+const SHORT_LIFE_MS = 500;
 
 /** Our place in the path, or the device made for it, is somebody else's. */
 const FOREIGN: ReadonlySet<string> = new Set(["foreign-connection", "foreign-device"]);
