@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { MechanismSchema } from "../api/gen/connection_pb.js";
 import { callBy, connectionOn } from "../test/support/chain.ts";
 import { makePeer } from "../test/support/peer.ts";
+import { startSleeper } from "../test/support/sleeper.ts";
 import { createClientNamespaces } from "./client-namespaces.ts";
 import type { FoundDevice } from "./dataplane.ts";
 
@@ -29,9 +30,9 @@ test("a wire that nobody has made is anybody's", () => {
 
 test("a wire belongs to the namespace that it was made for, until it is closed", () => {
   const { namespaces, call } = build();
-  namespaces.keep("w", own);
+  namespaces.keep("w", { pid: process.pid, inode: own });
   expect(call()).toBe("passed");
-  namespaces.keep("w", own + 1n);
+  namespaces.keep("w", { pid: process.pid, inode: own + 1n });
   expect(call).toThrow(refusal);
   namespaces.drop("w");
   expect(call()).toBe("passed");
@@ -43,8 +44,20 @@ test("a wire of an earlier life belongs to the namespace of its client's device"
   expect(build([at("endpoint", own), at("client", own + 1n)]).call).toThrow(refusal);
 });
 
+test("the process that asked for a wire may have ended when its Close arrives, and no other", async () => {
+  const { namespaces, call } = build();
+  using client = await startSleeper();
+  using other = await startSleeper();
+  namespaces.keep("w", { pid: client.pid, inode: own });
+  await Promise.all([client.kill(), other.kill()]);
+  expect(call({ peerPID: String(client.pid) })).toBe("passed");
+  expect(() => call({ peerPID: String(other.pid) })).toThrow(
+    expect.objectContaining({ code: "NOT_FOUND", reason: "netns-gone" }),
+  );
+});
+
 test("what the manager decides by itself names no process and passes", () => {
   const { namespaces, call } = build();
-  namespaces.keep("w", own + 1n);
+  namespaces.keep("w", { pid: process.pid, inode: own + 1n });
   expect(call({})).toBe("passed");
 });

@@ -3,7 +3,7 @@ import type { CallContext } from "../sdk/chain.ts";
 import type { RefuseStranger } from "../sdk/elements/server-chain.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { NO_PEER_PID, PEER_PID } from "../sdk/mechanisms/kernel.ts";
-import type { FoundDevice } from "./dataplane.ts";
+import type { FoundDevice, NetnsRef } from "./dataplane.ts";
 import { netnsOfProcess } from "./namespaces.ts";
 
 export interface ClientNamespaces {
@@ -13,7 +13,8 @@ export interface ClientNamespaces {
    * Throws PERMISSION_DENIED `foreign-connection`.
    */
   readonly refuseStranger: RefuseStranger;
-  keep(id: string, inode: bigint): void;
+  /** Whose namespace it is, and by which process that was proven. */
+  keep(id: string, netns: NetnsRef): void;
   drop(id: string): void;
 }
 
@@ -27,16 +28,16 @@ export function createClientNamespaces(
   dataplane: Found,
   isManager: (ctx: CallContext) => boolean,
 ): ClientNamespaces {
-  const inodes = new Map<string, bigint>();
-  const inodeOf = (id: string) =>
-    inodes.get(id) ?? dataplane.found(id).find(({ side }) => side === "client")?.netns.inode;
+  const owners = new Map<string, NetnsRef>();
+  const ownerOf = (id: string) =>
+    owners.get(id) ?? dataplane.found(id).find(({ side }) => side === "client")?.netns;
   return {
     refuseStranger(connection, ctx, offers = []) {
-      const known = inodeOf(connection.id);
+      const known = ownerOf(connection.id);
       if (known === undefined || !isManager(ctx)) return;
       const named = [connection.mechanism, ...offers].map((each) => each?.parameters[PEER_PID] ?? "");
       for (const pid of new Set(named.filter((text) => text !== "" && text !== NO_PEER_PID))) {
-        if (netnsOfProcess(Number(pid), undefined).inode === known) continue;
+        if (isOf(known, Number(pid))) continue;
         throw new NsmError(
           "PERMISSION_DENIED",
           "foreign-connection",
@@ -44,7 +45,17 @@ export function createClientNamespaces(
         );
       }
     },
-    keep: (id, inode) => void inodes.set(id, inode),
-    drop: (id) => void inodes.delete(id),
+    keep: (id, netns) => void owners.set(id, netns),
+    drop: (id) => void owners.delete(id),
   };
+}
+
+/** The process that asked last may have ended meanwhile: a Close in its name is still its own. */
+function isOf(known: NetnsRef, pid: number): boolean {
+  try {
+    return netnsOfProcess(pid, undefined).inode === known.inode;
+  } catch (error) {
+    if (pid === known.pid && error instanceof NsmError && error.reason === "netns-gone") return true;
+    throw error;
+  }
 }

@@ -65,7 +65,7 @@ export function clientSide(
         const clientEnd = await endOf(clientMechanism, connection, ctx, options);
         connection.mechanism = clone(MechanismSchema, clientMechanism);
         const response = await next.request(request, { ...ctx, clientEnd, clientMechanism });
-        if (clientEnd.kind === "kernel") namespaces.keep(id, clientEnd.netns.inode);
+        if (clientEnd.kind === "kernel") namespaces.keep(id, clientEnd.netns);
         response.mechanism = clientMechanism;
         return response;
       } catch (error) {

@@ -1,9 +1,10 @@
 import { clone, create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
-import { ConnectionSchema, PathSegmentSchema, State } from "../../api/gen/connection_pb.js";
+import { ConnectionSchema, MechanismSchema, PathSegmentSchema, State } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
-import { callBy, connectionOn, eventsOf, requestOn } from "../../test/support/chain.ts";
+import { callBy, connectionOn, createGate, eventsOf, requestOn } from "../../test/support/chain.ts";
+import { eventually } from "../../test/support/netns.ts";
 import { makePeer } from "../../test/support/peer.ts";
 import { createMonitorStore } from "./monitor.ts";
 import type { MonitorStore } from "./monitor.ts";
@@ -16,18 +17,24 @@ const CALLER = callBy(await makePeer("/nsmgr/node1"));
 const HOP = { url: "unix:///run/next.sock" };
 const NAMES = ["client", "manager", "me"];
 
-function build(change: (answer: Connection) => void = () => undefined) {
+function build(change: (answer: Connection) => void | Promise<void> = () => undefined) {
   const closed: string[] = [];
+  const closedBehind: (string | undefined)[] = [];
   const followers = new Map<string, (event: HopEvent) => void>();
   const hops: Hops = {
-    request(_, { connection }) {
+    async request(_, { connection }, { signal }) {
       const answer = clone(ConnectionSchema, connection ?? create(ConnectionSchema));
-      answer.path?.pathSegments.push(create(PathSegmentSchema, { name: "next", id: "n" }));
-      change(answer);
-      return Promise.resolve(answer);
+      if (answer.path?.pathSegments.length === NAMES.length)
+        answer.path.pathSegments.push(create(PathSegmentSchema, { name: "next", id: "n" }));
+      const cancelled = new Promise<void>((_resolve, reject) => {
+        signal.addEventListener("abort", () => reject(new Error("left")), { once: true });
+      });
+      await Promise.race([change(answer), cancelled]);
+      return answer;
     },
-    close(_, { id }) {
+    close(_, { id, path, mechanism }) {
       closed.push(id);
+      closedBehind.push(mechanism === undefined ? path?.pathSegments[NAMES.length]?.id : "with a mechanism");
       return Promise.resolve();
     },
     follow(_, id, onEvent) {
@@ -35,10 +42,55 @@ function build(change: (answer: Connection) => void = () => undefined) {
       return { [Symbol.dispose]: () => void followers.delete(id) };
     },
   };
-  return { hops, closed, followers, service: connect(hops) };
+  return { hops, closed, closedBehind, followers, service: connect(hops) };
 }
 
 const ask = () => requestOn(NAMES, ["1", "2", "3"]);
+
+describe("a caller that leaves before the answer", () => {
+  /** A call that is given up while the next hop works on it. */
+  const leave = async (path: (request: ReturnType<typeof ask>) => void = () => undefined) => {
+    const [working, finish] = [createGate(), createGate()];
+    const built = build((answer) => {
+      answer.mechanism = create(MechanismSchema, { cls: "LOCAL", type: "KERNEL" });
+      working.resolve();
+      return finish.promise;
+    });
+    const leaving = new AbortController();
+    const request = ask();
+    path(request);
+    const answer = built.service.request(request, { ...CALLER, signal: leaving.signal, nextHop: HOP });
+    await working.promise;
+    leaving.abort(new Error("left"));
+    await expect(answer).rejects.toThrow("left");
+    return { ...built, finish };
+  };
+  const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+  test("does not wait for it, and what the next hop made for it all the same is closed", async () => {
+    const { closedBehind, finish } = await leave();
+    expect(closedBehind).toEqual([]);
+    finish.resolve();
+    await eventually("the hop is told", () => closedBehind.length === 1);
+    expect(closedBehind).toEqual(["n"]);
+  });
+
+  test("keeps what it had: only the repetition is given up, and at once", async () => {
+    const { closed, finish } = await leave(({ connection }) =>
+      connection?.path?.pathSegments.push(create(PathSegmentSchema, { name: "next", id: "n" })),
+    );
+    finish.resolve();
+    await settle();
+    expect(closed).toEqual([]);
+  });
+
+  test("and had left before asks nobody", async () => {
+    const { service, closed } = build(() => expect.unreachable("was asked"));
+    const signal = AbortSignal.abort(new Error("left"));
+    await expect(service.request(ask(), { ...CALLER, signal, nextHop: HOP })).rejects.toThrow("left");
+    expect(closed).toEqual([]);
+  });
+});
 
 describe("an answer", () => {
   test("brings what lies behind us", async () => {

@@ -9,6 +9,7 @@ import type { WithEvents } from "./begin.ts";
 import type { MonitorStore } from "./monitor.ts";
 import { NOWHERE } from "./target.ts";
 import type { HopEvent, NextHop, WithNextHop } from "./target.ts";
+import { askOnce } from "./unwanted-answer.ts";
 import { connectionOf, idBehind, leadsElsewhere } from "./update-path.ts";
 
 /** The calling side, as this process reaches other processes. */
@@ -26,10 +27,20 @@ export function connect(hops: Hops): NetworkService<CallContext & WithNextHop> {
       const sent = connectionOf(request);
       const before = sent.path?.pathSegments.slice(0, sent.path.index + 1) ?? [];
       const asked = { id: sent.id, before };
-      const answer = await hops.request(ctx.nextHop, request, ctx);
-      checkConnectionLimits(answer);
-      keepWhatIsOurs(asked, answer, ctx.nextHop);
-      return answer;
+      const ask = async (signal: AbortSignal) => {
+        const answer = await hops.request(ctx.nextHop, request, { ...ctx, signal });
+        checkConnectionLimits(answer);
+        keepWhatIsOurs(asked, answer, ctx.nextHop);
+        return answer;
+      };
+      // What the hop has already is not undone, and whoever gives up a refresh does so to ask it for something else.
+      if (idBehind(sent) !== undefined) return await ask(ctx.signal);
+      const undo = (answer: Connection, own: CallContext) => {
+        // The dead caller's process, which it names, proves nothing any more.
+        delete answer.mechanism;
+        return hops.close(ctx.nextHop, answer, own);
+      };
+      return await askOnce(ask, undo, ctx);
     },
     async close(connection, ctx) {
       if (ctx.nextHop !== NOWHERE) await hops.close(ctx.nextHop, connection, ctx);

@@ -2,15 +2,13 @@
 import { clone } from "@bufbuild/protobuf";
 import { ConnectionSchema, PathSegmentSchema } from "../../api/gen/connection_pb.js";
 import type { Connection, PathSegment } from "../../api/gen/connection_pb.js";
-import type { CallContext, Element } from "../chain.ts";
+import type { Element } from "../chain.ts";
 import type { Logger } from "../log.ts";
 import type { WithEvents } from "./begin.ts";
 import type { Hops } from "./next-hop.ts";
+import { ownCall } from "./own-call.ts";
 import type { NextHop, WithNextHop } from "./target.ts";
 import { connectionOf, leadsElsewhere } from "./update-path.ts";
-
-/** Nobody waits for it; what does not answer by then ends with its lease. */
-const CLOSE_WITHIN_MS = 15_000;
 
 /**
  * The new half is there before the old one goes, and no caller waits for that: who is left behind is often dead. The old half is
@@ -52,13 +50,4 @@ function oldHalf(previous: Connection, before: readonly PathSegment[]): Connecti
   delete old.mechanism;
   old.path?.pathSegments.splice(0, before.length, ...before.map((each) => clone(PathSegmentSchema, each)));
   return old;
-}
-
-function ownCall(): CallContext {
-  return {
-    signal: AbortSignal.timeout(CLOSE_WITHIN_MS),
-    deadlineMs: undefined,
-    peer: undefined,
-    callerToken: undefined,
-  };
 }

@@ -124,9 +124,11 @@ test(`of ${MANY} wires of one process that is killed, nothing is left`, async ()
 test("of processes that are killed while they ask, nothing is left, whatever had been made", async () => {
   const before = await takeSettledInventory();
   for (const service of ["near", "far"])
-    for (const delayMs of DELAYS_MS) {
+    for (const [i, delayMs] of DELAYS_MS.entries()) {
       await using guest = await mesh.workload("guest", "pod-guest");
-      const asked = guest.request(wishFor(guest, { service, id: `guest-${service}-${delayMs}` }));
+      // Names of its own: the next one shall not take over what was left.
+      const wish = { service, id: `guest-${service}-${i}`, interfaceName: `${service}-${i}` };
+      const asked = guest.request(wishFor(guest, wish));
       const answered = asked.then(
         () => true,
         () => false,
