@@ -1,7 +1,15 @@
 /** The gate where texts of a peer become values for the kernel. Pure; all throw INVALID_ARGUMENT that names the value. */
 import { NsmError } from "../sdk/errors.ts";
-import { familyOf, formatPrefix, networkOf, parseIp, parseMac, parsePrefix, rangeOf } from "./netlink/ip.ts";
-import type { Family, Prefix } from "./netlink/ip.ts";
+import {
+  familyOf,
+  formatPrefix,
+  networkOf,
+  parseIp,
+  parseMac,
+  parsePrefix,
+  rangeOf,
+} from "../sdk/netlink/ip.ts";
+import type { Family, Prefix } from "../sdk/netlink/ip.ts";
 
 export function checkAddress(text: string): Prefix {
   const prefix = parsePrefix(text);

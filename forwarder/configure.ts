@@ -1,10 +1,10 @@
 /** What is configured on one device of a wire: made as wanted, read before, and brought back after a failure. */
 import { diffEnd } from "./diff.ts";
 import type { Change, FoundEnd } from "./diff.ts";
-import { setLink } from "./netlink/link.ts";
-import type { Link } from "./netlink/link.ts";
-import { isKernelError } from "./netlink/message.ts";
-import type { KernelError, Request } from "./netlink/message.ts";
+import { setLink } from "../sdk/netlink/link.ts";
+import type { Link } from "../sdk/netlink/link.ts";
+import { isKernelError } from "../sdk/netlink/message.ts";
+import type { KernelError, Request } from "../sdk/netlink/message.ts";
 import {
   deleteAddress,
   deleteNeighbor,
@@ -12,8 +12,8 @@ import {
   newAddress,
   newNeighbor,
   newRoute,
-} from "./netlink/route.ts";
-import type { NetlinkSocket } from "./netlink/socket.ts";
+} from "../sdk/netlink/route.ts";
+import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
 import type { Netns } from "./netns.ts";
 import { observeEnd, readLink } from "./observe.ts";
 import type { Policy } from "./plan-policies.ts";

@@ -11,7 +11,7 @@ import type { Device } from "./device.ts";
 import { formatAlias } from "./alias.ts";
 import { checkWanted } from "./guard.ts";
 import { createInterfaceNames } from "./interface-names.ts";
-import { openNetlink } from "./netlink/socket.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
 import { openNamespaceEnds, watchEnds } from "./namespace-ends.ts";
 import type { NamespaceEnds } from "./namespace-ends.ts";
 import { netnsIdentity, openNetns } from "./netns.ts";

@@ -1,10 +1,10 @@
 /** The devices of a wire by their places in the kernel. */
 import { parseAlias } from "./alias.ts";
 import { explainRefusal } from "./kernel-error.ts";
-import { decodeLink, deleteLink, dumpLinks } from "./netlink/link.ts";
-import { isKernelError } from "./netlink/message.ts";
-import { openNetlink } from "./netlink/socket.ts";
-import type { NetlinkSocket } from "./netlink/socket.ts";
+import { decodeLink, deleteLink, dumpLinks } from "../sdk/netlink/link.ts";
+import { isKernelError } from "../sdk/netlink/message.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
+import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
 import { findNetns } from "./netns.ts";
 import type { NetnsRef } from "./netns.ts";
 import { readLink } from "./observe.ts";

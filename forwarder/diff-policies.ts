@@ -1,9 +1,9 @@
 /** From wanted policies and what a pod has of rules and tables to the changes that make them equal, in order: pure. */
-import { formatPrefix } from "./netlink/ip.ts";
-import type { Family } from "./netlink/ip.ts";
-import { NSM_PROTOCOL } from "./netlink/route.ts";
-import type { FoundRoute, Route } from "./netlink/route.ts";
-import type { FoundRule, Rule } from "./netlink/rule.ts";
+import { formatPrefix } from "../sdk/netlink/ip.ts";
+import type { Family } from "../sdk/netlink/ip.ts";
+import { NSM_PROTOCOL } from "../sdk/netlink/route.ts";
+import type { FoundRoute, Route } from "../sdk/netlink/route.ts";
+import type { FoundRule, Rule } from "../sdk/netlink/rule.ts";
 import { selectorText } from "./plan-policies.ts";
 import type { Policy } from "./plan-policies.ts";
 

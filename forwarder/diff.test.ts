@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { diffEnd, freshEnd } from "./diff.ts";
 import type { Change, FoundEnd } from "./diff.ts";
-import { formatPrefix, parsePrefix } from "./netlink/ip.ts";
-import type { Prefix } from "./netlink/ip.ts";
-import type { Route } from "./netlink/route.ts";
+import { formatPrefix, parsePrefix } from "../sdk/netlink/ip.ts";
+import type { Prefix } from "../sdk/netlink/ip.ts";
+import type { Route } from "../sdk/netlink/route.ts";
 import type { WantedEnd } from "./plan.ts";
 
 function prefix(text: string): Prefix {

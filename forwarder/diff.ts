@@ -1,8 +1,8 @@
 /** From what is wanted and what was found to the changes that make them equal, in order: pure. */
-import { formatPrefix } from "./netlink/ip.ts";
-import type { Prefix } from "./netlink/ip.ts";
-import type { Link, LinkChange } from "./netlink/link.ts";
-import type { Neighbor, Route } from "./netlink/route.ts";
+import { formatPrefix } from "../sdk/netlink/ip.ts";
+import type { Prefix } from "../sdk/netlink/ip.ts";
+import type { Link, LinkChange } from "../sdk/netlink/link.ts";
+import type { Neighbor, Route } from "../sdk/netlink/route.ts";
 import type { WantedEnd } from "./plan.ts";
 
 /** What a device has: addresses of global scope; routes and neighbours of our protocol number. */

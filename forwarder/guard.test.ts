@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { checkBrought, checkWanted, fitIn } from "./guard.ts";
 import type { Surroundings } from "./guard.ts";
-import { formatPrefix, parsePrefix } from "./netlink/ip.ts";
-import type { FoundRoute } from "./netlink/route.ts";
+import { formatPrefix, parsePrefix } from "../sdk/netlink/ip.ts";
+import type { FoundRoute } from "../sdk/netlink/route.ts";
 import { planWire } from "./plan.ts";
 import type { WantedEnd } from "./plan.ts";
 import type { Wire, WireIp, WirePolicy } from "./wire.ts";

@@ -1,9 +1,9 @@
 /** What the other end of a wire may put into a pod, and what not: pure (docs/protocol.md, "What an answer may ask for"). */
 import { NsmError } from "../sdk/errors.ts";
 import { mergePrefixes } from "../sdk/excluded-prefixes.ts";
-import { contains, formatPrefix, networkOf, rangeOf } from "./netlink/ip.ts";
-import type { Family, Prefix } from "./netlink/ip.ts";
-import type { Address, FoundRoute, Route } from "./netlink/route.ts";
+import { contains, formatPrefix, networkOf, rangeOf } from "../sdk/netlink/ip.ts";
+import type { Family, Prefix } from "../sdk/netlink/ip.ts";
+import type { Address, FoundRoute, Route } from "../sdk/netlink/route.ts";
 import type { Policy } from "./plan-policies.ts";
 import type { Wanted, WantedEnd } from "./plan.ts";
 import { WIRE_IFINDEX } from "./wire.ts";

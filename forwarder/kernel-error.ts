@@ -1,7 +1,7 @@
 /** What a refusal by the kernel means to the one who asked for the wire. */
 import { NsmError } from "../sdk/errors.ts";
 import type { CodeName } from "../sdk/errors.ts";
-import { isKernelError } from "./netlink/message.ts";
+import { isKernelError } from "../sdk/netlink/message.ts";
 
 /** `error` itself unless it is the kernel's. */
 export function explainRefusal(error: unknown, wireId: string): unknown {

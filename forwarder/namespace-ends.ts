@@ -5,7 +5,7 @@
 import type { Logger } from "../sdk/log.ts";
 import { bindSocket, closeFd, openSocket, receive, setSocketOption, watchReadable } from "../sdk/native.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
-import { decodeMessages, isKernelError } from "./netlink/message.ts";
+import { decodeMessages, isKernelError } from "../sdk/netlink/message.ts";
 import {
   RTNLGRP_NSID,
   decodeEndedNamespace,
@@ -13,8 +13,8 @@ import {
   dumpNamespaceIds,
   getNamespaceId,
   newNamespaceId,
-} from "./netlink/namespace-id.ts";
-import { openNetlink } from "./netlink/socket.ts";
+} from "../sdk/netlink/namespace-id.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
 import { openNetns } from "./netns.ts";
 import type { NetnsRef } from "./netns.ts";
 import type { Side } from "./wire.ts";

@@ -1,10 +1,10 @@
 /** What the kernel has of a wire's device: read only. */
 import type { FoundEnd } from "./diff.ts";
 import type { Surroundings } from "./guard.ts";
-import type { Family } from "./netlink/ip.ts";
-import { decodeLink, getLink } from "./netlink/link.ts";
-import type { Link } from "./netlink/link.ts";
-import { isKernelError } from "./netlink/message.ts";
+import type { Family } from "../sdk/netlink/ip.ts";
+import { decodeLink, getLink } from "../sdk/netlink/link.ts";
+import type { Link } from "../sdk/netlink/link.ts";
+import { isKernelError } from "../sdk/netlink/message.ts";
 import {
   NSM_PROTOCOL,
   RT_TABLE_MAIN,
@@ -16,9 +16,9 @@ import {
   dumpAllRoutes,
   dumpNeighbors,
   dumpRoutes,
-} from "./netlink/route.ts";
-import type { FoundRoute } from "./netlink/route.ts";
-import type { NetlinkSocket } from "./netlink/socket.ts";
+} from "../sdk/netlink/route.ts";
+import type { FoundRoute } from "../sdk/netlink/route.ts";
+import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
 
 /** A link of the socket's namespace, with counters if asked; undefined when there is none. */
 export async function readLink(

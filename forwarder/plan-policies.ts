@@ -1,10 +1,10 @@
 /** From the policies of an answer to rules and tables of the client's pod: pure (docs/protocol.md, "Policy routes"). */
 import { parsePortRange } from "../sdk/ip-context.ts";
 import { bad, checkAddress, checkNextHop, checkRoutePrefix } from "./checks.ts";
-import { contains, formatPrefix, networkOf } from "./netlink/ip.ts";
-import type { Family, Prefix } from "./netlink/ip.ts";
-import type { Route } from "./netlink/route.ts";
-import type { Ports, Rule } from "./netlink/rule.ts";
+import { contains, formatPrefix, networkOf } from "../sdk/netlink/ip.ts";
+import type { Family, Prefix } from "../sdk/netlink/ip.ts";
+import type { Route } from "../sdk/netlink/route.ts";
+import type { Ports, Rule } from "../sdk/netlink/rule.ts";
 import type { WirePolicy, WireRoute } from "./wire.ts";
 
 export type Selector = Pick<Rule, "source" | "ipProtocol" | "sourcePorts" | "destinationPorts">;

@@ -1,14 +1,14 @@
 /** Policy routes in a pod: the only code that touches its routing rules. */
 import { diffPolicies, policiesOf } from "./diff-policies.ts";
 import type { FoundTables, PolicyChange } from "./diff-policies.ts";
-import { isKernelError } from "./netlink/message.ts";
-import type { Family } from "./netlink/ip.ts";
-import type { KernelError, Request } from "./netlink/message.ts";
-import { NSM_PROTOCOL, decodeRoute, deleteRoute, dumpAllRoutes, newRoute } from "./netlink/route.ts";
-import type { FoundRoute } from "./netlink/route.ts";
-import { decodeRule, deleteRule, dumpRules, newRule } from "./netlink/rule.ts";
-import type { FoundRule } from "./netlink/rule.ts";
-import type { NetlinkSocket } from "./netlink/socket.ts";
+import { isKernelError } from "../sdk/netlink/message.ts";
+import type { Family } from "../sdk/netlink/ip.ts";
+import type { KernelError, Request } from "../sdk/netlink/message.ts";
+import { NSM_PROTOCOL, decodeRoute, deleteRoute, dumpAllRoutes, newRoute } from "../sdk/netlink/route.ts";
+import type { FoundRoute } from "../sdk/netlink/route.ts";
+import { decodeRule, deleteRule, dumpRules, newRule } from "../sdk/netlink/rule.ts";
+import type { FoundRule } from "../sdk/netlink/rule.ts";
+import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
 import type { Policy } from "./plan-policies.ts";
 import { createTurns } from "./turns.ts";
 

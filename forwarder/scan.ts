@@ -2,9 +2,9 @@
 import { ownNetnsInode, listNetns, tryOpen } from "./netns.ts";
 import type { Netns, NetnsRef } from "./netns.ts";
 import { parseAlias } from "./alias.ts";
-import { decodeLink, dumpLinks } from "./netlink/link.ts";
-import type { Link } from "./netlink/link.ts";
-import { openNetlink } from "./netlink/socket.ts";
+import { decodeLink, dumpLinks } from "../sdk/netlink/link.ts";
+import type { Link } from "../sdk/netlink/link.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
 import type { FoundDevice } from "./wire.ts";
 import type { WireguardDriver } from "./wireguard/driver.ts";
 

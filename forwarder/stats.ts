@@ -1,13 +1,13 @@
 /** What the wires have carried, as the kernel counts it at their devices. */
 import type { Device } from "./device.ts";
-import { isKernelError } from "./netlink/message.ts";
-import { openNetlink } from "./netlink/socket.ts";
-import { decodeStats, dumpStats, getStats } from "./netlink/stats.ts";
-import type { LinkCounters } from "./netlink/stats.ts";
+import { isKernelError } from "../sdk/netlink/message.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
+import { decodeStats, dumpStats, getStats } from "../sdk/netlink/stats.ts";
+import type { LinkCounters } from "../sdk/netlink/stats.ts";
 import { findNetns } from "./netns.ts";
 import type { Side } from "./wire.ts";
 
-export type { LinkCounters } from "./netlink/stats.ts";
+export type { LinkCounters } from "../sdk/netlink/stats.ts";
 
 /** One end of a wire on this node. `rx` is what its pod received, `tx` what it sent. */
 export interface EndStats extends LinkCounters {

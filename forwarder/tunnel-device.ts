@@ -1,9 +1,9 @@
 /** The device of a wire that leaves the node: born in the pod, its UDP socket in the node's namespace. */
 import { systemClock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
-import { newVxlan } from "./netlink/link.ts";
-import type { Link, NewDevice } from "./netlink/link.ts";
-import { openNetlink } from "./netlink/socket.ts";
+import { newVxlan } from "../sdk/netlink/link.ts";
+import type { Link, NewDevice } from "../sdk/netlink/link.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
 import type { Netns } from "./netns.ts";
 import type { Wanted, WireguardShape } from "./plan.ts";
 import type { VxlanFilter } from "./vxlan-filter.ts";

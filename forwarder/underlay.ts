@@ -3,11 +3,11 @@ import { release as osRelease } from "node:os";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { LruMap } from "../sdk/lru.ts";
-import { parseIp } from "./netlink/ip.ts";
-import { decodeLink, getLink, probeKind } from "./netlink/link.ts";
-import { isKernelError } from "./netlink/message.ts";
-import { decodeRoute, getRoute } from "./netlink/route.ts";
-import { openNetlink } from "./netlink/socket.ts";
+import { parseIp } from "../sdk/netlink/ip.ts";
+import { decodeLink, getLink, probeKind } from "../sdk/netlink/link.ts";
+import { isKernelError } from "../sdk/netlink/message.ts";
+import { decodeRoute, getRoute } from "../sdk/netlink/route.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
 
 /** Largest IP packet towards a node: of the route, else of the device that it leaves by. UNAVAILABLE `no-route`. */
 export async function underlayMtu(remoteIp: string): Promise<number> {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Request } from "./netlink/message.ts";
+import type { Request } from "../sdk/netlink/message.ts";
 import { openVxlanFilter, wholeTable } from "./vxlan-filter.ts";
 
 type Entry = { port: number; vni: number; remoteIp: string };

@@ -9,10 +9,10 @@
  *     chain check { ip saddr . udp dport . @th,96,24 @peers4 return; ip6 saddr . … @peers6 return; counter drop }
  */
 import { NsmError, messageOf } from "../sdk/errors.ts";
-import type { Attribute } from "./netlink/attribute.ts";
-import { ipBytes } from "./netlink/ip.ts";
-import type { VxlanShape } from "./netlink/link.ts";
-import type { Request } from "./netlink/message.ts";
+import type { Attribute } from "../sdk/netlink/attribute.ts";
+import { ipBytes } from "../sdk/netlink/ip.ts";
+import type { VxlanShape } from "../sdk/netlink/link.ts";
+import type { Request } from "../sdk/netlink/message.ts";
 import {
   BATCH_BEGIN,
   BATCH_END,
@@ -33,10 +33,10 @@ import {
   metaIs,
   rawBits,
   verdict,
-} from "./netlink/nftables.ts";
-import type { NftSet } from "./netlink/nftables.ts";
-import { openNetlink } from "./netlink/socket.ts";
-import type { NetlinkSocket } from "./netlink/socket.ts";
+} from "../sdk/netlink/nftables.ts";
+import type { NftSet } from "../sdk/netlink/nftables.ts";
+import { openNetlink } from "../sdk/netlink/socket.ts";
+import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
 
 export type FilterEntry = Pick<VxlanShape, "port" | "vni" | "remoteIp">;
 

@@ -1,5 +1,5 @@
 /** What the data plane needs of WireGuard, whether the kernel has it or a program stands in for it. */
-import type { NewDevice } from "../netlink/link.ts";
+import type { NewDevice } from "../../sdk/netlink/link.ts";
 import type { Netns } from "../netns.ts";
 import type { WireguardShape } from "../plan.ts";
 

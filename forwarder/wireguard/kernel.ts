@@ -1,8 +1,8 @@
 /** WireGuard by the kernel's own device: born in the pod, its UDP sockets in the node's namespace. */
-import { decodeFamily, getFamily } from "../netlink/generic.ts";
-import { deleteLink, newWireguard } from "../netlink/link.ts";
-import { isKernelError } from "../netlink/message.ts";
-import { openNetlink } from "../netlink/socket.ts";
+import { decodeFamily, getFamily } from "../../sdk/netlink/generic.ts";
+import { deleteLink, newWireguard } from "../../sdk/netlink/link.ts";
+import { isKernelError } from "../../sdk/netlink/message.ts";
+import { openNetlink } from "../../sdk/netlink/socket.ts";
 import type { WireguardShape } from "../plan.ts";
 import type { WireguardDriver } from "./driver.ts";
 import { decodeDevice, getDevice, setDevice } from "./messages.ts";

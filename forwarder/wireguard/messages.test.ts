@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { getFamily } from "../netlink/generic.ts";
+import { getFamily } from "../../sdk/netlink/generic.ts";
 import { decodeDevice, encodeEndpoint, getDevice, setDevice } from "./messages.ts";
 import { formatConfiguration, parseDump } from "./wg-tool.ts";
 

@@ -1,9 +1,9 @@
 /** Generic netlink messages of WireGuard (linux/wireguard.h). */
-import { bytes, decodeAttributes, listAttributes, nest, u16, u32, u8 } from "../netlink/attribute.ts";
-import { GENL_HEADER, genericRequest } from "../netlink/generic.ts";
-import { ipBytes, ipText } from "../netlink/ip.ts";
-import { NLM_F } from "../netlink/message.ts";
-import type { Message, Request } from "../netlink/message.ts";
+import { bytes, decodeAttributes, listAttributes, nest, u16, u32, u8 } from "../../sdk/netlink/attribute.ts";
+import { GENL_HEADER, genericRequest } from "../../sdk/netlink/generic.ts";
+import { ipBytes, ipText } from "../../sdk/netlink/ip.ts";
+import { NLM_F } from "../../sdk/netlink/message.ts";
+import type { Message, Request } from "../../sdk/netlink/message.ts";
 import type { WireguardShape } from "../plan.ts";
 import type { WireguardState } from "./driver.ts";
 

@@ -1,5 +1,5 @@
 /** Messages of connection tracking (linux/netfilter/nfnetlink_conntrack.h). Pure. */
-import type { Request } from "../../forwarder/netlink/message.ts";
+import type { Request } from "../../sdk/netlink/message.ts";
 
 const NFNL_SUBSYS_CTNETLINK = 1;
 const IPCTNL_MSG_CT_DELETE = 2;

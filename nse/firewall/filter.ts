@@ -1,6 +1,6 @@
 /** The firewall's rules in the own network namespace, and their counters. */
 import * as z from "zod";
-import { openNetlink } from "../../forwarder/netlink/socket.ts";
+import { openNetlink } from "../../sdk/netlink/socket.ts";
 import type { Logger } from "../../sdk/log.ts";
 import { runProgram } from "../../sdk/run-program.ts";
 import { FLUSH_FLOWS } from "./conntrack.ts";

@@ -2,9 +2,9 @@
  * Keeps what comes in by the devices of connections from going anywhere but by a joint: not to the other networks of this namespace, nor to its
  * own programs, before two devices are joined, after they have been parted, and after this process was killed (docs/protocol.md, "Chaining").
  */
-import { decodeLink, dumpLinks, setLink } from "../../forwarder/netlink/link.ts";
-import type { Link } from "../../forwarder/netlink/link.ts";
-import type { NetlinkSocket } from "../../forwarder/netlink/socket.ts";
+import { decodeLink, dumpLinks, setLink } from "../../sdk/netlink/link.ts";
+import type { Link } from "../../sdk/netlink/link.ts";
+import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
 import { BARRIER_PRIORITY } from "./joint-plan.ts";
 import {
   BARRIER_PROTOCOL,

@@ -1,7 +1,7 @@
 /** What the kernel needs so that two devices are one way: names, tables, rules and routes. Pure. */
-import { parsePrefix } from "../../forwarder/netlink/ip.ts";
-import type { Family } from "../../forwarder/netlink/ip.ts";
-import type { Request } from "../../forwarder/netlink/message.ts";
+import { parsePrefix } from "../../sdk/netlink/ip.ts";
+import type { Family } from "../../sdk/netlink/ip.ts";
+import type { Request } from "../../sdk/netlink/message.ts";
 import type { Joint } from "./joints.ts";
 import { PASSTHROUGH_PROTOCOL, defaultRoute } from "./messages.ts";
 import type { Rule } from "./messages.ts";

@@ -4,12 +4,12 @@
  */
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import type { Logger } from "../../sdk/log.ts";
-import { dumpLinks, decodeLink, deleteLink, setLink } from "../../forwarder/netlink/link.ts";
-import type { Link } from "../../forwarder/netlink/link.ts";
-import { isKernelError } from "../../forwarder/netlink/message.ts";
-import type { Request } from "../../forwarder/netlink/message.ts";
-import { openNetlink } from "../../forwarder/netlink/socket.ts";
-import type { NetlinkSocket } from "../../forwarder/netlink/socket.ts";
+import { dumpLinks, decodeLink, deleteLink, setLink } from "../../sdk/netlink/link.ts";
+import type { Link } from "../../sdk/netlink/link.ts";
+import { isKernelError } from "../../sdk/netlink/message.ts";
+import type { Request } from "../../sdk/netlink/message.ts";
+import { openNetlink } from "../../sdk/netlink/socket.ts";
+import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
 import { openBarriers } from "./barriers.ts";
 import { BRIDGE_ALIAS, bridgeName, devicesOf, forwardingOf, rulesOf, tablesOf } from "./joint-plan.ts";
 import { watchLinks } from "./link-watch.ts";

@@ -7,13 +7,13 @@ import {
   text,
   u32,
   u8,
-} from "../../forwarder/netlink/attribute.ts";
-import type { Attribute } from "../../forwarder/netlink/attribute.ts";
-import { ipBytes } from "../../forwarder/netlink/ip.ts";
-import type { Family } from "../../forwarder/netlink/ip.ts";
-import { NLM_F } from "../../forwarder/netlink/message.ts";
-import type { Message, Request } from "../../forwarder/netlink/message.ts";
-import { SCOPE } from "../../forwarder/netlink/route.ts";
+} from "../../sdk/netlink/attribute.ts";
+import type { Attribute } from "../../sdk/netlink/attribute.ts";
+import { ipBytes } from "../../sdk/netlink/ip.ts";
+import type { Family } from "../../sdk/netlink/ip.ts";
+import { NLM_F } from "../../sdk/netlink/message.ts";
+import type { Message, Request } from "../../sdk/netlink/message.ts";
+import { SCOPE } from "../../sdk/netlink/route.ts";
 
 const RTM = {
   NEWLINK: 16,

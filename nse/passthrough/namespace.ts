@@ -1,9 +1,9 @@
 /** Settings of the own network namespace that forwarding needs (ip-sysctl.rst, ip-rule(8)). */
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { NsmError, errnoOf } from "../../sdk/errors.ts";
-import type { KernelError } from "../../forwarder/netlink/message.ts";
-import type { NetlinkSocket } from "../../forwarder/netlink/socket.ts";
-import type { Family } from "../../forwarder/netlink/ip.ts";
+import type { KernelError } from "../../sdk/netlink/message.ts";
+import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
+import type { Family } from "../../sdk/netlink/ip.ts";
 import { LOCAL_PRIORITY } from "./joint-plan.ts";
 import { RT_TABLE_LOCAL, deleteRule, newRule } from "./messages.ts";
 import type { Rule } from "./messages.ts";

@@ -1,5 +1,5 @@
 /** Counts netlink requests by a tap device of the kernel (nlmon): what really crosses, not what the code says it sends. */
-import { decodeMessages, NLM_F } from "../../../forwarder/netlink/message.ts";
+import { decodeMessages, NLM_F } from "../../../sdk/netlink/message.ts";
 import { bindSocket, closeFd, openSocket, receive } from "../../../sdk/native.ts";
 import type { Namespace } from "../../support/netns.ts";
 

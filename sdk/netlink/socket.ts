@@ -1,5 +1,5 @@
 /** A netlink socket of one network namespace: requests out, every answer checked (netlink(7)). */
-import { closeFd, insideNetns, openSocket, receive, send, setSocketOption } from "../../sdk/native.ts";
+import { closeFd, insideNetns, openSocket, receive, send, setSocketOption } from "../native.ts";
 import { NLMSG, NLM_F, decodeError, decodeMessages, encodeMessage, KernelError } from "./message.ts";
 import type { Message, Request } from "./message.ts";
 

@@ -1,5 +1,5 @@
 /** Netlink messages as bytes (linux/netlink.h, struct nlmsghdr and nlmsgerr). */
-import { errnoName, errnoText } from "../../sdk/errno.ts";
+import { errnoName, errnoText } from "../errno.ts";
 import { decodeAttributes } from "./attribute.ts";
 
 /** NLM_F_*: of any request, of GET, of NEW. */
