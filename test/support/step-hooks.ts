@@ -4,7 +4,7 @@ import { registerHooks } from "node:module";
 registerHooks({
   resolve(specifier, context, next) {
     const isSocket = context.parentURL?.endsWith("/sdk/netlink/socket.ts") === true;
-    if (!isSocket || !specifier.endsWith("/sdk/native.ts")) return next(specifier, context);
+    if (!isSocket || !specifier.endsWith("/native.ts")) return next(specifier, context);
     return { url: new URL("stepped-native.ts", import.meta.url).href, shortCircuit: true };
   },
 });
