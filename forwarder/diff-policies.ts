@@ -44,7 +44,7 @@ export function diffPolicies(
   const isHere = (route: FoundRoute) => route.ifindex === ifindex && route.protocol === NSM_PROTOCOL;
   const mine = ours.filter((rule) => contentOf(rule).some(isMine));
   const leftOver = ours.filter((rule) => contentOf(rule).length === 0);
-  const taken = new Set([
+  const taken = new Set<number | undefined>([
     ...RESERVED_TABLES,
     ...found.rules.map(({ table }) => table),
     ...found.routes.map(({ table }) => table),
@@ -86,7 +86,7 @@ export function policiesOf(found: FoundTables, ifindex: number): readonly Policy
     const routes = found.routes.filter(
       (route) => route.table === table && route.prefix.family === family && route.ifindex === ifindex,
     );
-    if (protocol !== NSM_PROTOCOL || routes.length === 0) continue;
+    if (protocol !== NSM_PROTOCOL || table === undefined || routes.length === 0) continue;
     const { source, ipProtocol, sourcePorts, destinationPorts } = rule;
     const selector = { source, ipProtocol, sourcePorts, destinationPorts };
     const known = policies.get(selectorText(selector));
@@ -123,7 +123,7 @@ function deletion(route: Route): PolicyChange {
   return { do: "delete-route", route };
 }
 
-function freeTable(taken: ReadonlySet<number>, past: number | undefined): number {
+function freeTable(taken: ReadonlySet<number | undefined>, past: number | undefined): number {
   if (past !== undefined && !taken.has(past)) return past;
   for (let table = 1; ; table++) if (!taken.has(table)) return table;
 }

@@ -4,18 +4,11 @@
  */
 import { decodeLink, dumpLinks, setLink } from "../../sdk/netlink/link.ts";
 import type { Link } from "../../sdk/netlink/link.ts";
+import { deleteRule, newRule } from "../../sdk/netlink/rule.ts";
+import type { Rule } from "../../sdk/netlink/rule.ts";
 import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
-import { BARRIER_PRIORITY } from "./joint-plan.ts";
-import {
-  BARRIER_PROTOCOL,
-  PASSTHROUGH_PROTOCOL,
-  decodeRule,
-  deleteRule,
-  dumpRules,
-  newRule,
-} from "./messages.ts";
-import type { Rule } from "./messages.ts";
-import { families, throwUnless } from "./namespace.ts";
+import { BARRIER_PRIORITY, BARRIER_PROTOCOL, PASSTHROUGH_PROTOCOL } from "./joint-plan.ts";
+import { families, readRules, throwUnless } from "./namespace.ts";
 
 export interface Barriers {
   /** Best before the device is there: then not one packet goes astray. */
@@ -86,8 +79,7 @@ function rulesOf(device: string): readonly Rule[] {
 
 async function devicesOfEarlierLife(socket: NetlinkSocket): Promise<readonly string[]> {
   const devices = new Set<string>();
-  for (const family of families)
-    for (const { iif, protocol } of (await socket.dump(dumpRules(family))).map(decodeRule))
-      if (iif !== undefined && [PASSTHROUGH_PROTOCOL, BARRIER_PROTOCOL].includes(protocol)) devices.add(iif);
+  for (const { iif, protocol } of await readRules(socket))
+    if (iif !== undefined && [PASSTHROUGH_PROTOCOL, BARRIER_PROTOCOL].includes(protocol)) devices.add(iif);
   return [...devices];
 }

@@ -1,10 +1,14 @@
 /** What the kernel needs so that two devices are one way: names, tables, rules and routes. Pure. */
 import { parsePrefix } from "../../sdk/netlink/ip.ts";
 import type { Family } from "../../sdk/netlink/ip.ts";
-import type { Request } from "../../sdk/netlink/message.ts";
+import type { Route } from "../../sdk/netlink/route.ts";
+import type { Rule } from "../../sdk/netlink/rule.ts";
 import type { Joint } from "./joints.ts";
-import { PASSTHROUGH_PROTOCOL, defaultRoute } from "./messages.ts";
-import type { Rule } from "./messages.ts";
+
+/** Protocol of rules and routes that a pass-through endpoint installs: tells them from the forwarder's and everybody else's. */
+export const PASSTHROUGH_PROTOCOL = 158;
+/** Protocol of rules that keep packets of a device from going on. */
+export const BARRIER_PROTOCOL = 159;
 
 /** First routing table; each connection has two, one a direction. Far from those that people and container runtimes use. */
 const FIRST_TABLE = 0x6e736d00;
@@ -45,8 +49,29 @@ export function rulesOf(joint: Joint, slot: number): readonly Rule[] {
 
 /** A route, and what may stand for it where the kernel refuses a gateway that is an address of the own namespace, too. */
 export interface Way {
-  readonly route: Request;
-  readonly instead: Request;
+  readonly ifindex: number;
+  readonly route: Route;
+  readonly instead: Route;
+}
+
+/** Behind every other route. */
+const LAST_METRIC = 1_000_000;
+
+/** What has no way (yet) goes nowhere. */
+export function dropRoute(family: Family, table: number): Route {
+  return { ...defaultRoute(family, table), metric: LAST_METRIC, isBlackhole: true };
+}
+
+/** Everything of the table goes by it. */
+function defaultRoute(family: Family, table: number): Route {
+  const address = family === 4 ? "0.0.0.0" : "::";
+  return {
+    prefix: { family, address, length: 0 },
+    gateway: undefined,
+    scope: "universe",
+    table,
+    protocol: PASSTHROUGH_PROTOCOL,
+  };
 }
 
 /** Routes through the devices that are there: the far end of each wire is the gateway, whose hardware address the forwarder has put in. */
@@ -65,12 +90,9 @@ function through(table: number, ifindex: number | undefined, addresses: readonly
   return ([4, 6] as const).flatMap((family) => {
     const gateway = firstOf(addresses, family);
     if (gateway === undefined) return [];
-    return [
-      {
-        route: defaultRoute(family, table, ifindex, gateway),
-        instead: defaultRoute(family, table, ifindex, undefined),
-      },
-    ];
+    const route = defaultRoute(family, table);
+    // Without a gateway each destination is its own neighbour.
+    return [{ ifindex, route: { ...route, gateway }, instead: { ...route, scope: "link" } }];
   });
 }
 

@@ -4,30 +4,28 @@
  */
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import type { Logger } from "../../sdk/log.ts";
-import { dumpLinks, decodeLink, deleteLink, setLink } from "../../sdk/netlink/link.ts";
+import { decodeLink, deleteLink, dumpLinks, newBridge, setLink } from "../../sdk/netlink/link.ts";
 import type { Link } from "../../sdk/netlink/link.ts";
 import { isKernelError } from "../../sdk/netlink/message.ts";
 import type { Request } from "../../sdk/netlink/message.ts";
+import { decodeRoute, deleteRoute, dumpAllRoutes, newRoute } from "../../sdk/netlink/route.ts";
+import { deleteRule, newRule } from "../../sdk/netlink/rule.ts";
+import type { Rule } from "../../sdk/netlink/rule.ts";
 import { openNetlink } from "../../sdk/netlink/socket.ts";
 import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
 import { openBarriers } from "./barriers.ts";
-import { BRIDGE_ALIAS, bridgeName, devicesOf, forwardingOf, rulesOf, tablesOf } from "./joint-plan.ts";
-import { watchLinks } from "./link-watch.ts";
 import {
+  BRIDGE_ALIAS,
   PASSTHROUGH_PROTOCOL,
-  decodeRule,
-  decodeTableRoute,
-  deleteRule,
-  deleteTableRoute,
+  bridgeName,
+  devicesOf,
   dropRoute,
-  dumpAllRoutes,
-  dumpRules,
-  newBridge,
-  newRule,
-  setMaster,
-} from "./messages.ts";
-import type { Rule } from "./messages.ts";
-import { families, localRuleFirst, localRuleLast, openSysctls, throwUnless } from "./namespace.ts";
+  forwardingOf,
+  rulesOf,
+  tablesOf,
+} from "./joint-plan.ts";
+import { watchLinks } from "./link-watch.ts";
+import { families, localRuleFirst, localRuleLast, openSysctls, readRules, throwUnless } from "./namespace.ts";
 import type { Sysctls } from "./namespace.ts";
 
 export interface Joint {
@@ -135,7 +133,7 @@ async function prepare(socket: NetlinkSocket, joint: Joint, slot: number): Promi
     return;
   }
   const drops = families.flatMap((family) => tablesOf(slot).map((table) => dropRoute(family, table)));
-  await socket.execute(...drops, ...rulesFor(joint, slot).map(newRule));
+  await socket.execute(...drops.map((route) => newRoute(0, route)), ...rulesFor(joint, slot).map(newRule));
 }
 
 async function make(
@@ -158,12 +156,17 @@ async function make(
     }
     for (const port of [up, down].filter((link) => link !== undefined)) {
       sysctls.noAddresses(port.name);
-      await socket.execute(setMaster(port.ifindex, bridge.ifindex));
+      await socket.execute(setLink({ ifindex: port.ifindex, master: bridge.ifindex }));
     }
   } else {
-    for (const { route, instead } of forwardingOf(kept.joint, kept.slot, up?.ifindex, down?.ifindex)) {
-      const [refusal] = await socket.batch([route]);
-      if (isKernelError(refusal, "EINVAL")) await socket.execute(instead);
+    for (const { ifindex, route, instead } of forwardingOf(
+      kept.joint,
+      kept.slot,
+      up?.ifindex,
+      down?.ifindex,
+    )) {
+      const [refusal] = await socket.batch([newRoute(ifindex, route)]);
+      if (isKernelError(refusal, "EINVAL")) await socket.execute(newRoute(ifindex, instead));
       else throwUnless(refusal);
     }
     // Both ways are known before the first packet may pass.
@@ -186,11 +189,8 @@ async function unmake(socket: NetlinkSocket, { joint, slot }: Kept): Promise<voi
 
 /** What an earlier life of an endpoint left in this namespace, or this one at its end. */
 async function clear(socket: NetlinkSocket): Promise<void> {
-  for (const family of families) {
-    const rules = (await socket.dump(dumpRules(family))).map(decodeRule);
-    const isOurs = ({ iif, protocol }: Rule) => iif !== undefined && protocol === PASSTHROUGH_PROTOCOL;
-    await remove(socket, rules.filter(isOurs).map(deleteRule));
-  }
+  const isOurs = ({ iif, protocol }: Rule) => iif !== undefined && protocol === PASSTHROUGH_PROTOCOL;
+  await remove(socket, (await readRules(socket)).filter(isOurs).map(deleteRule));
   await removeRoutes(socket, () => true);
   const links = (await socket.dump(dumpLinks())).map(decodeLink);
   const bridges = links.filter(({ kind, alias }) => kind === "bridge" && alias === BRIDGE_ALIAS);
@@ -202,9 +202,14 @@ async function clear(socket: NetlinkSocket): Promise<void> {
 
 async function removeRoutes(socket: NetlinkSocket, isOf: (table: number) => boolean): Promise<void> {
   for (const family of families) {
-    const routes = (await socket.dump(dumpAllRoutes(family))).map(decodeTableRoute);
-    const ours = routes.filter(({ protocol, table }) => protocol === PASSTHROUGH_PROTOCOL && isOf(table));
-    await remove(socket, ours.map(deleteTableRoute));
+    const routes = (await socket.dump(dumpAllRoutes(family))).map(decodeRoute);
+    const ours = routes
+      .filter((route) => route !== undefined)
+      .filter(({ protocol, table }) => protocol === PASSTHROUGH_PROTOCOL && isOf(table));
+    await remove(
+      socket,
+      ours.map((route) => deleteRoute(route.ifindex ?? 0, route)),
+    );
   }
 }
 

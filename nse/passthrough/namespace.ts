@@ -4,13 +4,13 @@ import { NsmError, errnoOf } from "../../sdk/errors.ts";
 import type { KernelError } from "../../sdk/netlink/message.ts";
 import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
 import type { Family } from "../../sdk/netlink/ip.ts";
+import { RTPROT_KERNEL, RT_TABLE_LOCAL } from "../../sdk/netlink/route.ts";
+import { decodeRule, deleteRule, dumpRules, newRule } from "../../sdk/netlink/rule.ts";
+import type { FoundRule, Rule } from "../../sdk/netlink/rule.ts";
 import { LOCAL_PRIORITY } from "./joint-plan.ts";
-import { RT_TABLE_LOCAL, deleteRule, newRule } from "./messages.ts";
-import type { Rule } from "./messages.ts";
 
 const IPV4 = "/proc/sys/net/ipv4/conf";
 const IPV6 = "/proc/sys/net/ipv6/conf";
-const RTPROT_KERNEL = 2;
 
 /** A kernel without IPv6 has neither the rules nor the need. */
 export const families: readonly Family[] = existsSync(IPV6) ? [4, 6] : [4];
@@ -68,13 +68,18 @@ async function moveLocalRule(socket: NetlinkSocket, to: number, from: number): P
       family,
       priority,
       table: RT_TABLE_LOCAL,
-      iif: undefined,
       protocol: RTPROT_KERNEL,
     });
     const [added, removed] = await socket.batch([newRule(rule(to)), deleteRule(rule(from))]);
     throwUnless(added, "EEXIST");
     throwUnless(removed, "ENOENT", "ESRCH");
   }
+}
+
+export async function readRules(socket: NetlinkSocket): Promise<readonly FoundRule[]> {
+  const rules = [];
+  for (const family of families) rules.push(...(await socket.dump(dumpRules(family))).map(decodeRule));
+  return rules.filter((rule) => rule !== undefined);
 }
 
 /** Throws a refusal by the kernel that has none of these codes. */

@@ -5,6 +5,7 @@ import {
   deleteLink,
   dumpLinks,
   getLink,
+  newBridge,
   newVeth,
   newVxlan,
   newWireguard,
@@ -50,6 +51,21 @@ test.each<[string, Request, number, number, string]>([
     0x600,
     `00000000 07000000 00000000 00000000 06000300 61000000 08001c00 14000000 08001b00 0100004e
      14001280 0e000100 77697265677561726400 0000`,
+  ],
+  [
+    "a bridge that treats multicast as broadcast",
+    newBridge("b"),
+    16,
+    0x600,
+    `00000000 00000000 00000000 00000000 06000300 62000000
+     1c001280 0b000100 62726964676500 00 0c000280 05001700 00000000`,
+  ],
+  [
+    "a port of a bridge",
+    setLink({ ifindex: 7, master: 9 }),
+    19,
+    0,
+    "00000000 07000000 00000000 00000000 08000a00 09000000",
   ],
   [
     "alias, MTU, MAC and address generation in one change",

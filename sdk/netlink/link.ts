@@ -14,6 +14,7 @@ const IFLA = {
   IFNAME: 3,
   MTU: 4,
   LINK: 5,
+  MASTER: 10,
   LINKINFO: 18,
   IFALIAS: 20,
   STATS64: 23,
@@ -28,6 +29,7 @@ const IFLA = {
 } as const;
 const IFLA_INFO = { KIND: 1, DATA: 2 } as const;
 const VETH_INFO_PEER = 1;
+const IFLA_BR_MCAST_SNOOPING = 23;
 const IFLA_VXLAN = {
   ID: 1,
   GROUP: 2,
@@ -95,17 +97,21 @@ export function newWireguard(device: NewDevice): Request {
   return newDevice(device, [linkInfo("wireguard")], `new wireguard ${device.name}`);
 }
 
+/** In the own namespace. Forwards at once, learns, and treats multicast as broadcast: a cable with two ends. */
+export function newBridge(name: string): Request {
+  return newLink(`new bridge ${name}`, [
+    text(IFLA.IFNAME, name),
+    linkInfo("bridge", [u8(IFLA_BR_MCAST_SNOOPING, 0)]),
+  ]);
+}
+
 /** Makes nothing: a kernel that knows the kind refuses the (negative) MTU, one that does not says ENOTSUP. */
 export function probeKind(kind: string): Request {
-  return {
-    doing: `probe ${kind}`,
-    type: RTM_LINK.NEW,
-    flags: NLM_F.CREATE | NLM_F.EXCL,
-    body: Buffer.concat([
-      ifinfomsg(0),
-      encodeAttributes([text(IFLA.IFNAME, "nsm-probe"), u32(IFLA.MTU, 0xffffffff), linkInfo(kind)]),
-    ]),
-  };
+  return newLink(`probe ${kind}`, [
+    text(IFLA.IFNAME, "nsm-probe"),
+    u32(IFLA.MTU, 0xffffffff),
+    linkInfo(kind),
+  ]);
 }
 
 export interface LinkChange {
@@ -117,6 +123,8 @@ export interface LinkChange {
   /** Of a device that is up only since Linux 6.2. */
   readonly name?: string;
   readonly up?: boolean;
+  /** Index of the bridge that it becomes a port of. */
+  readonly master?: number;
   /** No IPv6 link-local address, hence no router solicitations and no duplicate address detection. */
   readonly noAddressGeneration?: boolean;
   /** Moves the device, under a new name and index. */
@@ -124,7 +132,7 @@ export interface LinkChange {
 }
 
 export function setLink(change: LinkChange): Request {
-  const { ifindex, alias, group, mtu, mac, name, up, noAddressGeneration, move } = change;
+  const { ifindex, alias, group, mtu, mac, name, up, master, noAddressGeneration, move } = change;
   const attributes: Attribute[] = [];
   if (move) {
     attributes.push(u32(IFLA.NET_NS_FD, move.netnsFd), text(IFLA.IFNAME, move.name));
@@ -135,6 +143,7 @@ export function setLink(change: LinkChange): Request {
   if (group !== undefined) attributes.push(u32(IFLA.GROUP, group));
   if (mtu !== undefined) attributes.push(u32(IFLA.MTU, mtu));
   if (mac !== undefined) attributes.push(bytes(IFLA.ADDRESS, macBytes(mac)));
+  if (master !== undefined) attributes.push(u32(IFLA.MASTER, master));
   if (noAddressGeneration === true) {
     const mode = u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
     attributes.push(nest(IFLA.AF_SPEC, [nest(AF_INET6, [mode])]));
@@ -233,14 +242,16 @@ function decodeVxlan(data: AttributeMap): Partial<VxlanShape> {
 }
 
 function newDevice(device: NewDevice, more: readonly Attribute[], doing: string): Request {
+  return newLink(doing, [...deviceAttributes(device), ...more], device.ifindex);
+}
+
+/** The kernel chooses the index when it is 0. */
+function newLink(doing: string, attributes: readonly Attribute[], ifindex = 0): Request {
   return {
     doing,
     type: RTM_LINK.NEW,
     flags: NLM_F.CREATE | NLM_F.EXCL,
-    body: Buffer.concat([
-      ifinfomsg(device.ifindex),
-      encodeAttributes([...deviceAttributes(device), ...more]),
-    ]),
+    body: Buffer.concat([ifinfomsg(ifindex), encodeAttributes(attributes)]),
   };
 }
 

@@ -112,6 +112,21 @@ test.each<[string, Request, number, number, string]>([
     0x500,
     "02200000 009dfd01 00000000 08000100 0a000001 08000400 07000000 08000f00 e8030000",
   ],
+  [
+    "a route to nowhere has no device, and the protocol of whoever makes it",
+    newRoute(0, {
+      prefix: everything,
+      gateway: undefined,
+      scope: "universe",
+      table: 1000,
+      metric: 9,
+      isBlackhole: true,
+      protocol: 158,
+    }),
+    24,
+    0x500,
+    "02000000 009e0006 00000000 08000100 00000000 08000600 09000000 08000f00 e8030000",
+  ],
   ["all routes", dumpAllRoutes(4), 26, 0x300, "02000000 00000000 00000000"],
   ["all routes of a table", dumpAllRoutes(6, 254), 26, 0x300, "0a000000 00000000 00000000 08000f00 fe000000"],
   ["all neighbours", dumpNeighbors(), 30, 0x300, "00000000 00000000 00000000"],
@@ -132,6 +147,12 @@ test("addresses, routes and neighbours are read back", () => {
     protocol: 157,
   });
   expect(decodeRoute(message(newRoute(7, viaV6)))).toMatchObject({ ...viaV6, ifindex: 7 });
+  const nowhere = { ...viaV6, gateway: undefined, table: 1000, isBlackhole: true, protocol: 158 };
+  expect(decodeRoute(message(newRoute(0, nowhere)))).toEqual({
+    ...nowhere,
+    ifindex: undefined,
+    mtu: undefined,
+  });
   const neighbor = { ip: "fd00::2", mac: "02:00:00:00:00:0b" };
   expect(decodeNeighbor(message(newNeighbor(7, neighbor)))).toEqual({
     ...neighbor,

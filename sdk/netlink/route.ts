@@ -92,10 +92,12 @@ const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, METRICS: 8, TABLE: 15 } a
 const RTAX_MTU = 2;
 const RTM_F_ONLINK = 4;
 export const RT_TABLE_MAIN = 254;
-const RTN_UNICAST = 1;
+export const RT_TABLE_LOCAL = 255;
+export const RTPROT_KERNEL = 2;
+const RTN = { UNICAST: 1, BLACKHOLE: 6 } as const;
 export const SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;
 
-/** A unicast route through one device. */
+/** A route through one device, or to nowhere. */
 export interface Route {
   readonly prefix: Prefix;
   /** Taken as reachable on the link, whatever the addresses say (onlink), unless `isGatewayRouted`. */
@@ -109,8 +111,12 @@ export interface Route {
   readonly scope: "link" | "universe";
   /** Absent for the main table. */
   readonly table?: number;
-  /** Of IPv6; absent for the kernel's usual one. */
+  /** Of IPv6, or to nowhere; absent for the kernel's usual one. */
   readonly metric?: number;
+  /** What goes by it is dropped; it has no device (0). */
+  readonly isBlackhole?: boolean;
+  /** rtm_protocol, who makes it: the forwarder (NSM_PROTOCOL) when absent. */
+  readonly protocol?: number;
 }
 
 /**
@@ -123,6 +129,7 @@ export function newRoute(ifindex: number, route: Route): Request {
   return routeRequest(RTM.NEWROUTE, flags, "add route", ifindex, route);
 }
 
+/** Only when its protocol is the same, too. */
 export function deleteRoute(ifindex: number, route: Route): Request {
   return routeRequest(RTM.DELROUTE, 0, "delete route", ifindex, route);
 }
@@ -184,6 +191,7 @@ export function decodeRoute({ body }: Message): FoundRoute | undefined {
     scope: body.readUInt8(6) === SCOPE.LINK ? "link" : "universe",
     ifindex: attributes.u32(RTA.OIF),
     ...(metric !== undefined && { metric }),
+    ...(body.readUInt8(7) === RTN.BLACKHOLE && { isBlackhole: true }),
     ...(family === 6 && gateway && (body.readUInt32LE(8) & RTM_F_ONLINK) === 0 && { isGatewayRouted: true }),
     table: attributes.u32(RTA.TABLE) ?? body.readUInt8(4),
     protocol: body.readUInt8(5),
@@ -192,8 +200,9 @@ export function decodeRoute({ body }: Message): FoundRoute | undefined {
 }
 
 function routeRequest(type: number, flags: number, doing: string, ifindex: number, route: Route): Request {
-  const { prefix, gateway, isGatewayRouted, metric, table = RT_TABLE_MAIN } = route;
-  const attributes: Attribute[] = [bytes(RTA.DST, ipBytes(prefix.address)), u32(RTA.OIF, ifindex)];
+  const { prefix, gateway, isGatewayRouted, isBlackhole = false, metric, table = RT_TABLE_MAIN } = route;
+  const attributes: Attribute[] = [bytes(RTA.DST, ipBytes(prefix.address))];
+  if (!isBlackhole) attributes.push(u32(RTA.OIF, ifindex));
   if (gateway !== undefined) attributes.push(bytes(RTA.GATEWAY, ipBytes(gateway)));
   if (metric !== undefined) attributes.push(u32(RTA.PRIORITY, metric));
   if (table > 255) attributes.push(u32(RTA.TABLE, table));
@@ -203,13 +212,13 @@ function routeRequest(type: number, flags: number, doing: string, ifindex: numbe
     family: prefix.family,
     length: prefix.length,
     table: table > 255 ? 0 : table,
-    protocol: NSM_PROTOCOL,
+    protocol: route.protocol ?? NSM_PROTOCOL,
     scope,
-    type: RTN_UNICAST,
+    type: isBlackhole ? RTN.BLACKHOLE : RTN.UNICAST,
     flags: gateway === undefined || isGatewayRouted === true ? 0 : RTM_F_ONLINK,
   });
   return {
-    doing: `${doing} ${formatPrefix(prefix)}${gateway === undefined ? "" : ` via ${gateway}`} on link ${ifindex}${table === RT_TABLE_MAIN ? "" : ` in table ${table}`}`,
+    doing: `${doing} ${formatPrefix(prefix)}${gateway === undefined ? "" : ` via ${gateway}`} on ${isBlackhole ? "no link" : `link ${ifindex}`}${table === RT_TABLE_MAIN ? "" : ` in table ${table}`}`,
     type,
     flags,
     body: Buffer.concat([header, encodeAttributes(attributes)]),

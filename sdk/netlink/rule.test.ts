@@ -15,12 +15,10 @@ const v4: Rule = {
 const v6: Rule = {
   family: 6,
   source: { family: 6, address: "fd00::", length: 64 },
-  ipProtocol: undefined,
-  sourcePorts: undefined,
-  destinationPorts: undefined,
   table: 1000,
   priority: 7,
 };
+const byDevice: Rule = { family: 6, priority: 15, table: undefined, iif: "nsm-1", protocol: 159 };
 
 test.each<[string, Request, number, number, string]>([
   [
@@ -46,15 +44,22 @@ test.each<[string, Request, number, number, string]>([
     0,
     "0a000000 00000001 00000000 08000600 07000000 08000f00 e8030000 05001500 9d000000",
   ],
+  [
+    "a rule of somebody else's that drops what comes in by a device",
+    newRule(byDevice),
+    32,
+    0x600,
+    "0a000000 00000006 00000000 0a000300 6e736d2d31000000 08000600 0f000000 05001500 9f000000",
+  ],
   ["all rules of a family", dumpRules(6), 34, 0x300, "0a000000 00000000 00000000"],
 ])("%s", (_, request, type, flags, body) => {
   expect([request.type, request.flags]).toEqual([type, flags]);
   expect(Buffer.from(request.body).toString("hex")).toBe(body.replaceAll(/\s/g, ""));
 });
 
-test.each([v4, v6])("a rule is read back as it was made", (rule) => {
+test.each([v4, v6, byDevice])("a rule is read back as it was made", (rule) => {
   const message = { type: 32, flags: 0, seq: 1, body: Buffer.from(newRule(rule).body) };
-  expect(decodeRule(message)).toEqual({ ...rule, protocol: 157 });
+  expect(decodeRule(message)).toEqual({ protocol: 157, ...rule });
 });
 
 test("the kernel's own rules select all, and rules of other families are none", () => {

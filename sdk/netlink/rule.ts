@@ -1,5 +1,5 @@
 /** rtnetlink messages of routing rules (linux/fib_rules.h): which packets are routed by which table. */
-import { bytes, decodeAttributes, encodeAttributes, u32, u8 } from "./attribute.ts";
+import { bytes, decodeAttributes, encodeAttributes, text, u32, u8 } from "./attribute.ts";
 import type { Attribute } from "./attribute.ts";
 import { formatPrefix, ipBytes, ipText } from "./ip.ts";
 import type { Family, Prefix } from "./ip.ts";
@@ -11,6 +11,7 @@ const RTM_RULE = { NEW: 32, DEL: 33, GET: 34 } as const;
 const AF = { 4: 2, 6: 10 } as const;
 const FRA = {
   SRC: 2,
+  IIFNAME: 3,
   PRIORITY: 6,
   TABLE: 15,
   PROTOCOL: 21,
@@ -18,7 +19,7 @@ const FRA = {
   SPORT_RANGE: 23,
   DPORT_RANGE: 24,
 } as const;
-const FR_ACT_TO_TBL = 1;
+const FR_ACT = { TO_TBL: 1, BLACKHOLE: 6 } as const;
 
 /** 1 to 65535, `from` not above `to`. */
 export interface Ports {
@@ -29,21 +30,26 @@ export interface Ports {
 /** Packets of a family that have all of these go by `table`; of several such rules that of the lowest priority counts. */
 export interface Rule {
   readonly family: Family;
-  readonly source: Prefix | undefined;
-  /** IP protocol number. */
-  readonly ipProtocol: number | undefined;
-  readonly sourcePorts: Ports | undefined;
-  readonly destinationPorts: Ports | undefined;
-  readonly table: number;
   readonly priority: number;
+  /** Undefined: they are dropped. */
+  readonly table: number | undefined;
+  readonly source?: Prefix | undefined;
+  /** Name of the device that they come in by, which need not be there yet. */
+  readonly iif?: string | undefined;
+  /** IP protocol number. */
+  readonly ipProtocol?: number | undefined;
+  readonly sourcePorts?: Ports | undefined;
+  readonly destinationPorts?: Ports | undefined;
+  /** FRA_PROTOCOL, who makes it: the forwarder (NSM_PROTOCOL) when absent. The kernel's own rules have RTPROT_KERNEL. */
+  readonly protocol?: number;
 }
 
-/** Marked with our protocol number. EEXIST for one that is there in all its parts. */
+/** EEXIST for one that is there in all its parts. */
 export function newRule(rule: Rule): Request {
   return ruleRequest(RTM_RULE.NEW, NLM_F.CREATE | NLM_F.EXCL, "add", rule);
 }
 
-/** Ours only, and only when all its parts are the same. */
+/** Only when all its parts are the same, its protocol too. */
 export function deleteRule(rule: Rule): Request {
   return ruleRequest(RTM_RULE.DEL, 0, "delete", rule);
 }
@@ -53,7 +59,6 @@ export function dumpRules(family: Family): Request {
 }
 
 export interface FoundRule extends Rule {
-  /** Who made it: NSM_PROTOCOL for ours. */
   readonly protocol: number;
 }
 
@@ -66,30 +71,42 @@ export function decodeRule({ body }: Message): FoundRule | undefined {
   return {
     family,
     source: source && { family, address: ipText(source), length: body.readUInt8(2) },
+    iif: attributes.text(FRA.IIFNAME),
     ipProtocol: attributes.u8(FRA.IP_PROTO),
     sourcePorts: decodePorts(attributes.bytes(FRA.SPORT_RANGE)),
     destinationPorts: decodePorts(attributes.bytes(FRA.DPORT_RANGE)),
-    table: attributes.u32(FRA.TABLE) ?? body.readUInt8(4),
+    table: body.readUInt8(7) === FR_ACT.TO_TBL ? (attributes.u32(FRA.TABLE) ?? body.readUInt8(4)) : undefined,
     priority: attributes.u32(FRA.PRIORITY) ?? 0,
     protocol: attributes.u8(FRA.PROTOCOL) ?? 0,
   };
 }
 
 function ruleRequest(type: number, flags: number, doing: string, rule: Rule): Request {
-  const { family, source, ipProtocol, sourcePorts, destinationPorts, table, priority } = rule;
+  const { family, source, iif, ipProtocol, sourcePorts, destinationPorts, table, priority } = rule;
   const attributes: Attribute[] = [];
   if (source) attributes.push(bytes(FRA.SRC, ipBytes(source.address)));
-  attributes.push(u32(FRA.PRIORITY, priority), u32(FRA.TABLE, table), u8(FRA.PROTOCOL, NSM_PROTOCOL));
+  if (iif !== undefined) attributes.push(text(FRA.IIFNAME, iif));
+  attributes.push(u32(FRA.PRIORITY, priority));
+  if (table !== undefined) attributes.push(u32(FRA.TABLE, table));
+  attributes.push(u8(FRA.PROTOCOL, rule.protocol ?? NSM_PROTOCOL));
   if (ipProtocol !== undefined) attributes.push(u8(FRA.IP_PROTO, ipProtocol));
   if (sourcePorts) attributes.push(bytes(FRA.SPORT_RANGE, encodePorts(sourcePorts)));
   if (destinationPorts) attributes.push(bytes(FRA.DPORT_RANGE, encodePorts(destinationPorts)));
-  const header = ruleHeader(family, source?.length ?? 0, table < 256 ? table : 0, FR_ACT_TO_TBL);
+  const shortTable = table !== undefined && table < 256 ? table : 0;
+  const action = table === undefined ? FR_ACT.BLACKHOLE : FR_ACT.TO_TBL;
+  const header = ruleHeader(family, source?.length ?? 0, shortTable, action);
   return {
-    doing: `${doing} rule ${priority}: from ${source ? formatPrefix(source) : "all"} to table ${table}`,
+    doing: `${doing} rule ${priority}: ${selectorText(rule)} to ${table === undefined ? "nowhere" : `table ${table}`}`,
     type,
     flags,
     body: Buffer.concat([header, encodeAttributes(attributes)]),
   };
+}
+
+/** For people: not all of what a rule may select by. */
+function selectorText({ family, source, iif }: Rule): string {
+  const from = source ? formatPrefix(source) : `all of IPv${family}`;
+  return iif === undefined ? from : `${from} by ${iif}`;
 }
 
 /** struct fib_rule_hdr */
