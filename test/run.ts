@@ -1,5 +1,5 @@
 /**
- * `npm test`: installs what the tests need, runs them and ends with the line `N passed, N failed`.
+ * `npm test`: installs what the tests need, runs them and ends with a line for each failure and the line `N passed, N failed`.
  *
  *     npm test                          everything
  *     npm test -- e2e heal              the tests of one project, those whose file name contains "heal"
@@ -11,10 +11,10 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { z } from "zod";
 import { isRoot, provide, testTools } from "../cli/requirements.ts";
 import { messageOf } from "../sdk/errors.ts";
 import { insideSandbox } from "./support/sandbox.ts";
+import { Tally as VitestTally } from "./support/tally-reporter.ts";
 
 const root = dirname(import.meta.dirname);
 const PLAIN = ["unit", "vectors", "fuzz", "architecture", "build"];
@@ -23,6 +23,7 @@ const PRIVILEGED = ["netns", "e2e"];
 interface Tally {
   readonly passed: number;
   readonly failed: number;
+  readonly failures: readonly string[];
 }
 
 function main(args: readonly string[]): number {
@@ -37,79 +38,73 @@ function main(args: readonly string[]): number {
 
   const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0);
   const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0);
+  for (const failure of tallies.flatMap((tally) => tally.failures)) console.log(`FAILED: ${failure}`);
   console.log(`${passed} passed, ${failed} failed`);
   return failed === 0 ? 0 : 1;
 }
 
 function runPrivileged(projects: readonly string[], rest: readonly string[]): Tally {
-  if (projects.length === 0) return { passed: 0, failed: 0 };
+  if (projects.length === 0) return { passed: 0, failed: 0, failures: [] };
   if (!isRoot()) {
-    console.error(
+    return refused(
       `the projects ${projects.join(" and ")} make network namespaces and need root: run "sudo npm test", ` +
         `or leave them out with "npm test -- --without-root"`,
     );
-    return { passed: 0, failed: 1 };
   }
   try {
     provide(testTools(), (line) => console.error(line));
   } catch (error) {
-    console.error(messageOf(error));
-    return { passed: 0, failed: 1 };
+    return refused(messageOf(error));
   }
   return runVitest(projects, rest, insideSandbox);
 }
 
-/** Runs the projects and counts by vitest's own report. In CI a skipped test counts as failed. */
+function refused(why: string): Tally {
+  return { passed: 0, failed: 1, failures: [why] };
+}
+
+/** Runs the projects and counts what vitest saw. In CI a skipped test counts as failed. */
 function runVitest(
   projects: readonly string[],
   rest: readonly string[],
   wrap: (command: readonly string[]) => readonly string[],
 ): Tally {
-  if (projects.length === 0) return { passed: 0, failed: 0 };
+  if (projects.length === 0) return { passed: 0, failed: 0, failures: [] };
   const folder = mkdtempSync(join(tmpdir(), "nsm-test-"));
   try {
-    const report = join(folder, "report.json");
+    const tally = join(folder, "tally.json");
     const [command = "", ...args] = wrap([
       process.execPath,
       join(root, "node_modules/vitest/vitest.mjs"),
       "run",
       ...projects.flatMap((name) => ["--project", name]),
       "--reporter=default",
-      "--reporter=json",
-      `--outputFile.json=${report}`,
+      `--reporter=${join(root, "test/support/tally-reporter.ts")}`,
       ...rest,
     ]);
-    const { status } = spawnSync(command, args, { cwd: root, stdio: "inherit" });
-    return readTally(report, status === 0);
+    const env = { ...process.env, NSM_TEST_TALLY: tally };
+    const { status } = spawnSync(command, args, { cwd: root, stdio: "inherit", env });
+    return readTally(tally, status === 0);
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-function readTally(report: string, success: boolean): Tally {
-  const counts = readReport(report);
-  const skipped = counts.numPendingTests + counts.numTodoTests;
-  if (skipped > 0 && process.env["CI"])
-    console.error(`${skipped} tests were skipped: in CI they count as failed`);
-  const failed = counts.numFailedTests + (process.env["CI"] ? skipped : 0);
-  // A file that does not load, or an error outside any test, fails the run without a failed test.
-  return { passed: counts.numPassedTests, failed: success ? failed : Math.max(1, failed) };
+function readTally(path: string, success: boolean): Tally {
+  const { passed, skipped, failures } = readReport(path);
+  const unseen = success || failures.length > 0 ? [] : ["vitest failed and named no failure: see above"];
+  const skips = process.env["CI"]
+    ? Array<string>(skipped).fill("a test was skipped: in CI that is a failure")
+    : [];
+  const all = [...failures, ...unseen, ...skips];
+  return { passed, failed: all.length, failures: all };
 }
 
-/** The part of vitest's JSON report that we use. */
-const Counts = z.object({
-  numPassedTests: z.number(),
-  numFailedTests: z.number(),
-  numPendingTests: z.number(),
-  numTodoTests: z.number(),
-});
-
-function readReport(report: string): z.infer<typeof Counts> {
+function readReport(path: string): VitestTally {
   try {
-    return Counts.parse(JSON.parse(readFileSync(report, "utf8")));
+    return VitestTally.parse(JSON.parse(readFileSync(path, "utf8")));
   } catch (error) {
-    console.error(`vitest wrote no report: ${messageOf(error)}`);
-    return { numPassedTests: 0, numFailedTests: 1, numPendingTests: 0, numTodoTests: 0 };
+    return { passed: 0, skipped: 0, failures: [`vitest wrote no report: ${messageOf(error)}`] };
   }
 }
 

@@ -79,7 +79,7 @@ function show(report: Exclude<Report, { is: "end" }>, tally: { passed: number; f
     case "failed":
       tally.failed++;
       console.log(
-        ` ✗ ${report.name} ${Math.round(report.ms)} ms\n${report.message.replaceAll(/^/gm, "     ")}`,
+        `FAILED: ${report.name} ${Math.round(report.ms)} ms\n${report.message.replaceAll(/^/gm, "     ")}`,
       );
       break;
     case "note":
