@@ -57,6 +57,8 @@ export async function createWire(
     return devices;
   } catch (error) {
     await removeDevices(devices);
+    // A pod that has ended is not found any more, yet we hold it open, and with it the device whose end a tunnel's `undo` waits for.
+    for (const [i, { socket }] of pods.entries()) await socket.batch([deleteLink(at(indexes, i))]);
     await undo();
     throw error;
   }
