@@ -22,12 +22,12 @@ export const table = {
   command: command(
     "NSM_SUPPLY_COMMAND",
     '["nsm","nse"]',
-    "what it starts, without a shell; {{.label}} is a label of the client's",
+    "what it starts, without a shell; {{.label}} is a label of the client's, not in the program's name nor in what an interpreter runs",
   ),
   env: variables(
     "NSM_SUPPLY_ENV",
     "{}",
-    "variables of what it starts, beside its own; {{.label}} as above. One endpoint serves all clients for whom command and variables are the same",
+    "variables of what it starts, beside its own; {{.label}} as above, not in those that choose code, such as PATH. One endpoint serves all clients for whom command and variables are the same",
   ),
   limit: integer("NSM_SUPPLY_LIMIT", "10", "endpoints at the same time"),
   keep: bool("NSM_SUPPLY_KEEP", "false", "what it started goes on when it ends"),

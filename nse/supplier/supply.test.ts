@@ -96,6 +96,29 @@ describe("orders", () => {
     expect(order.env).toEqual({ A: "1; rm -rf / {{.b}}" });
   });
 
+  test("a label chooses neither the program nor the code that it runs", () => {
+    for (const command of [
+      ["{{.app}}"],
+      ["/opt/{{.app}}", "nse"],
+      ["sh", "-c", "echo {{.app}}"],
+      ["/usr/bin/python3.12", "-c", "print({{.app}})"],
+      ["setpriv", "env", "{{.app}}"],
+    ])
+      expect(() => parseCommand(JSON.stringify(command)), command.join(" ")).toThrow(/of a client's choice/);
+    for (const name of ["PATH", "LD_PRELOAD", "NODE_OPTIONS", "BASH_ENV", "PYTHONPATH", "PERL5LIB"])
+      expect(() => parseVariables(JSON.stringify({ [name]: "{{.app}}" })), name).toThrow(
+        /of a client's choice/,
+      );
+    expect(parseCommand('["sh","-c","exec nsm nse"]')).toHaveLength(3);
+    expect(parseVariables('{"PATH":"/bin","NSM_LABELS":"app:{{.app}}"}')).toHaveProperty("PATH", "/bin");
+  });
+
+  test("a label does not become an option", () => {
+    const command = parseCommand('["nsm","nse","{{.a}}","--name={{.a}}"]');
+    expect(orderFor(command, {}, { a: "x" }).command).toEqual(["nsm", "nse", "x", "--name=x"]);
+    expect(() => orderFor(command, {}, { a: "--inspect" })).toThrow(/would become the option/);
+  });
+
   test("configuration that is no command and no variables is refused", () => {
     for (const text of ["nsm nse", "[]", '["a",1]', "{}"])
       expect(() => parseCommand(text)).toThrow(/JSON list/);

@@ -7,10 +7,27 @@ import { renderSelectorValue } from "../../sdk/selector-template.ts";
 export type Command = readonly string[];
 export type Variables = Readonly<Record<string, string>>;
 
-/** JSON list of words. Throws a text that says what is expected. */
+/** Variables by which loaders and interpreters choose what code runs: a client's label there would be a client's program. */
+const CHOOSES_CODE =
+  /^(?:PATH|IFS|ENV|BASH_ENV|BASH_FUNC_.*|SHELLOPTS|GLIBC_TUNABLES|GCONV_PATH|(?:LD|DYLD|NODE|PYTHON|PERL5?|RUBY|JAVA|_JAVA|JDK_JAVA)(?:_?.*))$/;
+/** Programs whose argument is a program: `sh -c "echo {{.label}}"` runs whatever the label says. */
+const INTERPRETER =
+  /(?:^|\/)(?:(?:ba|da|k|z|fi|c|tc|a)?sh|busybox|env|xargs|eval|awk|sed|perl|ruby|php|lua|python[\d.]*)$/;
+
+/** JSON list of words. Throws a text that says what is expected: a client's label chooses neither the program nor its code. */
 export function parseCommand(text: string): Command {
   const read = z.array(z.string().min(1)).min(1).safeParse(parseJson(text));
   if (!read.success) throw new Error('expected a JSON list of words: ["nsm","nse"]');
+  const [program = ""] = read.data;
+  if (isTemplate(program))
+    throw new Error(
+      `the program ${JSON.stringify(program)} would be of a client's choice: name it without {{}}`,
+    );
+  const word = read.data.find(isTemplate);
+  if (word !== undefined && read.data.some((each) => INTERPRETER.test(each)))
+    throw new Error(
+      `${JSON.stringify(word)} would become code of a client's choice in an interpreter: hand the label over by a variable (NSM_SUPPLY_ENV)`,
+    );
   return read.data;
 }
 
@@ -18,6 +35,11 @@ export function parseCommand(text: string): Command {
 export function parseVariables(text: string): Variables {
   const read = z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).safeParse(parseJson(text));
   if (!read.success) throw new Error('expected a JSON object of variables: {"NSM_LABELS":"app:web"}');
+  for (const [name, value] of Object.entries(read.data))
+    if (isTemplate(value) && CHOOSES_CODE.test(name))
+      throw new Error(
+        `${name} decides which code runs, and would be of a client's choice: set it without {{}}`,
+      );
   return read.data;
 }
 
@@ -30,18 +52,31 @@ export interface Order {
 
 /**
  * Templates are those of selectors: `{{.podName}}`. A word without a value for one of its labels is refused: it would become the
- * text `<no value>`. Throws FAILED_PRECONDITION `label-missing`.
+ * text `<no value>`; and so is one that a label would make an option. Throws FAILED_PRECONDITION `label-missing`, `label-is-option`.
  */
 export function orderFor(command: Command, env: Variables, labels: Variables): Order {
-  const rendered = command.map((word) => render(word, labels));
+  const rendered = command.map((word) => refuseOption(word, render(word, labels)));
   const variables = Object.fromEntries(
     Object.entries(env).map(([name, value]) => [name, render(value, labels)]),
   );
   return { command: rendered, env: variables, key: JSON.stringify([rendered, variables]) };
 }
 
+function isTemplate(text: string): boolean {
+  return text.includes("{{");
+}
+
+function refuseOption(template: string, word: string): string {
+  if (!word.startsWith("-") || template.startsWith("-")) return word;
+  throw new NsmError(
+    "FAILED_PRECONDITION",
+    "label-is-option",
+    `${JSON.stringify(template)} would become the option ${JSON.stringify(word.slice(0, 80))}: no label here begins with "-"`,
+  );
+}
+
 function render(template: string, labels: Variables): string {
-  if (!template.includes("{{")) return template;
+  if (!isTemplate(template)) return template;
   const text = renderSelectorValue(template, labels);
   if (text !== template && !text.includes("<no value>")) return text;
   throw new NsmError(
