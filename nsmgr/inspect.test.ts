@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { DescribeWireRequestSchema, WireDescriptionSchema } from "../api/gen/admin_pb.js";
+import { ConnectionContextSchema } from "../api/gen/connectioncontext_pb.js";
 import { createHistory } from "../sdk/elements/history.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { NsmError } from "../sdk/errors.ts";
@@ -16,6 +17,8 @@ const owner = await makePeer("/client/a");
 const stranger = await makePeer("/client/b");
 const operator = await makePeer("/operator/eve");
 
+const CHAIN = "0b5f8a52-3c55-4d0c-9d1c-5a3a3f7f0001";
+
 /** A manager with one wire `m` of `/client/a`, whose forwarder answers as told. */
 function build(answer: () => Promise<unknown>) {
   const clock = createFakeClock(5000);
@@ -30,6 +33,9 @@ function build(answer: () => Promise<unknown>) {
   if (connection.path !== undefined) connection.path.index = 1;
   connection.id = "m";
   for (const segment of connection.path?.pathSegments ?? []) segment.token = "secret";
+  connection.context = create(ConnectionContextSchema, {
+    extraContext: { nsmChain: `${CHAIN}/2`, other: "x" },
+  });
   store.update(connection, owner.spiffeId);
   history.note("m", "made", "endpoint nse");
   const handlers = wiresHandlers({
@@ -53,7 +59,7 @@ const counted = create(WireDescriptionSchema, {
   interfaces: [{ forwarder: "forwarder", side: "client", name: "nsm-1", rxBytes: 84n }],
 });
 
-test("owner and operator get connection, events and the forwarder's counters, without tokens", async () => {
+test("owner and operator get connection, events and the forwarder's counters, without tokens and the chain's number", async () => {
   const { describe, asked } = build(() => Promise.resolve(counted));
   for (const peer of [owner, operator]) {
     const wire = await describe(peer);
@@ -67,6 +73,10 @@ test("owner and operator get connection, events and the forwarder's counters, wi
       { what: "made", why: "endpoint nse", count: 1, time: { seconds: 5n } },
     ]);
     expect(wire.interfaces).toMatchObject([{ name: "nsm-1", rxBytes: 84n }]);
+    expect(wire.connection?.context?.extraContext).toEqual({
+      nsmChain: expect.stringMatching(/^sha256:[0-9a-f]{16}\/2$/),
+      other: "x",
+    });
   }
   expect(asked[0]).toEqual(["unix:///forwarder.sock", "f"]);
 });

@@ -1,13 +1,13 @@
 /** What the manager tells operators, and owners of wires, of one wire: its events, and what its forwarder reads in the kernel (docs/protocol.md, "Looking"). */
-import { clone, create } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { WireDescriptionSchema, Wires } from "../api/gen/admin_pb.js";
 import type { WireDescription } from "../api/gen/admin_pb.js";
-import { ConnectionSchema } from "../api/gen/connection_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
 import type { History } from "../sdk/elements/history.ts";
 import { OPERATOR } from "../sdk/elements/monitor.ts";
 import type { MonitorStore } from "../sdk/elements/monitor.ts";
+import { operatorView } from "../sdk/elements/operator-view.ts";
 import { viewerOf } from "../sdk/elements/serve.ts";
 import type { IsOperator } from "../sdk/elements/serve.ts";
 import type { NextHop } from "../sdk/elements/target.ts";
@@ -45,7 +45,7 @@ export function wiresHandlers(options: InspectOptions): Handlers<typeof Wires> {
         events: events.map(({ timeMs, ...event }) => ({ ...event, time: timestampFromMs(timeMs) })),
       });
       if (known === undefined) return description;
-      description.connection = clone(ConnectionSchema, known);
+      description.connection = operatorView(known);
       await askForwarder(options, known, description, caller.signal);
       return description;
     },

@@ -23,7 +23,7 @@ import type { Logger } from "../../sdk/log.ts";
 import type { Manager } from "../../sdk/manager-client.ts";
 import { KERNEL_TYPE, NO_ADDRESSES } from "../../sdk/mechanisms/kernel.ts";
 import { earliestExpiry } from "../../sdk/path.ts";
-import { CHAIN_KEY } from "./chain-mark.ts";
+import { CHAIN_KEY } from "../../sdk/chain-mark.ts";
 
 /** A next hop that is replaced within this time is no news to the hop before. */
 const HEAL_WITHIN_MS = 10_000;

@@ -3,7 +3,7 @@ import { clone, create } from "@bufbuild/protobuf";
 import { ConnectionSchema, PathSegmentSchema } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import { ConnectionContextSchema } from "../../api/gen/connectioncontext_pb.js";
-import { CHAIN_KEY } from "./chain-mark.ts";
+import { CHAIN_KEY } from "../../sdk/chain-mark.ts";
 
 /**
  * The answer for the hop before: `asked` with its labels, mechanism and ids, and of `answer` the context and what lies behind. `chain`: the mark

@@ -13,7 +13,7 @@ import { silentLogger } from "../../sdk/log.ts";
 import { callBy, eventsOf, requestOn } from "../../test/support/chain.ts";
 import { createFakeClock } from "../../test/support/fake-clock.ts";
 import { makePeer } from "../../test/support/peer.ts";
-import { CHAIN_KEY } from "./chain-mark.ts";
+import { CHAIN_KEY } from "../../sdk/chain-mark.ts";
 import { createDownstream } from "./downstream.ts";
 import type { Joint } from "./joints.ts";
 import { createPassThrough } from "./pass-through.ts";

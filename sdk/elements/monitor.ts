@@ -18,6 +18,7 @@ import { NsmError } from "../errors.ts";
 import { matchesMonitorSelector } from "../match.ts";
 import { createEventQueue } from "../event-queue.ts";
 import type { WithEvents } from "./begin.ts";
+import { operatorView } from "./operator-view.ts";
 import { connectionOf } from "./update-path.ts";
 
 /** Events that wait for a slow subscriber before its stream is ended with ABORTED. */
@@ -198,10 +199,10 @@ async function* events(
 ): AsyncGenerator<ConnectionEvent> {
   const queue = createEventQueue<ConnectionEvent>(MAX_WAITING_EVENTS, signal);
   const initial = [...entries.values()].filter(who.sees);
-  queue.push(event(ConnectionEventType.INITIAL_STATE_TRANSFER, initial));
+  queue.push(event(ConnectionEventType.INITIAL_STATE_TRANSFER, initial, who));
   const subscriber = {
     ...who,
-    tell: (type: ConnectionEventType, entry: Entry) => queue.push(event(type, [entry])),
+    tell: (type: ConnectionEventType, entry: Entry) => queue.push(event(type, [entry], who)),
   };
   subscribers.add(subscriber);
   try {
@@ -215,8 +216,14 @@ function maySee(entry: Entry, viewer: Viewer): boolean {
   return viewer === OPERATOR || entry.viewer === viewer;
 }
 
-function event(type: ConnectionEventType, entries: readonly Entry[]): ConnectionEvent {
-  const connections = Object.fromEntries(entries.map(({ connection }) => [connection.id, connection]));
+function event(
+  type: ConnectionEventType,
+  entries: readonly Entry[],
+  { viewer, spiffeId }: Pick<Subscriber, "viewer" | "spiffeId">,
+): ConnectionEvent {
+  const shown = ({ connection, viewer: owner }: Entry) =>
+    viewer === OPERATOR && owner !== spiffeId ? operatorView(connection) : connection;
+  const connections = Object.fromEntries(entries.map((entry) => [entry.connection.id, shown(entry)]));
   return create(ConnectionEventSchema, { type, connections });
 }
 

@@ -1,6 +1,6 @@
 /** What ties the stretches of a chain together: its number, and how many endpoints it has passed (docs/protocol.md, "Chaining"). Pure. */
 
-/** Where it travels: an entry of the connection's extra context. */
+/** Where it travels: an entry of the connection's extra context. A secret of the chain's hops: it is neither logged nor shown (`operatorView`). */
 export const CHAIN_KEY = "nsmChain";
 
 /** Endpoints that one chain may pass; more are a match list that leads in circles. */
