@@ -6,6 +6,7 @@ import { systemClock } from "../../sdk/clock.ts";
 import type { Clock } from "../../sdk/clock.ts";
 import { openWatchedFile } from "../../sdk/watched-file.ts";
 import { DOWN_PREFIX, UP_PREFIX } from "../passthrough/device-names.ts";
+import { beOnlyOne } from "../passthrough/only-one.ts";
 import { openPassThrough } from "../passthrough/open.ts";
 import { table } from "./config.ts";
 import type { FirewallConfig } from "./config.ts";
@@ -24,6 +25,8 @@ export const daemon = defineDaemon({
     const { log } = runtime;
     await using stack = new AsyncDisposableStack();
     const serviceNames = servicesOf(config);
+    // Before the kernel's rules are touched: they may be another one's.
+    stack.use(await beOnlyOne());
     const file = stack.use(
       await openWatchedFile({
         path: config.aclConfigPath,
