@@ -26,7 +26,7 @@ describe.skipIf(!isRoot)("endpoints that pass on (needs root)", () => {
   });
   afterAll(async () => {
     for (const child of children) child.kill("SIGKILL");
-    await Promise.all([here, there].map((ns) => ns?.kill()));
+    for (const ns of [here, there]) await ns?.kill();
   });
   const start = async (ns: Namespace | undefined) => {
     const child = spawn(
