@@ -3,7 +3,6 @@ import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { ConnectionEventType, MonitorScopeSelectorSchema, State } from "../../api/gen/connection_pb.js";
 import type { ConnectionEvent } from "../../api/gen/connection_pb.js";
-import { ConnectionContextSchema } from "../../api/gen/connectioncontext_pb.js";
 import { callBy, connectionOn, createRecorder, eventsOf, requestOn } from "../../test/support/chain.ts";
 import { makePeer } from "../../test/support/peer.ts";
 import type { CallContext } from "../chain.ts";
@@ -35,30 +34,6 @@ test("a connection may be seen by its owner and by operators, an unknown one by 
   const viewers: Viewer[] = [ALICE, BOB, OPERATOR];
   expect(viewers.map((viewer) => store.maySee("1", viewer))).toEqual([true, false, true]);
   expect(viewers.map((viewer) => store.maySee("2", viewer))).toEqual([false, false, false]);
-});
-
-test("the number of a chain is shown to its owner, and to operators a hash that tells chains apart", async () => {
-  const id = "0b5f8a52-3c55-4d0c-9d1c-5a3a3f7f0001";
-  const store = createMonitorStore();
-  const put = (key: string, mark: string) => {
-    const connection = own(key);
-    connection.context = create(ConnectionContextSchema, { extraContext: { nsmChain: mark } });
-    store.update(connection, ALICE);
-  };
-  put("1", id);
-  put("2", `${id}/3`);
-  const marksOf = (event: ConnectionEvent) =>
-    Object.values(event.connections).map(({ context }) => context?.extraContext["nsmChain"] ?? "");
-  const [owner, operator] = [subscribe(store, ALICE), subscribe(store, OPERATOR)];
-  expect(marksOf(await owner.next())).toEqual([id, `${id}/3`]);
-  const [first = "", second] = marksOf(await operator.next());
-  expect(first).toMatch(/^sha256:[0-9a-f]{16}$/);
-  expect(second).toBe(`${first}/3`);
-  put("1", id.replace("0b", "0c"));
-  const [changed] = marksOf(await operator.next());
-  expect(changed).toMatch(/^sha256:/);
-  expect(changed).not.toBe(first);
-  expect(store.get("2")?.context?.extraContext).toEqual({ nsmChain: `${id}/3` });
 });
 
 test("news of the next hop is told once, and only when the state changes", () => {
