@@ -149,6 +149,71 @@ describe("what a manager has registered", () => {
   });
 });
 
+describe("a network service", () => {
+  const by = (peer: Peer): RegistryContext => ({ ...CONTEXT, peer });
+  const denied = (reason: string) => expect.objectContaining({ code: "PERMISSION_DENIED", reason });
+  const service = (app?: string) =>
+    create(NetworkServiceSchema, {
+      name: "service",
+      payload: "IP",
+      matches: app === undefined ? [] : [{ routes: [{ destinationSelector: { app } }] }],
+    });
+  const connected = async () => {
+    const present = new Set([one.spiffeId, two.spiffeId]);
+    const registries = createMemoryRegistries(createFakeClock(Date.now()), {
+      isPresent: (id) => present.has(id),
+    });
+    const { services, endpoints } = registries;
+    await services.register(service("a"), by(one));
+    const apps = async () => {
+      const [found] = await findAll(services, create(NetworkServiceSchema), CONTEXT.signal);
+      return found?.matches.flatMap(({ routes }) => routes.map((route) => route.destinationSelector["app"]));
+    };
+    return { present, services, endpoints, apps };
+  };
+
+  test("is changed by no other manager while the one that brought it has endpoints of it", async () => {
+    const { services, endpoints, apps } = await connected();
+    await endpoints.register(endpoint("a"), by(one));
+    await endpoints.register(endpoint("b"), by(two));
+    expect(() => services.register(service("evil"), by(two))).toThrow(denied("other-manager"));
+    expect(() => services.unregister(service(), by(two))).toThrow(denied("other-manager"));
+    expect(await apps()).toEqual(["a"]);
+    await services.register(service("b"), by(one));
+    expect(await apps()).toEqual(["b"]);
+  });
+
+  test("may be registered by all that say the same", async () => {
+    const { services, endpoints } = await connected();
+    await endpoints.register(endpoint("a"), by(one));
+    expect(await services.register(service("a"), by(two))).toMatchObject({ name: "service" });
+    expect(() => services.register(service("evil"), by(two))).toThrow(denied("other-manager"));
+  });
+
+  test("goes over to another manager with its endpoints, or when the first has gone", async () => {
+    const { services, endpoints, present, apps } = await connected();
+    await services.register(service("moved"), by(two));
+    expect(await apps()).toEqual(["moved"]);
+    await endpoints.register(endpoint("b"), by(two));
+    expect(() => services.register(service("back"), by(one))).toThrow(denied("other-manager"));
+    present.delete(two.spiffeId);
+    await services.register(service("back"), by(one));
+    expect(await apps()).toEqual(["back"]);
+  });
+
+  test("that the registry was given by a file is changed by no manager, whatever owner it claims", async () => {
+    const { services, apps } = await connected();
+    await services.register(service("file"), CONTEXT);
+    expect(() => services.register(service("evil"), by(one))).toThrow(denied("service-of-registry"));
+    expect(() => services.unregister(service(), by(one))).toThrow(denied("service-of-registry"));
+    await services.register(service("file"), by(two));
+    expect(await apps()).toEqual(["file"]);
+    await services.unregister(service(), CONTEXT);
+    await services.register(service("free"), by(two));
+    expect(await apps()).toEqual(["free"]);
+  });
+});
+
 test.for([
   ["tcp://127.0.0.1:5001", "refused-address"],
   ["tcp://localhost:5001", "bad-endpoint-url"],

@@ -11,6 +11,8 @@ import { matchesEndpoint, matchesNetworkService } from "../sdk/match.ts";
 import type { Registries, Registry, RegistryContext } from "../sdk/registry/registry.ts";
 import { createStore } from "../sdk/registry/store.ts";
 import type { Store } from "../sdk/registry/store.ts";
+import { createBringers } from "./bringers.ts";
+import type { Bringers } from "./bringers.ts";
 
 /** Longest life of a registration without a refresh; the value of the Go registries. */
 const EXPIRY_MS = 60_000;
@@ -44,6 +46,7 @@ export function createMemoryRegistries(clock: Clock, options: MemoryOptions = {}
     servicesOf: ({ networkServiceNames }) => networkServiceNames,
     matches: matchesEndpoint,
   });
+  const bringers = createBringers({ endpoints, isPresent: options.isPresent ?? (() => false) });
   let timer: Disposable;
   const tick = () => {
     expire(endpoints, clock.now());
@@ -51,8 +54,8 @@ export function createMemoryRegistries(clock: Clock, options: MemoryOptions = {}
   };
   tick();
   return {
-    services: serviceRegistry(services),
-    endpoints: endpointRegistry(endpoints, clock, options),
+    services: serviceRegistry(services, bringers),
+    endpoints: endpointRegistry(endpoints, bringers, clock, options),
     ownersOfService: (name) => services.get(name)?.pathIds,
     ownersOfEndpoint: (name) => endpoints.get(name)?.pathIds,
     sizes: () => ({ services: services.size, endpoints: endpoints.size }),
@@ -60,17 +63,21 @@ export function createMemoryRegistries(clock: Clock, options: MemoryOptions = {}
   };
 }
 
-function serviceRegistry(store: Store<NetworkService>): Registry<NetworkService> {
+function serviceRegistry(store: Store<NetworkService>, bringers: Bringers): Registry<NetworkService> {
   return {
-    register(service) {
+    register(service, ctx) {
       requireName(service.name, "network service");
       if (service.payload === "") service.payload = DEFAULT_PAYLOAD;
-      store.put(clone(NetworkServiceSchema, service));
+      if (bringers.mayChangeService(store.get(service.name), service, ctx)) {
+        const stored = clone(NetworkServiceSchema, service);
+        bringers.note(stored, ctx);
+        store.put(stored);
+      }
       return Promise.resolve(service);
     },
     find: (query, { signal }) => store.find(query, signal),
-    unregister(service) {
-      store.remove(service.name);
+    unregister(service, ctx) {
+      if (bringers.mayChangeService(store.get(service.name), undefined, ctx)) store.remove(service.name);
       return Promise.resolve();
     },
   };
@@ -78,41 +85,29 @@ function serviceRegistry(store: Store<NetworkService>): Registry<NetworkService>
 
 function endpointRegistry(
   store: Store<NetworkServiceEndpoint>,
+  bringers: Bringers,
   clock: Clock,
-  { isPresent = () => false, refusedAddresses = [] }: MemoryOptions,
+  { refusedAddresses = [] }: MemoryOptions,
 ): Registry<NetworkServiceEndpoint> {
-  /** Who brought a record: its manager, or the registrant itself. Goes with the record. */
-  const bringers = new WeakMap<NetworkServiceEndpoint, string>();
-  /** A manager vouches for the owner of what it registers, and could so take over what others have registered. */
-  const refuseOthers = (stored: NetworkServiceEndpoint | undefined, { peer }: RegistryContext) => {
-    if (stored === undefined || peer === undefined) return;
-    const bringer = bringers.get(stored);
-    if (bringer === undefined || peer.spiffeId === bringer || !isPresent(bringer)) return;
-    throw new NsmError(
-      "PERMISSION_DENIED",
-      "other-manager",
-      `endpoint ${stored.name} was registered through ${bringer}, which is connected: unregister it there, or wait until it runs out`,
-    );
-  };
   return {
     register(endpoint, ctx) {
       requireName(endpoint.name, "endpoint");
       const known = store.get(endpoint.name);
       // Most are renewals, whose URL has been looked at.
       if (endpoint.url !== known?.url) checkUrl(endpoint, refusedAddresses);
-      refuseOthers(known, ctx);
+      bringers.refuseEndpoint(known, ctx);
       const nowMs = clock.now();
       const first = known?.initialRegistrationTime ?? endpoint.initialRegistrationTime;
       endpoint.initialRegistrationTime = first ?? timestampFromMs(nowMs);
       endpoint.expirationTime = timestampFromMs(leaseEnd(endpoint, ctx, nowMs));
       const stored = clone(NetworkServiceEndpointSchema, endpoint);
-      if (ctx.peer !== undefined) bringers.set(stored, ctx.peer.spiffeId);
+      bringers.note(stored, ctx);
       store.put(stored);
       return Promise.resolve(endpoint);
     },
     find: (query, { signal }) => store.find(query, signal),
     unregister(endpoint, ctx) {
-      refuseOthers(store.get(endpoint.name), ctx);
+      bringers.refuseEndpoint(store.get(endpoint.name), ctx);
       store.remove(endpoint.name);
       return Promise.resolve();
     },

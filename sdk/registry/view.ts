@@ -3,12 +3,13 @@
  *
  * Clients name services as they like, so a watch is only for what the registry has, and there are not more than so many.
  */
-import { create, equals } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/gen/registry_pb.js";
 import type { NetworkService, NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
+import { sameEndpoint, sameService } from "./equal.ts";
 import type { Registries } from "./registry.ts";
 import { createWatches } from "./watches.ts";
 
@@ -77,17 +78,4 @@ export function createRegistryView(registries: Registries, clock: Clock, log: Lo
       named[Symbol.dispose]();
     },
   };
-}
-
-function sameService(a: NetworkService, b: NetworkService): boolean {
-  return equals(NetworkServiceSchema, { ...a, pathIds: [] }, { ...b, pathIds: [] });
-}
-
-function sameEndpoint(a: NetworkServiceEndpoint, b: NetworkServiceEndpoint): boolean {
-  const lasting = (entry: NetworkServiceEndpoint) =>
-    create(NetworkServiceEndpointSchema, {
-      networkServiceNames: entry.networkServiceNames,
-      networkServiceLabels: entry.networkServiceLabels,
-    });
-  return equals(NetworkServiceEndpointSchema, lasting(a), lasting(b));
 }

@@ -1,6 +1,6 @@
 /** Names and addresses of endpoints: a manager that has been taken over takes over nothing of other nodes, and leads nobody astray. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { NetworkServiceEndpointRegistry } from "../../api/gen/registry_pb.js";
+import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../api/gen/registry_pb.js";
 import { Defaults } from "../../sdk/defaults.ts";
 import { TRUST_DOMAIN, underlay } from "../../cli/demo/topology.ts";
 import { PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
@@ -67,6 +67,19 @@ test("a manager cannot speak for an endpoint of another node while that is regis
   await expect(evil.call(endpoints.register, hijack, await spokenFor(OWNER))).rejects.toMatchObject(denied);
   await expect(evil.call(endpoints.unregister, hijack, await spokenFor(OWNER))).rejects.toMatchObject(denied);
   expect(await known()).toMatchObject({ url: before?.url, pathIds: before?.pathIds });
+});
+
+test("a manager cannot change the network service of endpoints of another node", async () => {
+  const denied = { code: "PERMISSION_DENIED", reason: "other-manager" };
+  const hijack = {
+    name: "near",
+    payload: "IP",
+    matches: [{ routes: [{ destinationSelector: { app: "evil" } }] }],
+    pathIds: [OWNER, evil.spiffeId],
+  };
+  const services = NetworkServiceRegistry.method;
+  await expect(evil.call(services.register, hijack, await spokenFor(OWNER))).rejects.toMatchObject(denied);
+  await expect(evil.call(services.unregister, hijack, await spokenFor(OWNER))).rejects.toMatchObject(denied);
 });
 
 test("the owner is registered again within a second after its manager was restarted", async () => {
