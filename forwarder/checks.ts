@@ -1,56 +1,69 @@
 /** The gate where texts of a peer become values for the kernel. Pure; all throw INVALID_ARGUMENT that names the value. */
+import { kindOf } from "../sdk/address-kind.ts";
 import { NsmError } from "../sdk/errors.ts";
+import { parseMac } from "../sdk/netlink/ip.ts";
 import {
-  familyOf,
+  formatAddress,
   formatPrefix,
+  isIpv4Mapped,
   networkOf,
-  parseIp,
-  parseMac,
+  parseIpAsWritten,
   parsePrefix,
-  rangeOf,
-} from "../sdk/netlink/ip.ts";
-import type { Family, Prefix } from "../sdk/netlink/ip.ts";
+} from "../sdk/prefix.ts";
+import type { IpAddress, Prefix } from "../sdk/prefix.ts";
 
 export function checkAddress(text: string): Prefix {
-  const prefix = parsePrefix(text);
+  const prefix = readPrefix(text);
   if (prefix === undefined)
     throw bad("prefix", text, "expected an address with its length, such as 10.0.0.1/32");
-  checkUse(prefix.address, text);
+  checkUse(prefix, text);
   return prefix;
 }
 
 export function checkRoutePrefix(text: string): Prefix {
-  const prefix = parsePrefix(text);
+  const prefix = readPrefix(text);
   if (prefix === undefined) throw bad("prefix", text, "expected a prefix such as 10.0.0.0/8 or ::/0");
-  if (rangeOf(prefix.address) === "loopback") throw bad("prefix", text, "loopback is never routed to a wire");
+  if (kindOf(prefix) === "loopback") throw bad("prefix", text, "loopback is never routed to a wire");
   return networkOf(prefix);
 }
 
+/** The canonical text. */
 export function checkNextHop(text: string, prefix: Prefix): string {
   const ip = checkIp(text);
-  const family: Family = familyOf(ip);
-  if (family !== prefix.family)
+  if (ip.family !== prefix.family)
     throw bad("address", text, `next hop of ${formatPrefix(prefix)} has the same address family`);
-  return ip;
+  return formatAddress(ip);
 }
 
-export function checkIp(text: string): string {
-  const ip = parseIp(text);
+export function checkIp(text: string): IpAddress {
+  const ip = readIp(text);
   if (ip === undefined) throw bad("address", text, "expected an IP address");
   checkUse(ip, text);
   return ip;
 }
 
-function checkUse(ip: string, text: string): void {
-  if (["unspecified", "loopback", "multicast", "broadcast"].includes(rangeOf(ip)))
-    throw bad("address", text, `a ${rangeOf(ip)} address belongs to no interface`);
+function checkUse(ip: IpAddress, text: string): void {
+  const kind = kindOf(ip);
+  if (["unspecified", "loopback", "multicast", "broadcast"].includes(kind))
+    throw bad("address", text, `a ${kind} address belongs to no interface`);
 }
 
-export function checkTunnelIp(text: string): string {
-  const ip = parseIp(text);
-  if (ip === undefined || ["unspecified", "multicast", "broadcast"].includes(rangeOf(ip)))
+export function checkTunnelIp(text: string): IpAddress {
+  const ip = readIp(text);
+  if (ip === undefined || ["unspecified", "multicast", "broadcast"].includes(kindOf(ip)))
     throw bad("tunnel", text, "expected the IP address of a node");
   return ip;
+}
+
+/** Stricter than elsewhere: IPv4 addresses in IPv6 clothes and lengths with zeros before them are none. */
+export function readPrefix(text: string): Prefix | undefined {
+  const prefix = parsePrefix(text);
+  return prefix === undefined || isIpv4Mapped(prefix) || /\/0\d/.test(text) ? undefined : prefix;
+}
+
+function readIp(text: string): IpAddress | undefined {
+  const ip = parseIpAsWritten(text);
+  return ip === undefined || isIpv4Mapped(ip) ? undefined : ip;
 }
 
 export function checkMac(text: string): string {

@@ -1,6 +1,6 @@
 /** From wanted policies and what a pod has of rules and tables to the changes that make them equal, in order: pure. */
-import { formatPrefix } from "../sdk/netlink/ip.ts";
-import type { Family } from "../sdk/netlink/ip.ts";
+import { formatPrefix } from "../sdk/prefix.ts";
+import type { Family } from "../sdk/prefix.ts";
 import { NSM_PROTOCOL } from "../sdk/netlink/route.ts";
 import type { FoundRoute, Route } from "../sdk/netlink/route.ts";
 import type { FoundRule, Rule } from "../sdk/netlink/rule.ts";

@@ -1,16 +1,10 @@
 import { expect, test } from "vitest";
 import { diffEnd, freshEnd } from "./diff.ts";
 import type { Change, FoundEnd } from "./diff.ts";
-import { formatPrefix, parsePrefix } from "../sdk/netlink/ip.ts";
-import type { Prefix } from "../sdk/netlink/ip.ts";
+import { formatPrefix, prefixOf as prefix } from "../sdk/prefix.ts";
 import type { Route } from "../sdk/netlink/route.ts";
 import type { WantedEnd } from "./plan.ts";
 
-function prefix(text: string): Prefix {
-  const parsed = parsePrefix(text);
-  if (parsed === undefined) throw new Error(text);
-  return parsed;
-}
 const route = (text: string, gateway?: string): Route => {
   return { prefix: prefix(text), gateway, scope: gateway === undefined ? "link" : "universe" };
 };

@@ -1,6 +1,6 @@
 /** From what is wanted and what was found to the changes that make them equal, in order: pure. */
-import { formatPrefix } from "../sdk/netlink/ip.ts";
-import type { Prefix } from "../sdk/netlink/ip.ts";
+import { formatPrefix } from "../sdk/prefix.ts";
+import type { Prefix } from "../sdk/prefix.ts";
 import type { Link, LinkChange } from "../sdk/netlink/link.ts";
 import type { Neighbor, Route } from "../sdk/netlink/route.ts";
 import type { WantedEnd } from "./plan.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { checkBrought, checkWanted, fitIn } from "./guard.ts";
 import type { Surroundings } from "./guard.ts";
-import { formatPrefix, parsePrefix } from "../sdk/netlink/ip.ts";
+import { formatPrefix, prefixOf as prefix } from "../sdk/prefix.ts";
 import type { FoundRoute } from "../sdk/netlink/route.ts";
 import { planWire } from "./plan.ts";
 import type { WantedEnd } from "./plan.ts";
@@ -142,12 +142,6 @@ describe("what no answer may ask for, whatever the pod", () => {
     expect(verdict(wire({ neighbors: [{ ip: "169.254.0.0", mac }] }))).toBe("bad-mac");
   });
 });
-
-function prefix(text: string) {
-  const parsed = parsePrefix(text);
-  if (parsed === undefined) throw new Error(text);
-  return parsed;
-}
 
 /** eth0 of a pod, and what is behind it. */
 function podWith(

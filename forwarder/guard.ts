@@ -1,9 +1,20 @@
 /** What the other end of a wire may put into a pod, and what not: pure (docs/protocol.md, "What an answer may ask for"). */
+import { kindOf } from "../sdk/address-kind.ts";
+import type { AddressKind } from "../sdk/address-kind.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { mergePrefixes } from "../sdk/excluded-prefixes.ts";
-import { contains, formatPrefix, networkOf, rangeOf } from "../sdk/netlink/ip.ts";
-import type { Family, Prefix } from "../sdk/netlink/ip.ts";
 import type { Address, FoundRoute, Route } from "../sdk/netlink/route.ts";
+import {
+  bitsOf,
+  formatAddress,
+  formatPrefix,
+  isInside,
+  isSameAddress,
+  networkOf,
+  parseIpAsWritten,
+  prefixOf,
+} from "../sdk/prefix.ts";
+import type { Family, IpAddress, Prefix } from "../sdk/prefix.ts";
 import type { Policy } from "./plan-policies.ts";
 import type { Wanted, WantedEnd } from "./plan.ts";
 import { WIRE_IFINDEX } from "./wire.ts";
@@ -18,14 +29,14 @@ export interface Surroundings {
 const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 7 };
 /** Where clouds keep the credentials of a machine. Larger networks around it are somebody's pool. */
 const METADATA = [
-  { address: "169.254.169.254", from: 24 },
-  { address: "fd00:ec2::254", from: 64 },
+  { server: prefixOf("169.254.169.254/32"), from: 24 },
+  { server: prefixOf("fd00:ec2::254/128"), from: 64 },
 ];
 /** Together without consent: four private networks of IPv4, a two hundredth of the IPv6 internet. Unique local addresses do not count. */
 const MOST_ADDRESSES: Readonly<Record<Family, bigint>> = { 4: 4n << 24n, 6: 1n << 119n };
 /** Of policies that send everything to these ports by the wire. */
 const MOST_PORTS = 1024;
-const NOBODYS = ["loopback", "multicast", "unspecified", "broadcast", "linkLocal"];
+const NOBODYS: readonly AddressKind[] = ["loopback", "multicast", "unspecified", "broadcast", "linkLocal"];
 const DNS_PORT = 53;
 /** The kernel's for IPv6 routes that name none (linux/ipv6_route.h, IP6_RT_PRIO_USER). */
 const IPV6_METRIC = 1024;
@@ -49,10 +60,12 @@ export function fitIn(end: WantedEnd, around: Surroundings): WantedEnd {
   const isPods = ({ ifindex = 0 }: { ifindex: number | undefined }) => ifindex < WIRE_IFINDEX.first;
   const addresses = around.addresses.filter(isPods);
   const routes = around.routes.filter(isPods);
-  const gateways = routes.flatMap(({ gateway }) => (gateway === undefined ? [] : [gateway]));
-  for (const { address } of end.addresses)
-    if (addresses.some((own) => own.address === address) || gateways.includes(address))
-      throw refused("address", address, end, "the pod's own network has that address");
+  const gateways = routes
+    .map(({ gateway }) => (gateway === undefined ? undefined : parseIpAsWritten(gateway)))
+    .filter((gateway) => gateway !== undefined);
+  for (const address of end.addresses)
+    if ([...addresses, ...gateways].some((own) => isSameAddress(own, address)))
+      throw refused("address", formatAddress(address), end, "the pod's own network has that address");
   const fitting = end.routes.flatMap((route) => halved(route, routes));
   for (const { prefix } of [...fitting, ...end.addresses.map((prefix) => ({ prefix: networkOf(prefix) }))])
     checkTaken(prefix, end, addresses, routes, gateways);
@@ -75,14 +88,14 @@ export function checkBrought(
     ...part.addresses.map(formatPrefix),
     ...part.routes.map(({ prefix }) => formatPrefix(prefix)),
   ];
-  const there = new Set([...texts(found), ...around.addresses.map(({ address }) => address)]);
+  const there = new Set([...texts(found), ...around.addresses.map(formatAddress)]);
   const isNews = (prefix: Prefix) =>
     brought.has(formatPrefix(networkOf(prefix))) && !there.has(formatPrefix(prefix));
   fitIn(
     {
       ...end,
       // That a pod has an address already is no harm to it.
-      addresses: end.addresses.filter((each) => isNews(each) && !there.has(each.address)),
+      addresses: end.addresses.filter((each) => isNews(each) && !there.has(formatAddress(each))),
       routes: end.routes.filter(({ prefix }) => isNews(prefix)),
     },
     around,
@@ -90,9 +103,9 @@ export function checkBrought(
 }
 
 function checkWireAddress(address: Prefix, end: WantedEnd): void {
-  const isMetadata = METADATA.some((each) => each.address === address.address);
+  const isMetadata = METADATA.some(({ server }) => isSameAddress(server, address));
   if (isMetadata) throw refused("address", formatPrefix(address), end, "it is a metadata service's");
-  if (address.length < (address.family === 4 ? 32 : 128)) checkPrefix(networkOf(address), end);
+  if (address.length < bitsOf(address.family)) checkPrefix(networkOf(address), end);
 }
 
 function checkPrefix(prefix: Prefix, end: WantedEnd): void {
@@ -104,12 +117,12 @@ function checkPrefix(prefix: Prefix, end: WantedEnd): void {
       end,
       "it is for nearly everything; its owner can accept it (NSM_ACCEPT_DEFAULT_ROUTE)",
     );
-  const range = rangeOf(prefix.address);
+  const kind = kindOf(prefix);
   // Of IPv4, link-local addresses are the usual pool of wires.
-  const isNobodys = NOBODYS.includes(range) && !(range === "linkLocal" && prefix.family === 4);
+  const isNobodys = NOBODYS.includes(kind) && !(kind === "linkLocal" && prefix.family === 4);
   if (isNobodys && prefix.length >= SHORTEST[prefix.family])
-    throw refused("route", text, end, `${range} addresses are never routed to a wire`);
-  if (METADATA.some(({ address, from }) => prefix.length >= from && contains(prefix, address)))
+    throw refused("route", text, end, `${kind} addresses are never routed to a wire`);
+  if (METADATA.some(({ server, from }) => prefix.length >= from && isInside(server, prefix)))
     throw refused("route", text, end, "it leads to a metadata service");
 }
 
@@ -118,9 +131,10 @@ function checkPolicy({ selector, routes }: Policy, end: WantedEnd): void {
   const { source, sourcePorts, destinationPorts } = selector;
   for (const { prefix } of routes) checkPrefix(prefix, { ...end, acceptsDefaultRoute: true });
   if (source !== undefined) {
-    const { address, length, family } = source;
-    const isWhole = length === (family === 4 ? 32 : 128);
-    const isOwn = end.addresses.some((own) => own.address === address || (!isWhole && covers(own, source)));
+    const isWhole = source.length === bitsOf(source.family);
+    const isOwn = end.addresses.some(
+      (own) => isSameAddress(own, source) || (!isWhole && covers(own, source)),
+    );
     if (!isOwn) throw refused("policy", formatPrefix(source), end, "it is no address of the wire");
     return;
   }
@@ -151,10 +165,10 @@ function checkTogether(end: WantedEnd): void {
   const prefixes = [
     ...end.addresses.map(networkOf),
     ...[end, ...ofPod].flatMap(({ routes }) => routes.map(({ prefix }) => prefix)),
-  ].filter((prefix) => !isNearlyEverything(prefix) && rangeOf(prefix.address) !== "uniqueLocal");
+  ].filter((prefix) => !isNearlyEverything(prefix) && kindOf(prefix) !== "uniqueLocal");
   for (const family of [4, 6] as const) {
     const texts = prefixes.filter((prefix) => prefix.family === family).map(formatPrefix);
-    const bits = family === 4 ? 32n : 128n;
+    const bits = BigInt(bitsOf(family));
     const sizes = mergePrefixes(texts).map((text) => 1n << (bits - BigInt(text.split("/")[1] ?? 0)));
     if (sizes.reduce((sum, size) => sum + size, 0n) > MOST_ADDRESSES[family])
       throw refused(
@@ -187,9 +201,7 @@ function isNearlyEverything({ family, length }: Prefix): boolean {
 
 /** `own` with its length is the network `source`, or wider. */
 function covers(own: Prefix, source: Prefix): boolean {
-  return (
-    own.family === source.family && own.length <= source.length && contains(networkOf(own), source.address)
-  );
+  return own.length <= source.length && isInside(source, own);
 }
 
 /** Refuses a route that would be used for an address or a gateway of the pod, or instead of one of its networks. */
@@ -198,21 +210,20 @@ function checkTaken(
   end: WantedEnd,
   addresses: readonly Prefix[],
   routes: readonly FoundRoute[],
-  gateways: readonly string[],
+  gateways: readonly IpAddress[],
 ): void {
   const text = formatPrefix(prefix);
   const networks = addresses.map(networkOf);
   const specific = routes.map((route) => route.prefix).filter(({ length }) => length > 0);
-  const into = networks.find(
-    (network) => prefix.length >= network.length && contains(network, prefix.address),
-  );
+  const into = networks.find((network) => prefix.length >= network.length && isInside(prefix, network));
   if (into) throw refused("route", text, end, `${formatPrefix(into)} is the pod's own network`);
-  for (const gateway of gateways.filter((each) => contains(prefix, each))) {
+  for (const gateway of gateways.filter((each) => isInside(each, prefix))) {
     const best = Math.max(
       -1,
-      ...specific.filter((own) => contains(own, gateway)).map(({ length }) => length),
+      ...specific.filter((own) => isInside(gateway, own)).map(({ length }) => length),
     );
-    if (best < prefix.length) throw refused("route", text, end, `${gateway} is the pod's gateway`);
+    if (best < prefix.length)
+      throw refused("route", text, end, `${formatAddress(gateway)} is the pod's gateway`);
   }
   if (prefix.length > 0 && specific.some((own) => formatPrefix(own) === text))
     throw refused("route", text, end, "the pod has a route of its own there");
@@ -222,8 +233,8 @@ function halved(route: Route, routes: readonly FoundRoute[]): readonly Route[] {
   const { family, length } = route.prefix;
   const hasDefault = routes.some(({ prefix }) => prefix.length === 0 && prefix.family === family);
   if (length > 0 || !hasDefault) return [route];
-  const halves = family === 4 ? ["0.0.0.0", "128.0.0.0"] : ["::", "8000::"];
-  return halves.map((address) => ({ ...route, prefix: { family, address, length: 1 } }));
+  const halves = family === 4 ? ["0.0.0.0/1", "128.0.0.0/1"] : ["::/1", "8000::/1"];
+  return halves.map((half) => ({ ...route, prefix: prefixOf(half) }));
 }
 
 /** IPv6 routes of one prefix and metric replace one another or share the traffic; ours goes behind those that are there. */

@@ -1,7 +1,7 @@
 /** What the kernel has of a wire's device: read only. */
 import type { FoundEnd } from "./diff.ts";
 import type { Surroundings } from "./guard.ts";
-import type { Family } from "../sdk/netlink/ip.ts";
+import type { Family } from "../sdk/prefix.ts";
 import { decodeLink, getLink } from "../sdk/netlink/link.ts";
 import type { Link } from "../sdk/netlink/link.ts";
 import { isKernelError } from "../sdk/netlink/message.ts";

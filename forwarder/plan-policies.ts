@@ -1,8 +1,8 @@
 /** From the policies of an answer to rules and tables of the client's pod: pure (docs/protocol.md, "Policy routes"). */
 import { parsePortRange } from "../sdk/ip-context.ts";
 import { bad, checkAddress, checkNextHop, checkRoutePrefix } from "./checks.ts";
-import { contains, formatPrefix, networkOf } from "../sdk/netlink/ip.ts";
-import type { Family, Prefix } from "../sdk/netlink/ip.ts";
+import { formatAddress, formatPrefix, isInside, networkOf, parseIpAsWritten } from "../sdk/prefix.ts";
+import type { Family, Prefix } from "../sdk/prefix.ts";
 import type { Route } from "../sdk/netlink/route.ts";
 import type { Ports, Rule } from "../sdk/netlink/rule.ts";
 import type { WirePolicy, WireRoute } from "./wire.ts";
@@ -60,13 +60,17 @@ export function withGatewayRouted(
   return routes.map((route) => {
     const { gateway, prefix } = route;
     if (prefix.family === 4 || gateway === undefined) return route;
-    return onLink.some((each) => contains(each, gateway)) ? { ...route, isGatewayRouted: true } : route;
+    const ip = parseIpAsWritten(gateway);
+    return onLink.some((each) => ip !== undefined && isInside(ip, each))
+      ? { ...route, isGatewayRouted: true }
+      : route;
   });
 }
 
 function defaultGateway(prefix: Prefix, peer: readonly Prefix[]): string | undefined {
-  if (peer.some((candidate) => contains(candidate, prefix.address))) return undefined;
-  return peer.find(({ family }) => family === prefix.family)?.address;
+  if (peer.some((candidate) => isInside(prefix, candidate))) return undefined;
+  const first = peer.find(({ family }) => family === prefix.family);
+  return first && formatAddress(first);
 }
 
 function planPolicy(policy: WirePolicy, own: readonly Prefix[], peer: readonly Prefix[]): Policy {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { formatPrefix } from "../sdk/netlink/ip.ts";
+import { formatPrefix } from "../sdk/prefix.ts";
 import { planWire } from "./plan.ts";
 import type { WantedEnd } from "./plan.ts";
 import type { KernelSide, Wire, WireIp } from "./wire.ts";

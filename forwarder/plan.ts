@@ -3,11 +3,20 @@ import { createHash } from "node:crypto";
 import { NsmError } from "../sdk/errors.ts";
 import { checkInterfaceName } from "../sdk/interface-name.ts";
 import { formatAlias } from "./alias.ts";
-import { bad, checkAddress, checkIp, checkMac, checkMtu, checkPort, checkTunnelIp } from "./checks.ts";
-import { contains, familyOf, formatPrefix, networkOf, parsePrefix } from "../sdk/netlink/ip.ts";
-import type { Prefix } from "../sdk/netlink/ip.ts";
+import {
+  bad,
+  checkAddress,
+  checkIp,
+  checkMac,
+  checkMtu,
+  checkPort,
+  checkTunnelIp,
+  readPrefix,
+} from "./checks.ts";
 import type { VxlanShape } from "../sdk/netlink/link.ts";
 import type { Neighbor, Route } from "../sdk/netlink/route.ts";
+import { formatAddress, formatPrefix, isInside, networkOf } from "../sdk/prefix.ts";
+import type { IpAddress, Prefix } from "../sdk/prefix.ts";
 import type { NetnsRef } from "./netns.ts";
 import { planPolicies, planRoute, withGatewayRouted } from "./plan-policies.ts";
 import type { Policy } from "./plan-policies.ts";
@@ -79,9 +88,9 @@ export function planWire(wire: Wire): Wanted {
 }
 
 function planTunnel(side: VxlanSide | WireguardSide): WantedLink {
-  const localIp = checkTunnelIp(side.localIp);
-  const remoteIp = checkTunnelIp(side.remoteIp);
-  if (familyOf(localIp) !== familyOf(remoteIp))
+  const [local, remote] = [checkTunnelIp(side.localIp), checkTunnelIp(side.remoteIp)];
+  const [localIp, remoteIp] = [formatAddress(local), formatAddress(remote)];
+  if (local.family !== remote.family)
     throw bad("tunnel", `${localIp} to ${remoteIp}`, "both ends have the same address family");
   if (side.kind === "vxlan") {
     if (!Number.isInteger(side.vni) || side.vni < 1 || side.vni > 0xffffff)
@@ -142,7 +151,7 @@ function planRoutes(
   asked: readonly WireRoute[],
 ): readonly Route[] {
   const onLink = peer
-    .filter(({ address }) => !own.some((prefix) => contains(prefix, address)))
+    .filter((address) => !own.some((prefix) => isInside(address, prefix)))
     .map((prefix): Route => ({ prefix: networkOf(prefix), gateway: undefined, scope: "link" }));
   const routes = asked.map((route) => planRoute(route, peer));
   // The last one wins, as when the kernel is told to replace; those without a gateway first, the others may need them.
@@ -170,16 +179,19 @@ function planNeighbors(
     ...own,
     ...routes.filter(({ gateway }) => gateway === undefined).map(({ prefix }) => prefix),
   ];
-  const known = new Set([...peer.map(({ address }) => address), ...routes.map(({ gateway }) => gateway)]);
-  const isNeighbor = ({ ip }: Neighbor) =>
-    !own.some(({ address }) => address === ip) &&
-    (known.has(ip) || onLink.some((prefix) => contains(prefix, ip)));
+  const itself = new Set(own.map(formatAddress));
+  const known = new Set([...peer.map(formatAddress), ...routes.map(({ gateway }) => gateway)]);
+  const isNeighbor = (address: IpAddress) => {
+    const text = formatAddress(address);
+    return !itself.has(text) && (known.has(text) || onLink.some((prefix) => isInside(address, prefix)));
+  };
   const given = wire.ip.neighbors
-    .map(({ ip, mac }) => ({ ip: checkIp(ip), mac: checkMac(mac) }))
-    .filter(isNeighbor);
+    .map(({ ip, mac }) => ({ address: checkIp(ip), mac: checkMac(mac) }))
+    .filter(({ address }) => isNeighbor(address))
+    .map(({ address, mac }): Neighbor => ({ ip: formatAddress(address), mac }));
   const direct = wire.payload === "IP" && wire.client.kind === "kernel" && wire.endpoint.kind === "kernel";
   const mac = macOf(wire, side === "client" ? "endpoint" : "client");
-  const derived = direct ? peer.map(({ address }) => ({ ip: address, mac })) : [];
+  const derived = direct ? peer.map((address) => ({ ip: formatAddress(address), mac })) : [];
   return [...new Map([...derived, ...given].map((neighbor) => [neighbor.ip, neighbor])).values()];
 }
 
@@ -193,7 +205,7 @@ function macOf(wire: Wire, side: Side): string {
 
 /** What is no prefix is left out: `checkAddress` has said so where it counts. */
 function networksOf(texts: readonly string[] = []): readonly string[] {
-  const prefixes = texts.map(parsePrefix).filter((prefix) => prefix !== undefined);
+  const prefixes = texts.map(readPrefix).filter((prefix) => prefix !== undefined);
   return unique(prefixes.map(networkOf).map(formatPrefix), (text) => text);
 }
 

@@ -2,7 +2,7 @@
 import { diffPolicies, policiesOf } from "./diff-policies.ts";
 import type { FoundTables, PolicyChange } from "./diff-policies.ts";
 import { isKernelError } from "../sdk/netlink/message.ts";
-import type { Family } from "../sdk/netlink/ip.ts";
+import type { Family } from "../sdk/prefix.ts";
 import type { KernelError, Request } from "../sdk/netlink/message.ts";
 import { NSM_PROTOCOL, decodeRoute, deleteRoute, dumpAllRoutes, newRoute } from "../sdk/netlink/route.ts";
 import type { FoundRoute } from "../sdk/netlink/route.ts";

@@ -3,7 +3,7 @@ import { release as osRelease } from "node:os";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { LruMap } from "../sdk/lru.ts";
-import { parseIp } from "../sdk/netlink/ip.ts";
+import { formatAddress, parseIp } from "../sdk/prefix.ts";
 import { decodeLink, getLink, probeKind } from "../sdk/netlink/link.ts";
 import { isKernelError } from "../sdk/netlink/message.ts";
 import { decodeRoute, getRoute } from "../sdk/netlink/route.ts";
@@ -16,12 +16,12 @@ export async function underlayMtu(remoteIp: string): Promise<number> {
     throw new NsmError("INVALID_ARGUMENT", "bad-address", `node address ${remoteIp}: expected an IP address`);
   using node = openNetlink("route");
   try {
-    const route = decodeRoute(await node.get(getRoute(ip)));
+    const route = decodeRoute(await node.get(getRoute(formatAddress(ip))));
     if (route?.mtu !== undefined) return route.mtu;
     return decodeLink(await node.get(getLink({ ifindex: route?.ifindex ?? 0 }))).mtu;
   } catch (error) {
     if (!isKernelError(error)) throw error;
-    throw new NsmError("UNAVAILABLE", "no-route", `no way to node ${ip}: ${error.message}`, error);
+    throw new NsmError("UNAVAILABLE", "no-route", `no way to node ${remoteIp}: ${error.message}`, error);
   }
 }
 

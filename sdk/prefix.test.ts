@@ -6,8 +6,13 @@ import {
   contains,
   formatAddress,
   formatPrefix,
+  isInside,
+  isSameAddress,
+  networkOf,
   parseIp,
+  parseIpAsWritten,
   parsePrefix,
+  prefixOf,
   prefixesOf,
   rangeOf,
 } from "./prefix.ts";
@@ -69,6 +74,54 @@ describe("addresses", () => {
   ])("%s is written %s (RFC 5952)", (text, shortest) => {
     const address = parseIp(text);
     expect(address && formatAddress(address)).toBe(shortest);
+  });
+});
+
+describe("networks", () => {
+  it.each([
+    ["10.1.2.3/8", "10.0.0.0/8"],
+    ["10.1.2.3/32", "10.1.2.3/32"],
+    ["10.1.2.255/25", "10.1.2.128/25"],
+    ["10.1.2.3/0", "0.0.0.0/0"],
+    ["255.255.255.255/1", "128.0.0.0/1"],
+    ["fd00::ffff/120", "fd00::ff00/120"],
+  ])("the one of %s is %s", (text, network) => {
+    expect(formatPrefix(networkOf(prefixOf(text)))).toBe(network);
+  });
+
+  it("hold the addresses of their range and no others", () => {
+    const near = fc.tuple(prefix, prefix, fc.nat(128)).map(([a, b, shift]): [Prefix, Prefix] => {
+      // Addresses that have some bits in common with the prefix, else nearly none would be inside.
+      const address = b.family === a.family ? a.address ^ (b.address >> BigInt(shift)) : b.address;
+      return [a, { ...b, address }];
+    });
+    fc.assert(
+      fc.property(near, ([network, address]) => {
+        expect(isInside(address, network)).toBe(contains(rangeOf(network), address));
+        expect(isInside(network, networkOf(network))).toBe(true);
+        expect(networkOf(network).address).toBe(rangeOf(network).first);
+      }),
+    );
+  });
+
+  it("are of one family: the same number is another address in the other", () => {
+    const [v4, v6] = [prefixOf("0.0.0.1/32"), prefixOf("::1/128")];
+    expect([isSameAddress(v4, v6), isSameAddress(v4, v4), isInside(v4, { ...v6, length: 0 })]).toEqual([
+      false,
+      true,
+      false,
+    ]);
+  });
+});
+
+describe("IPv4 addresses in IPv6 clothes", () => {
+  it("are IPv4 where an address is meant, and IPv6 where its bytes are", () => {
+    const [meant, written] = [parseIp("::ffff:10.0.0.1"), parseIpAsWritten("::ffff:10.0.0.1")];
+    expect([meant && formatAddress(meant), written && formatAddress(written)]).toEqual([
+      "10.0.0.1",
+      "::ffff:a00:1",
+    ]);
+    expect(formatPrefix(prefixOf("::ffff:10.0.0.1/128"))).toBe("::ffff:a00:1/128");
   });
 });
 

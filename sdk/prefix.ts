@@ -29,25 +29,30 @@ export function bitsOf(family: Family): number {
  * An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) is the IPv4 address.
  */
 export function parseIp(text: string): IpAddress | undefined {
-  if (!text.includes(":")) return ip(4, parseIpv4(text));
-  const address = parseIpv6(text);
-  if (address === undefined) return undefined;
-  return address >> 32n === 0xffffn ? ip(4, address & 0xffff_ffffn) : ip(6, address);
+  const ip = parseIpAsWritten(text);
+  return ip !== undefined && isIpv4Mapped(ip) ? { family: 4, address: ip.address & 0xffff_ffffn } : ip;
 }
 
-function ip(family: Family, address: bigint | undefined): IpAddress | undefined {
+/** The same, but IPv4-mapped ones are IPv6: for texts that stand for bytes. */
+export function parseIpAsWritten(text: string): IpAddress | undefined {
+  const family = text.includes(":") ? 6 : 4;
+  const address = family === 6 ? parseIpv6(text) : parseIpv4(text);
   return address === undefined ? undefined : { family, address };
+}
+
+export function isIpv4Mapped({ family, address }: IpAddress): boolean {
+  return family === 6 && address >> 32n === 0xffffn;
 }
 
 function parseIpv4(text: string): bigint | undefined {
   const parts = text.split(".");
   if (parts.length !== 4) return undefined;
-  let address = 0n;
+  let address = 0;
   for (const part of parts) {
     if (!/^(?:0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return undefined;
-    address = (address << 8n) | BigInt(part);
+    address = address * 256 + Number(part);
   }
-  return address;
+  return BigInt(address);
 }
 
 function parseIpv6(text: string): bigint | undefined {
@@ -73,18 +78,24 @@ function groupsOf(half: string, isEnd: boolean): readonly number[] {
 const MALFORMED: readonly number[] = Array<number>(9).fill(0);
 
 function join(groups: readonly number[]): bigint {
-  return groups.reduce((address, group) => (address << 16n) | BigInt(group), 0n);
+  return BigInt(`0x${groups.map((group) => group.toString(16).padStart(4, "0")).join("")}`);
 }
 
 /** `address/length`; undefined when it is none. An address without length is none. */
 export function parsePrefix(text: string): Prefix | undefined {
   const slash = text.lastIndexOf("/");
   const digits = text.slice(slash + 1);
-  const host = text.slice(0, Math.max(0, slash));
-  const address = host.includes(":") ? ip(6, parseIpv6(host)) : ip(4, parseIpv4(host));
+  const address = parseIpAsWritten(text.slice(0, Math.max(0, slash)));
   if (address === undefined || !/^[0-9]{1,3}$/.test(digits)) return undefined;
   const length = Number(digits);
   return length > bitsOf(address.family) ? undefined : { ...address, length };
+}
+
+/** Of a text that is known to be one. Throws. */
+export function prefixOf(text: string): Prefix {
+  const prefix = parsePrefix(text);
+  if (prefix === undefined) throw new Error(`${JSON.stringify(text)} is no prefix`);
+  return prefix;
 }
 
 export function formatAddress({ family, address }: IpAddress): string {
@@ -92,12 +103,16 @@ export function formatAddress({ family, address }: IpAddress): string {
 }
 
 function formatIpv4(address: bigint): string {
-  return [24n, 16n, 8n, 0n].map((shift) => (address >> shift) & 0xffn).join(".");
+  const bits = Number(address);
+  return `${bits >>> 24}.${(bits >>> 16) & 0xff}.${(bits >>> 8) & 0xff}.${bits & 0xff}`;
 }
+
+const GROUPS = [0, 1, 2, 3, 4, 5, 6, 7];
 
 /** The longest run of at least two zero groups, the first of several, becomes `::` (RFC 5952 §4.2). */
 function formatIpv6(address: bigint): string {
-  const groups = Array.from({ length: 8 }, (_, i) => Number((address >> BigInt(112 - 16 * i)) & 0xffffn));
+  const digits = address.toString(16).padStart(32, "0");
+  const groups = GROUPS.map((i) => Number.parseInt(digits.slice(4 * i, 4 * i + 4), 16));
   let [start, longest] = [0, 1];
   for (let i = 0; i < 8; i++) {
     let end = i;
@@ -121,11 +136,27 @@ export function hostPrefix({ family, address }: IpAddress): Prefix {
   return { family, address, length: bitsOf(family) };
 }
 
-/** All addresses of the prefix, network and broadcast addresses included. */
-export function rangeOf({ family, address, length }: Prefix): IpRange {
+/** Bits behind the length cleared. */
+export function networkOf({ family, address, length }: Prefix): Prefix {
   const hostBits = BigInt(bitsOf(family) - length);
-  const first = (address >> hostBits) << hostBits;
-  return { family, first, last: first + (1n << hostBits) - 1n };
+  return { family, address: (address >> hostBits) << hostBits, length };
+}
+
+export function isSameAddress(a: IpAddress, b: IpAddress): boolean {
+  return a.family === b.family && a.address === b.address;
+}
+
+/** True when the address is one of the prefix's network. */
+export function isInside({ family, address }: IpAddress, prefix: Prefix): boolean {
+  if (family !== prefix.family) return false;
+  const hostBits = BigInt(bitsOf(family) - prefix.length);
+  return address >> hostBits === prefix.address >> hostBits;
+}
+
+/** All addresses of the prefix, network and broadcast addresses included. */
+export function rangeOf(prefix: Prefix): IpRange {
+  const { family, address: first, length } = networkOf(prefix);
+  return { family, first, last: first + (1n << BigInt(bitsOf(family) - length)) - 1n };
 }
 
 export function contains(range: IpRange, { family, address }: IpAddress): boolean {

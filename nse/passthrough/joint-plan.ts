@@ -1,8 +1,8 @@
 /** What the kernel needs so that two devices are one way: names, tables, rules and routes. Pure. */
-import { parsePrefix } from "../../sdk/netlink/ip.ts";
-import type { Family } from "../../sdk/netlink/ip.ts";
 import type { Route } from "../../sdk/netlink/route.ts";
 import type { Rule } from "../../sdk/netlink/rule.ts";
+import { formatAddress, parsePrefix, prefixOf } from "../../sdk/prefix.ts";
+import type { Family } from "../../sdk/prefix.ts";
 import type { Joint } from "./joints.ts";
 
 /** Protocol of rules and routes that a pass-through endpoint installs: tells them from the forwarder's and everybody else's. */
@@ -64,9 +64,8 @@ export function dropRoute(family: Family, table: number): Route {
 
 /** Everything of the table goes by it. */
 function defaultRoute(family: Family, table: number): Route {
-  const address = family === 4 ? "0.0.0.0" : "::";
   return {
-    prefix: { family, address, length: 0 },
+    prefix: prefixOf(family === 4 ? "0.0.0.0/0" : "::/0"),
     gateway: undefined,
     scope: "universe",
     table,
@@ -97,5 +96,6 @@ function through(table: number, ifindex: number | undefined, addresses: readonly
 }
 
 function firstOf(addresses: readonly string[], family: Family): string | undefined {
-  return addresses.map(parsePrefix).find((prefix) => prefix?.family === family)?.address;
+  const first = addresses.map(parsePrefix).find((prefix) => prefix?.family === family);
+  return first && formatAddress(first);
 }

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { NsmError, errnoOf } from "../../sdk/errors.ts";
 import type { KernelError } from "../../sdk/netlink/message.ts";
 import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
-import type { Family } from "../../sdk/netlink/ip.ts";
+import type { Family } from "../../sdk/prefix.ts";
 import { RTPROT_KERNEL, RT_TABLE_LOCAL } from "../../sdk/netlink/route.ts";
 import { decodeRule, deleteRule, dumpRules, newRule } from "../../sdk/netlink/rule.ts";
 import type { FoundRule, Rule } from "../../sdk/netlink/rule.ts";

@@ -1,68 +1,39 @@
-/** IP addresses, prefixes and MACs: strict text to canonical text and bytes (RFC 4632, RFC 4291, RFC 5952). */
-import { isIP } from "node:net";
-import ipaddr from "ipaddr.js";
+/** IP addresses and MACs as bytes of messages, and MACs as text. Pure. */
+import { formatAddress, parseIpAsWritten } from "../prefix.ts";
+import type { IpAddress } from "../prefix.ts";
 
-export type Family = 4 | 6;
+/** AF_INET and AF_INET6 (linux/socket.h). */
+export const AF = { 4: 2, 6: 10 } as const;
 
-/** `address` and `text` are canonical, so two prefixes are the same when their texts are equal. */
-export interface Prefix {
-  readonly family: Family;
-  readonly address: string;
-  readonly length: number;
+/** 4 or 16 bytes, the highest first. */
+export function addressBytes({ family, address }: IpAddress): Buffer {
+  if (family === 4) {
+    const bytes = Buffer.alloc(4);
+    bytes.writeUInt32BE(Number(address));
+    return bytes;
+  }
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigUInt64BE(address >> 64n, 0);
+  bytes.writeBigUInt64BE(address & 0xffff_ffff_ffff_ffffn, 8);
+  return bytes;
 }
 
-/** Canonical text of an address; undefined when `text` is none (zone ids and IPv4-mapped IPv6 are not accepted). */
-export function parseIp(text: string): string | undefined {
-  if (isIP(text) === 0 || text.includes("%")) return undefined;
-  const parsed = ipaddr.parse(text);
-  if (parsed instanceof ipaddr.IPv6 && parsed.isIPv4MappedAddress()) return undefined;
-  return parsed.toString();
+/** Of 4 or 16 bytes. */
+export function addressOf(bytes: Buffer): IpAddress {
+  if (bytes.length === 4) return { family: 4, address: BigInt(bytes.readUInt32BE(0)) };
+  return { family: 6, address: (bytes.readBigUInt64BE(0) << 64n) | bytes.readBigUInt64BE(8) };
 }
 
-/** `address/length`, host bits kept; undefined when `text` is none. */
-export function parsePrefix(text: string): Prefix | undefined {
-  const slash = text.indexOf("/");
-  const address = parseIp(text.slice(0, slash));
-  const digits = text.slice(slash + 1);
-  if (slash < 0 || address === undefined || !/^(0|[1-9]\d{0,2})$/.test(digits)) return undefined;
-  const length = Number(digits);
-  const family = familyOf(address);
-  return length <= (family === 4 ? 32 : 128) ? { family, address, length } : undefined;
+/** Of the text of an address. Throws for any other text. */
+export function ipBytes(text: string): Buffer {
+  const ip = parseIpAsWritten(text);
+  if (ip === undefined) throw new Error(`${JSON.stringify(text)} is no IP address`);
+  return addressBytes(ip);
 }
 
-export function formatPrefix({ address, length }: Prefix): string {
-  return `${address}/${length}`;
-}
-
-/** The network of a prefix: host bits cleared. */
-export function networkOf({ family, address, length }: Prefix): Prefix {
-  const network = ipBytes(address).map(
-    (byte, i) => byte & (0xff << Math.min(8, Math.max(0, 8 * (i + 1) - length))),
-  );
-  return { family, address: ipText(network), length };
-}
-
-export function contains(prefix: Prefix, address: string): boolean {
-  if (familyOf(address) !== prefix.family) return false;
-  return networkOf({ ...prefix, address }).address === networkOf(prefix).address;
-}
-
-export function familyOf(address: string): Family {
-  return address.includes(":") ? 6 : 4;
-}
-
-/** Of an address that `parseIp` accepted: 4 or 16 bytes. */
-export function ipBytes(address: string): Uint8Array {
-  return Uint8Array.from(ipaddr.parse(address).toByteArray());
-}
-
-export function ipText(bytes: Uint8Array): string {
-  return ipaddr.fromByteArray([...bytes]).toString();
-}
-
-/** What an address is for (`unicast`, `private`, `loopback`, `multicast`, ...), by ipaddr.js's table of RFC 6890. */
-export function rangeOf(address: string): string {
-  return ipaddr.parse(address).range();
+/** Canonical, so that two addresses are the same when their texts are equal (RFC 5952). */
+export function ipText(bytes: Buffer): string {
+  return bytes.length === 4 ? bytes.join(".") : formatAddress(addressOf(bytes));
 }
 
 /** Canonical `aa:bb:cc:dd:ee:ff`; undefined when `text` is no unicast MAC address. */

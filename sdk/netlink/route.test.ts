@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { prefixOf } from "../prefix.ts";
 import type { Request } from "./message.ts";
 import {
   decodeAddress,
@@ -16,9 +17,9 @@ import {
   newRoute,
 } from "./route.ts";
 
-const v4 = { family: 4, address: "10.0.0.1", length: 32 } as const;
-const v6 = { family: 6, address: "fd00::1", length: 128 } as const;
-const everything = { family: 4, address: "0.0.0.0", length: 0 } as const;
+const v4 = prefixOf("10.0.0.1/32");
+const v6 = prefixOf("fd00::1/128");
+const everything = prefixOf("0.0.0.0/0");
 const link = { prefix: v4, gateway: undefined, scope: "link" } as const;
 const viaV4 = { prefix: everything, gateway: "10.0.0.2", scope: "universe" } as const;
 const viaV6 = { prefix: v6, gateway: "fd00::2", scope: "universe" } as const;
@@ -165,7 +166,7 @@ test("addresses, routes and neighbours are read back", () => {
 test("a route without a destination is the default route, its MTU is in the metrics", () => {
   const body = Buffer.from("02000000fe020001000000000c0008800800020014050000", "hex");
   expect(decodeRoute({ type: 24, flags: 0, seq: 1, body })).toMatchObject({
-    prefix: { address: "0.0.0.0", length: 0 },
+    prefix: everything,
     mtu: 1300,
     ifindex: undefined,
   });

@@ -1,8 +1,9 @@
 /** rtnetlink messages of addresses, routes and neighbours (linux/if_addr.h, rtnetlink.h, neighbour.h) and namespace ids. */
 import { bytes, decodeAttributes, encodeAttributes, u32, u8 } from "./attribute.ts";
 import type { Attribute } from "./attribute.ts";
-import { formatPrefix, ipBytes, ipText, macBytes, macText } from "./ip.ts";
-import type { Family, Prefix } from "./ip.ts";
+import { formatPrefix } from "../prefix.ts";
+import type { Family, Prefix } from "../prefix.ts";
+import { AF, addressBytes, addressOf, ipBytes, ipText, macBytes, macText } from "./ip.ts";
 import { NLM_F } from "./message.ts";
 import type { Message, Request } from "./message.ts";
 
@@ -17,8 +18,6 @@ const RTM = {
   DELNEIGH: 29,
   GETNEIGH: 30,
 } as const;
-const AF = { 4: 2, 6: 10 } as const;
-const AF_INET6 = 10;
 const CREATE_OR_REPLACE = NLM_F.CREATE | NLM_F.REPLACE;
 
 /** rtm_protocol and NDA_PROTOCOL of what we install: tells ours from everybody else's. */
@@ -49,11 +48,9 @@ export interface Address extends Prefix {
 export function decodeAddress({ body }: Message): Address | undefined {
   const attributes = decodeAttributes(body.subarray(8));
   const address = attributes.bytes(IFA.LOCAL) ?? attributes.bytes(IFA.ADDRESS);
-  const family = familyOfNumber(body.readUInt8(0));
-  if (address === undefined || family === undefined) return undefined;
+  if (address === undefined || familyOf(body) === undefined) return undefined;
   return {
-    family,
-    address: ipText(address),
+    ...addressOf(address),
     length: body.readUInt8(1),
     scope: body.readUInt8(3),
     ifindex: body.readUInt32LE(4),
@@ -67,7 +64,7 @@ function addressRequest(
   ifindex: number,
   prefix: Prefix,
 ): Request {
-  const address = ipBytes(prefix.address);
+  const address = addressBytes(prefix);
   const attributes = [bytes(IFA.ADDRESS, address)];
   if (prefix.family === 4) attributes.push(bytes(IFA.LOCAL, address));
   if (type === RTM.NEWADDR && prefix.family === 6) attributes.push(u32(IFA.FLAGS, IFA_F_NODAD));
@@ -180,13 +177,13 @@ export interface FoundRoute extends Route {
 
 export function decodeRoute({ body }: Message): FoundRoute | undefined {
   const attributes = decodeAttributes(body.subarray(12));
-  const family = familyOfNumber(body.readUInt8(0));
+  const family = familyOf(body);
   if (family === undefined) return undefined;
   const destination = attributes.bytes(RTA.DST) ?? Buffer.alloc(family === 4 ? 4 : 16);
   const gateway = attributes.bytes(RTA.GATEWAY);
   const metric = attributes.u32(RTA.PRIORITY);
   return {
-    prefix: { family, address: ipText(destination), length: body.readUInt8(1) },
+    prefix: { ...addressOf(destination), length: body.readUInt8(1) },
     gateway: gateway && ipText(gateway),
     scope: body.readUInt8(6) === SCOPE.LINK ? "link" : "universe",
     ifindex: attributes.u32(RTA.OIF),
@@ -201,7 +198,7 @@ export function decodeRoute({ body }: Message): FoundRoute | undefined {
 
 function routeRequest(type: number, flags: number, doing: string, ifindex: number, route: Route): Request {
   const { prefix, gateway, isGatewayRouted, isBlackhole = false, metric, table = RT_TABLE_MAIN } = route;
-  const attributes: Attribute[] = [bytes(RTA.DST, ipBytes(prefix.address))];
+  const attributes: Attribute[] = [bytes(RTA.DST, addressBytes(prefix))];
   if (!isBlackhole) attributes.push(u32(RTA.OIF, ifindex));
   if (gateway !== undefined) attributes.push(bytes(RTA.GATEWAY, ipBytes(gateway)));
   if (metric !== undefined) attributes.push(u32(RTA.PRIORITY, metric));
@@ -293,8 +290,7 @@ export function decodeNeighbor({ body }: Message): FoundNeighbor | undefined {
   const attributes = decodeAttributes(body.subarray(12));
   const ip = attributes.bytes(NDA.DST);
   const mac = attributes.bytes(NDA.LLADDR);
-  if (ip === undefined || mac?.length !== 6 || familyOfNumber(body.readUInt8(0)) === undefined)
-    return undefined;
+  if (ip === undefined || mac?.length !== 6 || familyOf(body) === undefined) return undefined;
   return {
     ip: ipText(ip),
     mac: macText(mac),
@@ -313,6 +309,8 @@ function ndmsg(family: Family, ifindex: number, state: number): Buffer {
   return header;
 }
 
-function familyOfNumber(family: number): Family | undefined {
-  return family === AF[4] ? 4 : family === AF_INET6 ? 6 : undefined;
+/** The first byte of all these headers. */
+function familyOf(body: Buffer): Family | undefined {
+  const family = body.readUInt8(0);
+  return family === AF[4] ? 4 : family === AF[6] ? 6 : undefined;
 }

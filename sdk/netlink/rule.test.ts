@@ -1,11 +1,12 @@
 import { expect, test } from "vitest";
+import { prefixOf } from "../prefix.ts";
 import type { Request } from "./message.ts";
 import { decodeRule, deleteRule, dumpRules, newRule } from "./rule.ts";
 import type { Rule } from "./rule.ts";
 
 const v4: Rule = {
   family: 4,
-  source: { family: 4, address: "10.0.0.1", length: 32 },
+  source: prefixOf("10.0.0.1/32"),
   ipProtocol: 6,
   sourcePorts: { from: 1000, to: 1000 },
   destinationPorts: { from: 80, to: 443 },
@@ -14,7 +15,7 @@ const v4: Rule = {
 };
 const v6: Rule = {
   family: 6,
-  source: { family: 6, address: "fd00::", length: 64 },
+  source: prefixOf("fd00::/64"),
   table: 1000,
   priority: 7,
 };

@@ -1,14 +1,14 @@
 /** rtnetlink messages of routing rules (linux/fib_rules.h): which packets are routed by which table. */
 import { bytes, decodeAttributes, encodeAttributes, text, u32, u8 } from "./attribute.ts";
 import type { Attribute } from "./attribute.ts";
-import { formatPrefix, ipBytes, ipText } from "./ip.ts";
-import type { Family, Prefix } from "./ip.ts";
+import { formatPrefix } from "../prefix.ts";
+import type { Family, Prefix } from "../prefix.ts";
+import { AF, addressBytes, addressOf } from "./ip.ts";
 import { NLM_F } from "./message.ts";
 import type { Message, Request } from "./message.ts";
 import { NSM_PROTOCOL } from "./route.ts";
 
 const RTM_RULE = { NEW: 32, DEL: 33, GET: 34 } as const;
-const AF = { 4: 2, 6: 10 } as const;
 const FRA = {
   SRC: 2,
   IIFNAME: 3,
@@ -70,7 +70,7 @@ export function decodeRule({ body }: Message): FoundRule | undefined {
   const source = attributes.bytes(FRA.SRC);
   return {
     family,
-    source: source && { family, address: ipText(source), length: body.readUInt8(2) },
+    source: source && { ...addressOf(source), length: body.readUInt8(2) },
     iif: attributes.text(FRA.IIFNAME),
     ipProtocol: attributes.u8(FRA.IP_PROTO),
     sourcePorts: decodePorts(attributes.bytes(FRA.SPORT_RANGE)),
@@ -84,7 +84,7 @@ export function decodeRule({ body }: Message): FoundRule | undefined {
 function ruleRequest(type: number, flags: number, doing: string, rule: Rule): Request {
   const { family, source, iif, ipProtocol, sourcePorts, destinationPorts, table, priority } = rule;
   const attributes: Attribute[] = [];
-  if (source) attributes.push(bytes(FRA.SRC, ipBytes(source.address)));
+  if (source) attributes.push(bytes(FRA.SRC, addressBytes(source)));
   if (iif !== undefined) attributes.push(text(FRA.IIFNAME, iif));
   attributes.push(u32(FRA.PRIORITY, priority));
   if (table !== undefined) attributes.push(u32(FRA.TABLE, table));

@@ -4,7 +4,7 @@ import type { JsonValue } from "@bufbuild/protobuf";
 import type { Dataplane, Wire } from "../../../forwarder/dataplane.ts";
 import { planWire } from "../../../forwarder/plan.ts";
 import type { Wanted, WantedEnd } from "../../../forwarder/plan.ts";
-import { formatPrefix } from "../../../sdk/netlink/ip.ts";
+import { formatPrefix } from "../../../sdk/prefix.ts";
 import { createReservations } from "../../../forwarder/reservations.ts";
 import type { Bench } from "./bench.ts";
 import { inodeIn } from "./netns.ts";
