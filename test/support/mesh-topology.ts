@@ -10,7 +10,11 @@ interface Start {
 }
 
 export type EndpointOptions = EndpointSpec & Start;
-export type ClientOptions = ClientSpec & Start;
+export type ClientOptions = ClientSpec &
+  Start & {
+    /** An endpoint in whose pod it lives; default one of its own. */
+    readonly beside?: string;
+  };
 
 export interface MeshOptions {
   /** 1: no daemons on node2. Default 2. */
@@ -51,7 +55,10 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
   const parts = [
     ...make.daemons.filter(({ place }) => nodes === 2 || place !== "node2"),
     ...endpoints.map((endpoint) => make.endpoint(endpoint)),
-    ...clients.map((client) => make.client(client)),
+    ...clients.map((client) => {
+      const part = make.client(client);
+      return client.beside === undefined ? part : { ...part, place: `pod-${client.beside}` };
+    }),
   ];
   return {
     run,
