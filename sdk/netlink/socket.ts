@@ -17,6 +17,12 @@ const RECEIVE_BUFFER_BYTES = 1 << 20;
 const DATAGRAM_BYTES = 64 * 1024;
 const DUMP_TRIES = 10;
 
+/**
+ * For all sockets: filled and read within one turn of the event loop. A buffer for each datagram, outside of the heap, would
+ * be garbage that makes V8 collect everything every few messages.
+ */
+const received = Buffer.allocUnsafeSlow(DATAGRAM_BYTES);
+
 /** One caller at a time: requests of one socket are not interleaved. */
 export interface NetlinkSocket extends Disposable {
   /** All in order, each whatever became of those before it; one result each. */
@@ -70,11 +76,11 @@ export function netlinkOn(fd: number): NetlinkSocket {
     await send(fd, Buffer.concat(datagram));
     // Waits for nothing: the kernel answered within send(), and goes on with a dump within recv().
     while (answers.some((answer) => !answer.done)) {
-      const buffer = Buffer.allocUnsafe(DATAGRAM_BYTES);
-      const length = receive(fd, buffer);
+      const length = receive(fd, received);
       if (length === undefined && answers.some((answer) => answer.error)) break;
       if (length === undefined) throw new Error(`netlink: no answer to ${requests[0]?.doing}`);
-      for (const message of decodeMessages(buffer.subarray(0, length))) {
+      // A copy: the caller reads it later.
+      for (const message of decodeMessages(Buffer.from(received.subarray(0, length)))) {
         const index = message.seq - first;
         const answer = answers[index];
         if (answer !== undefined) take(answer, message, requests[index]?.doing ?? "");
