@@ -13,14 +13,20 @@ const own = statSync("/proc/self/ns/net", { bigint: true }).ino;
 
 /** Calls for wire `w` in the name of this very process. */
 function build(found: readonly Pick<FoundDevice, "side" | "netns">[] = []) {
-  const namespaces = createClientNamespaces({ found: () => found }, () => true);
+  /** How often the namespace of our inode has ended and another one has got its number. */
+  const ended = { times: 0 };
+  const namespaces = createClientNamespaces(
+    { found: () => found },
+    () => true,
+    (ref) => ({ ...ref, identity: `${ended.times} ${ref.inode}` }),
+  );
   const call = (parameters: Record<string, string> = { peerPID: String(process.pid) }) => {
     const connection = connectionOn(["client", "manager", "w"]);
     connection.mechanism = create(MechanismSchema, { cls: "LOCAL", type: "KERNEL", parameters });
     namespaces.refuseStranger(connection, MANAGER);
     return "passed";
   };
-  return { namespaces, call };
+  return { namespaces, call, ended };
 }
 const refusal = expect.objectContaining({ code: "PERMISSION_DENIED", reason: "foreign-connection" });
 
@@ -36,6 +42,18 @@ test("a wire belongs to the namespace that it was made for, until it is closed",
   expect(call).toThrow(refusal);
   namespaces.drop("w");
   expect(call()).toBe("passed");
+});
+
+test("a namespace that got the number of one that ended has none of its wires", () => {
+  const { namespaces, call, ended } = build();
+  namespaces.keep("w", { pid: 1, inode: own });
+  expect(call()).toBe("passed");
+  ended.times++;
+  expect(call).toThrow(refusal);
+  const adopted = build([{ side: "client", netns: { pid: 1, inode: own, identity: `0 ${own}` } }]);
+  expect(adopted.call()).toBe("passed");
+  adopted.ended.times++;
+  expect(adopted.call).toThrow(refusal);
 });
 
 test("a wire of an earlier life belongs to the namespace of its client's device", () => {

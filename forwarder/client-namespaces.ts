@@ -5,6 +5,7 @@ import { NsmError } from "../sdk/errors.ts";
 import { NO_PEER_PID, PEER_PID } from "../sdk/mechanisms/kernel.ts";
 import type { FoundDevice, NetnsRef } from "./dataplane.ts";
 import { netnsOfProcess } from "./namespaces.ts";
+import { identified } from "./netns.ts";
 
 export interface ClientNamespaces {
   /**
@@ -23,10 +24,14 @@ interface Found {
   found(wireId: string): readonly Pick<FoundDevice, "side" | "netns">[];
 }
 
-/** State: the namespace per connection. Those of an earlier life of this forwarder are read from their devices. */
+/**
+ * State: the namespace per connection. Those of an earlier life of this forwarder are read from their devices. `identify` adds to a
+ * reference what tells the namespace from a later one of the same inode; undefined when it is gone.
+ */
 export function createClientNamespaces(
   dataplane: Found,
   isManager: (ctx: CallContext) => boolean,
+  identify: (ref: NetnsRef) => NetnsRef | undefined = identified,
 ): ClientNamespaces {
   const owners = new Map<string, NetnsRef>();
   const ownerOf = (id: string) =>
@@ -37,7 +42,7 @@ export function createClientNamespaces(
       if (known === undefined || !isManager(ctx)) return;
       const named = [connection.mechanism, ...offers].map((each) => each?.parameters[PEER_PID] ?? "");
       for (const pid of new Set(named.filter((text) => text !== "" && text !== NO_PEER_PID))) {
-        if (isOf(known, Number(pid))) continue;
+        if (isOf(known, Number(pid), identify)) continue;
         throw new NsmError(
           "PERMISSION_DENIED",
           "foreign-connection",
@@ -45,15 +50,24 @@ export function createClientNamespaces(
         );
       }
     },
-    keep: (id, netns) => void owners.set(id, netns),
+    keep(id, netns) {
+      const known = owners.get(id);
+      // Of a refresh it has been compared when it arrived.
+      if (known?.pid === netns.pid && known.inode === netns.inode && known.identity !== undefined) return;
+      owners.set(id, identify(netns) ?? netns);
+    },
     drop: (id) => void owners.delete(id),
   };
 }
 
 /** The process that asked last may have ended meanwhile: a Close in its name is still its own. */
-function isOf(known: NetnsRef, pid: number): boolean {
+function isOf(known: NetnsRef, pid: number, identify: (ref: NetnsRef) => NetnsRef | undefined): boolean {
   try {
-    return netnsOfProcess(pid, undefined).inode === known.inode;
+    const netns = netnsOfProcess(pid, undefined);
+    if (netns.inode !== known.inode) return false;
+    // Every refresh comes by here: that both numbers were given anew, to one process, is not looked for.
+    if (pid === known.pid || known.identity === undefined) return true;
+    return identify(netns)?.identity === known.identity;
   } catch (error) {
     if (pid === known.pid && error instanceof NsmError && error.reason === "netns-gone") return true;
     throw error;

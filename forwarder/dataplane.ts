@@ -235,9 +235,11 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const looksAgain = isDue || wire.isDoubted === true;
   if (before?.fingerprint === fingerprint && !looksAgain && (await isThere(wanted, before))) return;
   const known = before?.devices ?? (await claim(state, wanted));
-  const names = state.names.take(wanted, wanted.ends.map(placeOf));
+  const places = wanted.ends.map(placeOf);
+  const names = state.names.take(wanted, places);
   try {
-    const devices = await applyWire(state.options, wanted, known, signal);
+    const made = await applyWire(state.options, wanted, known, signal);
+    const devices = made.map((device, i) => remembered(device, places[i]));
     const { kind } = wanted.link;
     if (before !== undefined && before.kind !== kind) await forgetOtherTunnel(state.options.drivers, wanted);
     const checkedMs = systemClock.monotonic();
@@ -261,6 +263,11 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
 function placeOf({ netns }: WantedEnd): string {
   using open = openNetns(netns);
   return netnsIdentity(open);
+}
+
+/** In the order of the ends. */
+function remembered(device: Device, identity: string | undefined): Device {
+  return identity === undefined ? device : { ...device, netns: { ...device.netns, identity } };
 }
 
 async function removeNow(state: State, wireId: string): Promise<void> {

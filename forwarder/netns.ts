@@ -11,6 +11,8 @@ const SEEN_MS = 1000;
 export interface NetnsRef {
   readonly pid: number;
   readonly inode: bigint;
+  /** What `netnsIdentity` said of it: of what is remembered, because the inode alone may be the next namespace's by then. */
+  readonly identity?: string;
 }
 
 /** An open namespace; dispose it when the operation ends. */
@@ -52,8 +54,17 @@ export function openNetns(ref: NetnsRef): Netns {
 }
 
 /** Opens a namespace wherever it is still alive, its first process gone or not; undefined when it is no more. */
-export function findNetns({ pid, inode }: NetnsRef): Netns | undefined {
-  return openIfSame(`/proc/${pid}/ns/net`, inode) ?? openSeen(inode);
+export function findNetns({ pid, inode, identity }: NetnsRef): Netns | undefined {
+  const netns = openIfSame(`/proc/${pid}/ns/net`, inode) ?? openSeen(inode);
+  if (netns === undefined || identity === undefined || netnsIdentity(netns) === identity) return netns;
+  netns[Symbol.dispose]();
+  return undefined;
+}
+
+/** The same with its identity, to be remembered; undefined when the process, or this namespace of it, is gone. */
+export function identified({ pid, inode }: NetnsRef): NetnsRef | undefined {
+  using netns = openIfSame(`/proc/${pid}/ns/net`, inode);
+  return netns && { pid, inode, identity: netnsIdentity(netns) };
 }
 
 /** A process that lives in that namespace, of this node's or its pods'; undefined when none does. */

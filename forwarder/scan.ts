@@ -1,5 +1,5 @@
 /** What an earlier life of this forwarder left in the kernel: every namespace of the machine is looked through once, at start. */
-import { ownNetnsInode, listNetns, tryOpen } from "./netns.ts";
+import { listNetns, netnsIdentity, ownNetnsInode, tryOpen } from "./netns.ts";
 import type { Netns, NetnsRef } from "./netns.ts";
 import { parseAlias } from "./alias.ts";
 import { decodeLink, dumpLinks } from "../sdk/netlink/link.ts";
@@ -35,12 +35,16 @@ export async function scan(group: number, wireguard: WireguardDriver | undefined
   for (const { ref, path } of listNetns()) {
     using netns = tryOpen(path);
     if (netns?.inode !== ref.inode) continue;
-    for (const link of await readLinks(netns.fd)) {
-      const device = link.group === group ? await describe(link, ref, netns, wireguard) : undefined;
+    const links = await readLinks(netns.fd);
+    for (const link of links) if (link.group !== group) noteVni(link, foreignVnis);
+    const ours = links.filter((link) => link.group === group);
+    if (ours.length === 0) continue;
+    const place = { ...ref, identity: netnsIdentity(netns) };
+    for (const link of ours) {
+      const device = await describe(link, place, netns, wireguard);
       if (device !== undefined) devices.push(device);
-      else if (link.group !== group) noteVni(link, foreignVnis);
       else if (link.alias === "")
-        halfMade.push({ netns: ref, interfaceName: link.name, ifindex: link.ifindex });
+        halfMade.push({ netns: place, interfaceName: link.name, ifindex: link.ifindex });
     }
   }
   return { devices, halfMade, foreignVnis };

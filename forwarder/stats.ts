@@ -23,7 +23,7 @@ export async function readStats(
   devices: readonly Device[],
 ): Promise<ReadonlyMap<string, readonly EndStats[]>> {
   const found = new Map<string, EndStats[]>();
-  const places = Map.groupBy(devices, ({ netns }) => netns.inode);
+  const places = Map.groupBy(devices, ({ netns }) => netns.identity ?? netns.inode);
   for (const inThere of places.values()) {
     const counters = await countersIn(inThere);
     for (const { wireId, side, name, ifindex } of inThere) {
