@@ -38,7 +38,9 @@ export async function candidatesOf(
   ]);
   const services = service === undefined ? [] : [service];
   if (named === undefined) return discover({ connection, services, endpoints, nowMs });
-  checkUnlessHeld({ connection, services, endpoints, nowMs }, named, options);
+  // The watch of the service may be a moment behind what was asked by name.
+  const all = endpoints.some((each) => each.name === name) ? endpoints : [...endpoints, named];
+  checkUnlessHeld({ connection, services, endpoints: all, nowMs }, named, options);
   return { kind: "named", endpoint: named };
 }
 

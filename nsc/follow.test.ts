@@ -7,6 +7,8 @@ import {
   State,
 } from "../api/gen/connection_pb.js";
 import type { Connection, ConnectionEvent } from "../api/gen/connection_pb.js";
+import { CHOICE_REMARK } from "../sdk/elements/monitor.ts";
+import { SOMEBODY_SERVES } from "../sdk/elements/wishes.ts";
 import { createEventQueue } from "../sdk/event-queue.ts";
 import { silentLogger } from "../sdk/log.ts";
 import { followManager } from "./follow.ts";
@@ -43,7 +45,7 @@ function build() {
   const told: [string, News][] = [];
   /** Ids of the manager's side of what was down and is not what the wire has. */
   const others: (string | undefined)[] = [];
-  const wire = (id: string, connection: Connection | undefined = answered(id)) => ({
+  const wireOf = (id: string, connection: Connection | undefined) => ({
     id,
     connection,
     tell(news: News, of?: Connection) {
@@ -52,6 +54,8 @@ function build() {
     },
     run: () => Promise.resolve(),
   });
+  const wire = (id: string, connection = answered(id)) => wireOf(id, connection);
+  const waitingWire = (id: string) => wireOf(id, undefined);
   const send = (type: ConnectionEventType, ...connections: Connection[]) =>
     queue.push(
       create(ConnectionEventSchema, {
@@ -64,7 +68,7 @@ function build() {
     queue = createEventQueue<ConnectionEvent>(100, stop.signal);
     old.end(new Error("the session broke"));
   };
-  return { follower, wire, told, others, send, stop, breakStream, opened: () => opened };
+  return { follower, wire, waitingWire, told, others, send, stop, breakStream, opened: () => opened };
 }
 
 /** As the manager shows it: own id and index are the manager's. */
@@ -106,6 +110,22 @@ test("a wish for a new choice is told as one; the state without a reason, which 
   if (manager !== undefined) manager.metrics["nsm.io/choice"] = "endpoint-mismatch";
   send(INITIAL_STATE_TRANSFER, wanted, shown("client-1", State.RESELECT_REQUESTED));
   await vi.waitFor(() => expect(told).toEqual([["client-0", "reselect"]]));
+  stop.abort();
+});
+
+test("the word that somebody serves now reaches a wire that nobody has yet, and so does a manager that is back", async () => {
+  const { follower, told, send, stop, breakStream, opened, waitingWire } = build();
+  follower.follow([waitingWire("client-0")]);
+  const news = shown("client-0", State.RESELECT_REQUESTED);
+  const manager = news.path?.pathSegments[1];
+  if (manager !== undefined) manager.metrics[CHOICE_REMARK] = SOMEBODY_SERVES;
+  send(ConnectionEventType.UPDATE, news);
+  await vi.waitFor(() => expect(told).toEqual([["client-0", "retry"]]));
+  breakStream();
+  await vi.waitFor(() => expect(opened()).toBe(2));
+  send(INITIAL_STATE_TRANSFER);
+  await vi.waitFor(() => expect(told).toHaveLength(2));
+  expect(told[1]).toEqual(["client-0", "retry"]);
   stop.abort();
 });
 

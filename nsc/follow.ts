@@ -9,7 +9,7 @@ import {
 import type { Connection, ConnectionEvent } from "../api/gen/connection_pb.js";
 import { createBackoff } from "../sdk/backoff.ts";
 import { delay } from "../sdk/clock.ts";
-import { CHOICE_REMARK } from "../sdk/elements/monitor.ts";
+import { wishOf } from "../sdk/elements/wishes.ts";
 import type { Logger } from "../sdk/log.ts";
 import type { Manager } from "../sdk/manager-client.ts";
 import type { ClientWire } from "./wire.ts";
@@ -67,9 +67,12 @@ export function followManager(
       const ofOurs = shown.filter(({ mechanism }) => mechanism?.parameters["inodeURL"] === netnsUrl);
       adopted.resolve(new Map(ofOurs.map((connection) => [connection.id, connection])));
       // A manager that restarted does not know our wires; a refresh makes them known again.
-      for (const wire of wires.values())
+      for (const wire of wires.values()) {
+        // Nobody told who waits for somebody to serve what happened meanwhile.
+        if (wire.connection === undefined && shown.every(({ id }) => id !== wire.id)) wire.tell("retry");
         if (wire.connection !== undefined && !shown.some((connection) => isWire(wire, connection)))
           wire.tell("refresh");
+      }
     }
     for (const connection of shown) {
       const wire = wires.get(connection.id);
@@ -85,6 +88,11 @@ function isWire({ id, connection }: ClientWire, shown: Connection): boolean {
 }
 
 function tellWire(wire: ClientWire, type: ConnectionEventType, connection: Connection): void {
+  const wish = wishOf(connection);
+  if (wish === "retry") {
+    wire.tell("retry"); // also of a wire that nobody has yet
+    return;
+  }
   const isOurs = isWire(wire, connection);
   if (type === ConnectionEventType.DELETE || connection.state === State.DOWN) {
     // Else it is said of the endpoint that the wire has just left, or of one whose answer has not arrived yet.
@@ -92,13 +100,8 @@ function tellWire(wire: ClientWire, type: ConnectionEventType, connection: Conne
     if (isOurs && isNow) wire.tell("down");
     else wire.tell("down", connection);
   } else if (!isOurs) return;
-  else if (isWantedElsewhere(connection)) wire.tell("reselect");
+  else if (wish === "reselect") wire.tell("reselect");
   else if (connection.state === State.REFRESH_REQUESTED) wire.tell("refresh");
-}
-
-/** Go managers show the state after any choice; ours gives a reason when it asks for one. */
-function isWantedElsewhere({ state, path }: Connection): boolean {
-  return state === State.RESELECT_REQUESTED && path?.pathSegments[1]?.metrics[CHOICE_REMARK] !== undefined;
 }
 
 /** The manager's connection as ours: index and id of our segment. Only what the manager next to us says counts. */

@@ -1,95 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, test, vi } from "vitest";
 import { State } from "../api/gen/connection_pb.js";
-import type { Connection } from "../api/gen/connection_pb.js";
 import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
-import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import { NsmError } from "../sdk/errors.ts";
-import { silentLogger } from "../sdk/log.ts";
-import { WISH, answered } from "../test/support/client-wire.ts";
+import { answered } from "../test/support/client-wire.ts";
 import { createFakeClock } from "../test/support/fake-clock.ts";
-import { createWire } from "./wire.ts";
-
-/** A manager that answers with a path of two hops and leases of 100 s. */
-function build(adopted?: Connection, firstFailure?: NsmError) {
-  const clock = createFakeClock();
-  const requests: NetworkServiceRequest[] = [];
-  const closes: Connection[] = [];
-  const ups: Connection[] = [];
-  const watched = { begun: 0, ended: 0 };
-  const watches: { onDead: () => void; hasAnswered: boolean }[] = [];
-  let failure = firstFailure;
-  let hangs = false;
-  const wire = createWire(
-    WISH,
-    {
-      manager: {
-        request(request, signal) {
-          requests.push(request);
-          if (hangs)
-            return new Promise((_, reject) =>
-              signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true }),
-            );
-          return failure ? Promise.reject(failure) : Promise.resolve(answered(request, clock.now()));
-        },
-        close(connection) {
-          closes.push(connection);
-          return Promise.resolve();
-        },
-        // eslint-disable-next-line require-yield
-        async *monitor() {
-          await Promise.resolve();
-        },
-      },
-      clock,
-      log: silentLogger,
-      requestTimeoutMs: 1000,
-      random: () => 0,
-      onUp: (connection) => ups.push(connection),
-      watch: (_, onDead, hasAnswered) => {
-        watched.begun++;
-        watches.push({ onDead, hasAnswered });
-        return { [Symbol.dispose]: () => void watched.ended++ };
-      },
-    },
-    adopted,
-  );
-  const stop = new AbortController();
-  const running = wire.run(stop.signal);
-  return {
-    clock,
-    wire,
-    requests,
-    closes,
-    ups,
-    watched,
-    watches,
-    /** From now on Requests hang; the answer makes later ones succeed. */
-    hang: () => {
-      hangs = true;
-      return () => {
-        hangs = false;
-      };
-    },
-    last: () => requests.at(-1)?.connection,
-    fail: (error: NsmError) => {
-      failure = error;
-    },
-    recover: () => {
-      failure = undefined;
-    },
-    count: (n: number) => vi.waitFor(() => expect(requests).toHaveLength(n)),
-    /** Waits for so many requests through the pauses after failures. */
-    countTries: async (n: number) => {
-      for (let i = 0; i < 100 && requests.length < n; i++) await clock.advance(50);
-      expect(requests).toHaveLength(n);
-    },
-    end: async () => {
-      stop.abort();
-      await running;
-    },
-  };
-}
+import { buildWire as build } from "../test/support/client-wire-bed.ts";
 
 describe("asking", () => {
   test("sends its own segment alone, its namespace and its wish", async () => {
@@ -164,37 +80,6 @@ describe("keeping", () => {
       await end();
     },
   );
-});
-
-describe("moving", () => {
-  const isReselect = ({ connection }: NetworkServiceRequest) =>
-    connection?.state === State.RESELECT_REQUESTED && connection.networkServiceEndpointName === "";
-
-  test("chooses anew on the same path, and says so", async () => {
-    const { wire, requests, ups, count, end } = build();
-    await count(1);
-    await vi.waitFor(() => expect(ups).toHaveLength(1));
-    wire.tell("reselect");
-    await count(2);
-    expect(requests.map(isReselect)).toEqual([false, true]);
-    expect(requests[1]?.connection?.path?.pathSegments).toHaveLength(2);
-    await vi.waitFor(() => expect(ups).toHaveLength(2));
-    await end();
-  });
-
-  test("that fails is given up: the wire is kept and refreshed as before", async () => {
-    const { wire, requests, ups, count, countTries, fail, recover, end } = build();
-    await count(1);
-    await vi.waitFor(() => expect(ups).toHaveLength(1));
-    fail(new NsmError("UNAVAILABLE", "all-endpoints-failed", "nobody serves"));
-    wire.tell("reselect");
-    await countTries(3);
-    recover();
-    expect(requests.map(isReselect).slice(0, 3)).toEqual([false, true, false]);
-    expect(requests[2]?.connection?.networkServiceEndpointName).toBe("nse-1");
-    expect(ups).toHaveLength(1);
-    await end();
-  });
 });
 
 describe("healing", () => {

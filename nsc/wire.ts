@@ -15,10 +15,10 @@ import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import { createBackoff } from "../sdk/backoff.ts";
 import type { Clock } from "../sdk/clock.ts";
-import { NsmError } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
-import { measureWire } from "./measure.ts";
+import { measureWire } from "../sdk/metrics/wire-measure.ts";
 import { earliestExpiry } from "../sdk/path.ts";
+import { afterFailure, saysEnded, saysGone, saysMismatch, saysNobody } from "../sdk/failure.ts";
 import type { Manager } from "../sdk/manager-client.ts";
 import { firstRequest } from "./request.ts";
 import type { Wish } from "./request.ts";
@@ -29,11 +29,12 @@ const REFRESH_AT = 0.2;
 const REFRESH_JITTER = 0.2;
 /** Answers that the way is gone count after this long: who was restarted registers again within it, and the wire works meanwhile. */
 const GONE_AFTER_MS = 10_000;
+/** Between tries of a Request that failed, at most. */
+const LONGEST_RETRY_MS = 2000;
+/** The same while there is nobody to serve: the manager tells when that has changed, so this is for what it has not heard. */
+const LONGEST_PAUSE_MS = 10_000;
 /** A wire that is down sooner, time and again, is made anew ever more seldom. */
 const SHORT_LIFE_MS = 500;
-
-/** Our place in the path, or the device made for it, is somebody else's. */
-const FOREIGN: ReadonlySet<string> = new Set(["foreign-connection", "foreign-device"]);
 
 export interface WireOptions {
   readonly manager: Manager;
@@ -52,10 +53,10 @@ export interface WireOptions {
 }
 
 /**
- * What happened to a wire. The manager's stream said that it is down, that it works but is wanted elsewhere, or a wish for a
- * refresh; or its data path is dead.
+ * What happened to a wire. The manager's stream said that it is down, that it works but is wanted elsewhere, a wish for a
+ * refresh, or that a Request which failed may succeed now (`retry`); or its data path is dead.
  */
-export type News = "down" | "reselect" | "dead" | "refresh";
+export type News = "down" | "reselect" | "dead" | "refresh" | "retry";
 
 export interface ClientWire {
   readonly id: string;
@@ -82,6 +83,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   let goneSince: number | undefined;
   let wake: ((news: News | undefined) => void) | undefined;
   let pending: News | undefined;
+  /** The last Request succeeded, and the next one is not due yet. */
+  let isUp = false;
   /** What bad news came of while an answer was under way: the two may cross. */
   let saidDown: Connection | undefined;
   /** While a refresh is under way, which bad news make pointless. */
@@ -115,7 +118,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     return news;
   };
   const heed = (news: News | undefined) => {
-    if (news === undefined || news === "refresh" || connection === undefined) return;
+    if (news === undefined || news === "refresh" || news === "retry" || connection === undefined) return;
     if (news === "reselect") {
       moving = true;
       log.info({ connection: wish.id, service: wish.networkService }, "wire is wanted elsewhere, moving");
@@ -139,7 +142,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
       const changed = what !== "refresh" || connection === adopted;
       connection = answer;
       // The end of the old half is no news of the new one; what came during a mere refresh is.
-      if (reselect || moving) pending = undefined;
+      if (reselect || moving || pending === "retry") pending = undefined;
       if (saidDown !== undefined && isSameWay(saidDown, answer)) pending = "down";
       follow(answer, reselect || moving);
       reselect = false;
@@ -179,8 +182,10 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
       saidDown = of;
       return;
     }
+    if (news === "retry" && isUp) return;
     // Bad news are the stronger ones and are not forgotten for later others.
-    if (!isBad(pending)) pending = news;
+    if (news === "retry") pending ??= news;
+    else if (!isBad(pending)) pending = news;
     if (isBad(pending)) refreshing?.abort();
     if (wake !== undefined) wake(takePending());
   };
@@ -201,7 +206,13 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     },
     tell,
     async run(signal) {
-      const backoff = createBackoff({ firstMs: 50, maxMs: 2000, random: options.random });
+      const backoff = createBackoff({ firstMs: 50, maxMs: LONGEST_PAUSE_MS, random: options.random });
+      const pauseAfter = async (error: unknown) => {
+        const isWaiting = saysNobody(error) && (connection === undefined || reselect);
+        const news = await wait(Math.min(backoff.next(), isWaiting ? Infinity : LONGEST_RETRY_MS), signal);
+        if (news === "retry") backoff.reset();
+        heed(news);
+      };
       const relapses = createBackoff({ firstMs: 50, maxMs: 2000, random: options.random });
       let shortLives = 0;
       while (!signal.aborted) {
@@ -213,25 +224,35 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           if (moving && !reselect) {
             moving = false;
             log.warn({ connection: wish.id, service: wish.networkService, err }, "moving failed, staying");
-            heed(await wait(backoff.next(), signal));
+            await pauseAfter(err);
             continue;
           }
           goneSince = saysGone(err) ? (goneSince ?? clock.monotonic()) : undefined;
-          const isGone =
-            saysEnded(err) || (goneSince !== undefined && clock.monotonic() - goneSince >= GONE_AFTER_MS);
+          const isLasting = goneSince !== undefined && clock.monotonic() - goneSince >= GONE_AFTER_MS;
+          const isGone = connection !== undefined && (saysEnded(err) || isLasting);
+          const wasReselect = reselect;
           ({ connection, reselect } = afterFailure(err, connection, reselect || isGone, clock.now()));
+          if (reselect && !wasReselect) backoff.reset();
           if (reselect && connection !== undefined)
             measure.broken(saysEnded(err) ? "process-ended" : isGone ? "gone" : "lease");
+          if (saysMismatch(err) && connection !== undefined && !reselect) {
+            // It works where it is, and will not be refreshed there any more.
+            moving = true;
+            log.info({ connection: wish.id, service: wish.networkService, err }, "not refreshed, moving");
+            continue;
+          }
           log.warn(
             { connection: wish.id, service: wish.networkService, err },
             "request failed, trying again",
           );
-          heed(await wait(backoff.next(), signal));
+          await pauseAfter(err);
           continue;
         }
         const delayMs = refreshDelay(connection, clock.now(), options.random);
         const upMs = clock.monotonic();
+        isUp = true;
         const news = await wait(delayMs, signal);
+        isUp = false;
         if (news === undefined && !signal.aborted) measure.refreshDue(clock.monotonic() - upMs - delayMs);
         heed(news);
         if (clock.monotonic() - upMs >= SHORT_LIFE_MS) {
@@ -271,34 +292,6 @@ function requestFor(
     connection: again,
     mechanismPreferences: first.mechanismPreferences,
   });
-}
-
-/** What a failed Request leaves: nothing changes unless the wire is somebody else's, or the lease has run out. */
-function afterFailure(
-  error: unknown,
-  connection: Connection | undefined,
-  reselect: boolean,
-  nowMs: number,
-): { connection: Connection | undefined; reselect: boolean } {
-  if (connection === undefined) return { connection, reselect };
-  // Our place in the path is somebody else's (both ends forgot us): start with a path of our own segment alone.
-  if (error instanceof NsmError && FOREIGN.has(error.reason))
-    return { connection: undefined, reselect: false };
-  const leaseOver = connection.path !== undefined && (earliestExpiry(connection.path) ?? Infinity) <= nowMs;
-  return { connection, reselect: reselect || leaseOver };
-}
-
-/** The endpoint, the forwarder or their common mechanism is not there any more, or not yet again. */
-function saysGone(error: unknown): boolean {
-  if (!(error instanceof NsmError)) return false;
-  return (
-    error.code === "NOT_FOUND" || error.code === "FAILED_PRECONDITION" || error.reason === "forwarder-gone"
-  );
-}
-
-/** The endpoint's process is dead: whoever comes in its place is another one. */
-function saysEnded(error: unknown): boolean {
-  return error instanceof NsmError && error.reason === "process-ended";
 }
 
 /** What probes depend on. */

@@ -17,12 +17,15 @@ import type { Moves } from "./moves.ts";
 import { selectForwarder } from "./select-forwarder.ts";
 import type { SelectForwarderOptions } from "./select-forwarder.ts";
 import { vouchForPeer } from "./vouch-for-peer.ts";
+import { wakeWaiting } from "./wake-waiting.ts";
+import type { Waiting } from "./waiting.ts";
 
 export interface ManagerChainOptions extends ServerChainOptions, SelectForwarderOptions, ClientDeathOptions {
   readonly hops: Hops;
   readonly history: History;
   readonly info: ClientInfo;
   readonly moves: Moves;
+  readonly waiting: Waiting;
   /** What no endpoint may give out, now. */
   readonly excluded: () => readonly string[];
   /** True for ids that forwarders have, here and on other nodes. */
@@ -34,6 +37,7 @@ export function createManagerChain(options: ManagerChainOptions): NetworkService
   return serverChain({ ...options, closeUnknown: true })
     .use("recordHistory", recordHistory(options.history)) // what callers with a right to the wire did
     .use("clientInfo", clientInfo(options.info)) // before matching: labels count
+    .use("wakeWaiting", wakeWaiting(options.waiting)) // with the labels that count, and who asks
     .use("excludedPrefixes", excludedPrefixes(options.excluded)) // before an endpoint chooses addresses
     .use("moveWires", moveWires(options.moves)) // with the labels that count, when it is known who serves
     .use("vouchForPeer", vouchForPeer(options.mayForward)) // while the caller's session is at hand

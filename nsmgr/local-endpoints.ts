@@ -1,5 +1,5 @@
 /** Endpoints and forwarders that registered through this manager: where they really are, and whether they still live. */
-import { clone } from "@bufbuild/protobuf";
+import { clone, create, equals } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
 import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
@@ -39,6 +39,8 @@ export interface LocalEndpoints {
   hopTo(name: string, service: string): NextHop | undefined;
   /** Names of those that are dead or expired now. */
   gone(): Gone[];
+  /** Calls back after each registration and each end of an endpoint of `service`, until disposed. A renewed registration is none. */
+  onChange(service: string, listener: () => void): Disposable;
 }
 
 interface Kept {
@@ -50,19 +52,29 @@ interface Kept {
 export function createLocalEndpoints(clock: Clock): LocalEndpoints {
   const byName = new Map<string, Kept>();
   const isExpired = ({ endsAt }: Kept) => endsAt <= clock.monotonic();
-  const drop = (name: string) => {
-    byName.get(name)?.local.dispose();
+  const listeners = new Map<string, Set<() => void>>();
+  const drop = (name: string): LocalEndpoint | undefined => {
+    const local = byName.get(name)?.local;
+    local?.dispose();
     byName.delete(name);
+    return local;
+  };
+  const tell = (services: Iterable<string>) => {
+    for (const service of services) for (const listener of listeners.get(service) ?? []) listener();
   };
   return {
     get: (name) => byName.get(name)?.local,
     set(local) {
       const { name, expirationTime } = local.entry;
-      drop(name);
+      const before = drop(name);
       const lifeMs = expirationTime === undefined ? Infinity : timestampMs(expirationTime) - clock.now();
       byName.set(name, { local, endsAt: clock.monotonic() + Math.max(lifeMs, SHORTEST_LIFE_MS) });
+      if (before === undefined || !isRenewal(before, local))
+        tell(new Set([...(before?.entry.networkServiceNames ?? []), ...local.entry.networkServiceNames]));
     },
-    delete: drop,
+    delete(name) {
+      tell(drop(name)?.entry.networkServiceNames ?? []);
+    },
     published: (service) =>
       [...byName.values()]
         .filter((kept) => kept.local.entry.networkServiceNames.includes(service) && !isExpired(kept))
@@ -79,5 +91,31 @@ export function createLocalEndpoints(clock: Clock): LocalEndpoints {
         if (!kept.local.isAlive()) return [{ name, why: "dead" }];
         return isExpired(kept) ? [{ name, why: "expired" }] : [];
       }),
+    onChange(service, listener) {
+      const all = listeners.get(service) ?? new Set();
+      listeners.set(service, all.add(listener));
+      return {
+        [Symbol.dispose]() {
+          all.delete(listener);
+          if (all.size === 0 && listeners.get(service) === all) listeners.delete(service);
+        },
+      };
+    },
   };
+}
+
+/** The same process, with the same labels, at the same place. */
+function isRenewal(before: LocalEndpoint, now: LocalEndpoint): boolean {
+  const lasting = ({ url, entry }: LocalEndpoint) =>
+    create(NetworkServiceEndpointSchema, {
+      url,
+      networkServiceNames: entry.networkServiceNames,
+      networkServiceLabels: entry.networkServiceLabels,
+    });
+  return equals(NetworkServiceEndpointSchema, lasting(before), lasting(now)) && isSameTime(before, now);
+}
+
+function isSameTime({ entry: a }: LocalEndpoint, { entry: b }: LocalEndpoint): boolean {
+  const [x, y] = [a.initialRegistrationTime, b.initialRegistrationTime];
+  return x?.seconds === y?.seconds && x?.nanos === y?.nanos;
 }

@@ -27,6 +27,7 @@ import { createLocalEndpoints } from "./local-endpoints.ts";
 import { wiresHandlers } from "./inspect.ts";
 import { createMoves } from "./moves.ts";
 import { createManagerRegistries } from "./registry.ts";
+import { createWaiting } from "./waiting.ts";
 
 export const daemon = defineDaemon({
   name: "nsmgr",
@@ -87,9 +88,11 @@ export const daemon = defineDaemon({
         failbackMs: config.failbackDelayMs,
       }),
     );
+    const waiting = stack.use(createWaiting({ ...shared, view, store }));
     const chain = createManagerChain({
       ...shared,
       moves,
+      waiting,
       name: config.name,
       minter,
       store,

@@ -12,25 +12,23 @@ import type { ConnectionContext } from "../../api/gen/connectioncontext_pb.js";
 import { NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
 import { createBackoff } from "../../sdk/backoff.ts";
-import { delay } from "../../sdk/clock.ts";
 import type { Clock } from "../../sdk/clock.ts";
-import { CHOICE_REMARK } from "../../sdk/elements/monitor.ts";
 import { createMutex } from "../../sdk/elements/mutex.ts";
 import type { HopEvent } from "../../sdk/elements/target.ts";
+import { wishOf } from "../../sdk/elements/wishes.ts";
 import { NsmError } from "../../sdk/errors.ts";
+import { saysForeign, saysMismatch } from "../../sdk/failure.ts";
 import { checkConnectionLimits } from "../../sdk/limits.ts";
 import type { Logger } from "../../sdk/log.ts";
 import type { Manager } from "../../sdk/manager-client.ts";
 import { KERNEL_TYPE, NO_ADDRESSES } from "../../sdk/mechanisms/kernel.ts";
+import { measureWire } from "../../sdk/metrics/wire-measure.ts";
 import { earliestExpiry } from "../../sdk/path.ts";
 import { CHAIN_KEY } from "../../sdk/chain-mark.ts";
 
 /** A next hop that is replaced within this time is no news to the hop before. */
 const HEAL_WITHIN_MS = 10_000;
 const CLOSE_WITHIN_MS = 3500;
-
-/** Our place in the path, or the device made for it, is somebody else's. */
-const FOREIGN: ReadonlySet<string> = new Set(["foreign-connection", "foreign-device"]);
 
 /** `down`: no next hop has been found for a while. `refresh`: the originator's next Request makes known what has changed. */
 export type News = "down" | "refresh" | "healed";
@@ -79,6 +77,9 @@ export function createDownstream(options: DownstreamOptions): Downstream {
   let isDown = false;
   let healing: Promise<void> | undefined;
   let follower: Disposable | undefined;
+  const measure = measureWire(clock);
+  /** Ends the pause after a try, or makes it end at once. */
+  let wake = new AbortController();
 
   const attempt = async (asked: Asked, signal: AbortSignal, reselect: boolean): Promise<Connection> => {
     const bounded = AbortSignal.any([signal, stop.signal, AbortSignal.timeout(options.requestTimeoutMs)]);
@@ -90,11 +91,12 @@ export function createDownstream(options: DownstreamOptions): Downstream {
       checkAnswer(options, answer);
     } catch (error) {
       // Both ends forgot us: the next request starts with a path of our own segment alone.
-      if (error instanceof NsmError && FOREIGN.has(error.reason)) connection = undefined;
+      if (saysForeign(error)) connection = undefined;
       throw error;
     }
     connection = clone(ConnectionSchema, answer);
     isDown = false;
+    measure.healed();
     follower ??= options.follow(id, onEvent);
     return answer;
   };
@@ -103,11 +105,12 @@ export function createDownstream(options: DownstreamOptions): Downstream {
     if (stop.signal.aborted) return;
     const state = event.kind === "update" ? event.connection.state : undefined;
     if (event.kind === "lost" || state === State.REFRESH_REQUESTED) options.onNews("refresh");
-    if (event.kind === "update" && isWantedElsewhere(event.connection)) void move();
+    const wish = event.kind === "update" ? wishOf(event.connection) : undefined;
+    if (wish === "reselect") void move();
+    if (wish === "retry") wake.abort();
     if (event.kind !== "down" && state !== State.DOWN) return;
-    follower?.[Symbol.dispose]();
-    follower = undefined;
     isDown = true;
+    measure.broken("down");
     healing ??= heal().finally(() => (healing = undefined));
   };
 
@@ -126,12 +129,23 @@ export function createDownstream(options: DownstreamOptions): Downstream {
     }
   };
 
+  /** Until the time is over, somebody serves, or the end. */
+  const pause = async (pauseMs: number) => {
+    const over = Promise.withResolvers<void>();
+    using timer = clock.timer(pauseMs, () => over.resolve());
+    void timer;
+    const signal = AbortSignal.any([stop.signal, wake.signal]);
+    signal.addEventListener("abort", () => over.resolve(), { once: true });
+    if (!signal.aborted) await over.promise;
+  };
+
   const heal = async () => {
     log.info({ connection: id, nse: connection?.networkServiceEndpointName }, "next hop is down, healing");
-    const backoff = createBackoff({ firstMs: 20, maxMs: 1000 });
+    const backoff = createBackoff({ firstMs: 20, maxMs: 2000 });
     const sinceMs = clock.monotonic();
     let isTold = false;
     while (!stop.signal.aborted) {
+      wake = new AbortController();
       try {
         using turn = await mutex.take(stop.signal);
         void turn;
@@ -153,7 +167,8 @@ export function createDownstream(options: DownstreamOptions): Downstream {
         isTold = true;
         options.onNews("down");
       }
-      await delay(backoff.next(), stop.signal).catch(() => undefined);
+      await pause(backoff.next());
+      if (wake.signal.aborted) backoff.reset();
     }
   };
 
@@ -167,11 +182,16 @@ export function createDownstream(options: DownstreamOptions): Downstream {
       void turn;
       stop.signal.throwIfAborted();
       last = asked;
-      return await attempt(
-        asked,
-        signal,
-        connection !== undefined && (reselect || isDown || isOver(connection, clock)),
-      );
+      if (connection === undefined) return await attempt(asked, signal, false);
+      if (isOver(connection, clock)) measure.broken("lease");
+      const isAnew = reselect || isDown || isOver(connection, clock);
+      try {
+        return await attempt(asked, signal, isAnew);
+      } catch (error) {
+        // It works where it is, and will not be refreshed there any more.
+        if (isAnew || !saysMismatch(error) || connection === undefined) throw error;
+        return await attempt(asked, signal, true);
+      }
     },
     async close(orphan) {
       if (stop.signal.aborted) return;
@@ -253,11 +273,6 @@ function latest(
   const mark = asked?.extraContext[CHAIN_KEY];
   if (mark !== undefined) context.extraContext[CHAIN_KEY] = mark;
   return context;
-}
-
-/** Go managers show the state after any choice; ours gives a reason when it asks for one. */
-function isWantedElsewhere({ state, path }: Connection): boolean {
-  return state === State.RESELECT_REQUESTED && path?.pathSegments[1]?.metrics[CHOICE_REMARK] !== undefined;
 }
 
 function isOver({ path }: Connection, clock: Clock): boolean {

@@ -1,130 +1,12 @@
 /** A link of a chain between a forwarder before and a manager behind that a test plays. */
 import { clone, create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test, vi } from "vitest";
 import { ConnectionSchema, PathSegmentSchema, State } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
-import { ConnectionContextSchema, IPContextSchema } from "../../api/gen/connectioncontext_pb.js";
-import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
-import { CHOICE_REMARK, createMonitorStore } from "../../sdk/elements/monitor.ts";
-import type { HopEvent } from "../../sdk/elements/target.ts";
+import { ConnectionContextSchema } from "../../api/gen/connectioncontext_pb.js";
 import { NsmError } from "../../sdk/errors.ts";
-import { silentLogger } from "../../sdk/log.ts";
-import { callBy, eventsOf, requestOn } from "../../test/support/chain.ts";
-import { createFakeClock } from "../../test/support/fake-clock.ts";
-import { makePeer } from "../../test/support/peer.ts";
 import { CHAIN_KEY } from "../../sdk/chain-mark.ts";
-import { createDownstream } from "./downstream.ts";
-import type { Joint } from "./joints.ts";
-import { createPassThrough } from "./pass-through.ts";
-
-const peer = await makePeer("/forwarder");
-const HOPS = ["client", "nsmgr", "forwarder", "link"];
-
-function build() {
-  const clock = createFakeClock();
-  const store = createMonitorStore();
-  const requests: NetworkServiceRequest[] = [];
-  const closes: Connection[] = [];
-  const followers = new Map<string, (event: HopEvent) => void>();
-  const joints = new Map<string, Joint>();
-  const held: string[] = [];
-  let ids = 0;
-  const bed = {
-    held,
-    clock,
-    store,
-    requests,
-    closes,
-    followers,
-    joints,
-    /** The endpoint that the manager chooses next. */
-    next: "gateway",
-    failure: undefined as NsmError | undefined,
-    address: "10.0.0.1/32",
-    registered: [] as string[],
-  };
-  const manager = {
-    request(request: NetworkServiceRequest) {
-      requests.push(request);
-      if (bed.failure !== undefined) return Promise.reject(bed.failure);
-      const asked = request.connection ?? create(ConnectionSchema);
-      const answer = clone(ConnectionSchema, asked);
-      answer.networkServiceEndpointName = asked.networkServiceEndpointName || bed.next;
-      answer.mechanism ??= request.mechanismPreferences[0];
-      const [own] = answer.path?.pathSegments ?? [];
-      const expires = timestampFromMs(clock.now() + 600_000);
-      const behind = ["nsmgr", "forwarder", answer.networkServiceEndpointName].map((name) =>
-        create(PathSegmentSchema, { name, id: `${name}-of-${own?.id}`, expires, token: "" }),
-      );
-      if (answer.path !== undefined && own !== undefined) answer.path.pathSegments = [own, ...behind];
-      answer.context ??= create(ConnectionContextSchema);
-      answer.context.ipContext = create(IPContextSchema, { srcIpAddrs: [bed.address] });
-      return Promise.resolve(answer);
-    },
-    close(connection: Connection) {
-      closes.push(connection);
-      return Promise.resolve();
-    },
-  };
-  const link = createPassThrough({
-    name: "link",
-    newId: () => `00000000-0000-0000-0000-${String(++ids).padStart(12, "0")}`,
-    createDownstream: (id, onNews) =>
-      createDownstream({
-        id,
-        name: "link",
-        labels: { app: "link" },
-        netnsUrl: "inode://4/1",
-        interfaceName: `out-${id.slice(-2)}`,
-        manager,
-        follow(of, onEvent) {
-          followers.set(of, onEvent);
-          return { [Symbol.dispose]: () => void followers.delete(of) };
-        },
-        requestTimeoutMs: 15_000,
-        clock,
-        log: silentLogger,
-        onNews,
-      }),
-    registered: (_, names) => Promise.resolve(names.filter((name) => bed.registered.includes(name))),
-    hold: (device) => Promise.resolve(void held.push(`${requests.length} ${device}`)),
-    release: (device) => Promise.resolve(void held.push(`released ${device} after ${closes.length}`)),
-    join: (key, joint) => Promise.resolve(void joints.set(key, joint)),
-    part: (key) => Promise.resolve(void joints.delete(key)),
-    store,
-    clock,
-    log: silentLogger,
-  });
-  const ask = (id = "up-1", change: (connection: Connection) => void = () => undefined, overrides = {}) => {
-    const request = requestOn(HOPS, ["client-0", "m", "f", id]);
-    const connection = request.connection ?? create(ConnectionSchema);
-    connection.labels = { app: "client" };
-    connection.mechanism = { ...requestMechanism() };
-    change(connection);
-    return link.request(request, eventsOf(callBy(peer), overrides)).then((answer) => {
-      store.update(answer, peer.spiffeId);
-      return answer;
-    });
-  };
-  const close = (connection: Connection, overrides = {}) =>
-    link.close(connection, eventsOf(callBy(peer), overrides));
-  return { bed, link, ask, close };
-}
-
-function requestMechanism() {
-  const connection = create(ConnectionSchema, {
-    mechanism: { cls: "LOCAL", type: "KERNEL", parameters: { name: "in-1" } },
-  });
-  if (connection.mechanism === undefined) throw new Error("no mechanism");
-  return connection.mechanism;
-}
-
-const markOf = (connection: Connection | undefined) => connection?.context?.extraContext[CHAIN_KEY];
-const withContext = (answer: Connection) => (connection: Connection) => {
-  if (answer.context !== undefined) connection.context = clone(ConnectionContextSchema, answer.context);
-};
-const namesOf = ({ path }: Connection) => path?.pathSegments.map(({ name }) => name);
+import { buildLink as build, HOPS, markOf, namesOf, withContext } from "../../test/support/link.ts";
 
 test("it asks for the same service with its own labels, as the first hop of a path of its own", async () => {
   const { bed, ask } = build();
@@ -168,63 +50,6 @@ test("a refresh goes to the endpoint that was chosen first, over the same path",
     mechanism: { type: "KERNEL" },
   });
   expect(markOf(again)).toBe(markOf(first));
-});
-
-test("a next hop that is down is replaced here, and the hop before hears of it only when something changed for it", async () => {
-  const { bed, ask } = build();
-  const first = await ask();
-  const [[id, tell] = ["", () => undefined]] = bed.followers;
-  bed.next = "gateway-2";
-  tell({ kind: "down" });
-  await vi.waitFor(() => expect(bed.requests.length === 2 && bed.followers.size === 1).toBe(true));
-  expect(bed.requests[1]?.connection).toMatchObject({
-    id,
-    state: State.RESELECT_REQUESTED,
-    networkServiceEndpointName: "",
-  });
-  expect(bed.requests[1]?.connection?.mechanism).toBeUndefined();
-  expect(markOf(bed.requests[1]?.connection)).toBe(`${markOf(first)}/1`);
-  expect(bed.store.get("up-1")?.state).toBe(State.UP);
-
-  bed.address = "10.9.9.9/32";
-  bed.followers.get(id)?.({ kind: "down" });
-  await vi.waitFor(() => expect(bed.store.get("up-1")?.state === State.REFRESH_REQUESTED).toBe(true));
-  expect(bed.store.get("up-1")?.context?.ipContext?.srcIpAddrs).toEqual(["10.9.9.9/32"]);
-});
-
-test("when the matches lead elsewhere it moves, once, and a failure leaves all as it was", async () => {
-  const { bed, ask } = build();
-  await ask();
-  const [[id, tell] = ["", () => undefined]] = bed.followers;
-  const wanted = create(ConnectionSchema, {
-    state: State.RESELECT_REQUESTED,
-    path: { index: 1, pathSegments: [{}, {}] },
-  });
-  tell({ kind: "update", connection: wanted });
-  const [, manager] = wanted.path?.pathSegments ?? [];
-  if (manager !== undefined) manager.metrics[CHOICE_REMARK] = "endpoint-mismatch";
-  bed.failure = new NsmError("NOT_FOUND", "no-candidates", "none");
-  tell({ kind: "update", connection: wanted });
-  await vi.waitFor(() => expect(bed.requests).toHaveLength(2));
-  expect(bed.requests[1]?.connection).toMatchObject({ id, state: State.RESELECT_REQUESTED });
-  bed.failure = undefined;
-  await ask("up-1", () => undefined, { established: true });
-  expect(bed.requests[2]?.connection).toMatchObject({
-    networkServiceEndpointName: "gateway",
-    state: State.UP,
-  });
-});
-
-test("without any next hop for ten seconds it is down itself", async () => {
-  const { bed, ask } = build();
-  await ask();
-  const [[, tell] = ["", () => undefined]] = bed.followers;
-  bed.failure = new NsmError("NOT_FOUND", "no-candidates", "none");
-  tell({ kind: "down" });
-  await vi.waitFor(() => expect(bed.requests.length >= 3).toBe(true));
-  expect(bed.store.get("up-1")?.state).toBe(State.UP);
-  await bed.clock.advance(10_000);
-  await vi.waitFor(() => expect(bed.store.get("up-1")?.state === State.DOWN).toBe(true));
 });
 
 test("a wish for another choice is not passed on while the next hop is well, unless it comes again soon", async () => {

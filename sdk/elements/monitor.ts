@@ -61,6 +61,8 @@ export interface MonitorStore {
   remark(id: string, why: string | undefined): void;
   /** Publishes RESELECT_REQUESTED with its reason, unless the owner would not understand it. Returns who heard it. */
   askForNewChoice(id: string, why: string): "asked" | "nobody" | "not-understood";
+  /** Tells an owner who understands such wishes of a connection, which need not be known here: nothing is kept. */
+  whisper(connection: Connection, owner: string): void;
   /**
    * A stream for one subscriber: the initial state at once, even if empty, then changes; only what `viewer` may see.
    * `reselects`: it will choose anew when RESELECT_REQUESTED asks for it. `spiffeId`: of an operator, which may have wires of its own, too.
@@ -98,6 +100,10 @@ export function createMonitorStore(onNews?: (id: string, state: State) => void):
   const publish = (type: ConnectionEventType, entry: Entry) => {
     for (const { sees, tell } of subscribers) if (sees(entry)) tell(type, entry);
   };
+  const ownersOf = (entry: Entry) =>
+    [...subscribers].filter(
+      (each) => [each.viewer, each.spiffeId].includes(entry.viewer) && each.sees(entry),
+    );
   return {
     ids: () => new Set(entries.keys()),
     get: (id) => entries.get(id)?.connection,
@@ -153,14 +159,17 @@ export function createMonitorStore(onNews?: (id: string, state: State) => void):
     askForNewChoice(id, why) {
       const entry = entries.get(id);
       if (entry === undefined) return "nobody";
-      const listening = [...subscribers].filter(
-        (each) => [each.viewer, each.spiffeId].includes(entry.viewer) && each.sees(entry),
-      );
+      const listening = ownersOf(entry);
       if (listening.length > 0 && !listening.some(({ reselects }) => reselects)) return "not-understood";
       // Also when nobody listens: whoever opens a stream again is told what it has missed.
       entry.connection = remarked(entry.connection, State.RESELECT_REQUESTED, why);
       publish(ConnectionEventType.UPDATE, entry);
       return listening.length > 0 ? "asked" : "nobody";
+    },
+    whisper(connection, owner) {
+      const entry = { connection: published(connection), viewer: owner, downs: 0, isDown: false };
+      for (const { reselects, tell } of ownersOf(entry))
+        if (reselects) tell(ConnectionEventType.UPDATE, entry);
     },
     subscribe(selector, viewer, signal, reselects = false, spiffeId) {
       refuseForeignSelector(selector, viewer, entries);

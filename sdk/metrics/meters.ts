@@ -32,7 +32,11 @@ export const meters = {
     [],
     SECONDS,
   ),
-  heals: counter("nsm_wire_heals_total", "wires that a client made anew, by what it had heard", ["reason"]),
+  heals: counter(
+    "nsm_wire_heals_total",
+    "wires that a client, or an endpoint that passes on, made anew, by what it had heard",
+    ["reason"],
+  ),
   healGap: histogram(
     "nsm_wire_heal_seconds",
     "from the news that a wire is broken until its client has a new one",

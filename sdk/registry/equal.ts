@@ -7,12 +7,14 @@ export function sameService(a: NetworkService, b: NetworkService): boolean {
   return equals(NetworkServiceSchema, { ...a, pathIds: [] }, { ...b, pathIds: [] });
 }
 
-/** Times, path and URL may differ. */
+/** Path and expiry may differ. One that comes back under its name, or elsewhere, is another one. */
 export function sameEndpoint(a: NetworkServiceEndpoint, b: NetworkServiceEndpoint): boolean {
   const lasting = (entry: NetworkServiceEndpoint) =>
     create(NetworkServiceEndpointSchema, {
       networkServiceNames: entry.networkServiceNames,
       networkServiceLabels: entry.networkServiceLabels,
+      url: entry.url,
+      ...(entry.initialRegistrationTime && { initialRegistrationTime: entry.initialRegistrationTime }),
     });
   return equals(NetworkServiceEndpointSchema, lasting(a), lasting(b));
 }

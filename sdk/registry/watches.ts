@@ -80,12 +80,14 @@ export function createWatches<T extends { readonly name: string }>(
     const stop = new AbortController();
     const watch: Watch<T> = { entries: byName(entries), isTold: entries.length > 0, usedAt: 0, stop };
     use(key, watch);
-    const onChange = (before: T | undefined, now: T | undefined) => {
-      const isSame = before === undefined || now === undefined ? before === now : same(before, now);
-      if (isSame) return;
+    const tellAll = () => {
       for (const listener of followed.get(key)?.listeners ?? []) listener();
     };
-    void follow(registry, query, watch, onChange, log);
+    const onChange = (before: T | undefined, now: T | undefined) => {
+      const isSame = before === undefined || now === undefined ? before === now : same(before, now);
+      if (!isSame) tellAll();
+    };
+    void follow(registry, query, watch, { onChange, onKnown: tellAll }, log);
   };
 
   return {
@@ -122,21 +124,25 @@ export function createWatches<T extends { readonly name: string }>(
   };
 }
 
-type OnChange<T> = (before: T | undefined, now: T | undefined) => void;
+interface Listener<T> {
+  readonly onChange: (before: T | undefined, now: T | undefined) => void;
+  /** Called once: the registry has said what there is. */
+  readonly onKnown: () => void;
+}
 
 /** Keeps one watch open; what was known stays in use while the registry is away. */
 async function follow<T extends { readonly name: string }>(
   registry: Registry<T>,
   query: T,
   watch: Watch<T>,
-  onChange: OnChange<T>,
+  listener: Listener<T>,
   log: Logger,
 ): Promise<void> {
   const { signal } = watch.stop;
   const backoff = createBackoff();
   while (!signal.aborted) {
     try {
-      await followOnce(registry, query, watch, onChange, () => backoff.reset());
+      await followOnce(registry, query, watch, listener, () => backoff.reset());
     } catch (err) {
       if (!signal.aborted) log.debug({ err }, "registry watch broke, opening it again");
     }
@@ -152,7 +158,7 @@ async function followOnce<T extends { readonly name: string }>(
   registry: Registry<T>,
   query: T,
   watch: Watch<T>,
-  onChange: OnChange<T>,
+  listener: Listener<T>,
   onTold: () => void,
 ): Promise<void> {
   const { entries } = watch;
@@ -162,7 +168,7 @@ async function followOnce<T extends { readonly name: string }>(
     const before = entries.get(name);
     if (entry === undefined) entries.delete(name);
     else entries.set(name, entry);
-    onChange(before, entry);
+    listener.onChange(before, entry);
   };
   const first = Promise.withResolvers<void>();
   /** Names that this stream spoke of: what it says of them is newer than the list. */
@@ -183,9 +189,11 @@ async function followOnce<T extends { readonly name: string }>(
       await Promise.race([first.promise, delay(SILENT_MS, signal)]);
       const wasOpen = isOpen;
       const listed = byName(await findAll(registry, query, within(LIST_TIMEOUT_MS, signal)));
+      const isFirst = !watch.isTold;
       watch.isTold = true;
       for (const name of entries.keys()) if (!told.has(name) && !listed.has(name)) set(name, undefined);
       for (const [name, entry] of listed) if (!told.has(name)) set(name, entry);
+      if (isFirst) listener.onKnown();
       // A watch that is silent about entries is not open yet, and what goes until it is would be missed.
       isCompared = wasOpen || listed.size === 0;
     }

@@ -17,6 +17,7 @@ import { createIdle } from "../../nse/on-idle.ts";
 import { createManagerChain } from "../../nsmgr/chain.ts";
 import { createLocalEndpoints } from "../../nsmgr/local-endpoints.ts";
 import { createMoves } from "../../nsmgr/moves.ts";
+import { createWaiting } from "../../nsmgr/waiting.ts";
 import { createManagerRegistries } from "../../nsmgr/registry.ts";
 import type { NetworkService } from "../../sdk/chain.ts";
 import { systemClock as clock } from "../../sdk/clock.ts";
@@ -131,6 +132,7 @@ export async function startManager(
     moves: resources.use(
       createMoves({ ...shared, view, store, history, random: Math.random, failbackMs: 0 }),
     ),
+    waiting: resources.use(createWaiting({ ...shared, view, store })),
     name: station.name,
     minter: station.minter,
     store,

@@ -59,6 +59,13 @@ export const startManager: Start = (bench, { pool }) => {
     ...shared,
     // Nothing is edited in the recordings.
     moves: { keep: () => undefined, drop: () => undefined, [Symbol.dispose]: () => undefined },
+    // Nor does anybody wait.
+    waiting: {
+      asks: () => undefined,
+      add: () => undefined,
+      drop: () => undefined,
+      [Symbol.dispose]: () => undefined,
+    },
     name: component.name,
     minter,
     store,

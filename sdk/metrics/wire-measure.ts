@@ -1,7 +1,7 @@
-/** What a wire's client measures: set-up, refreshes, and how long the wire was broken (docs/metrics.md). */
-import type { Clock } from "../sdk/clock.ts";
-import { codeOf } from "../sdk/errors.ts";
-import { meters } from "../sdk/metrics/meters.ts";
+/** What who asks for a wire measures: set-up, refreshes, and how long the wire was broken (docs/metrics.md). */
+import type { Clock } from "../clock.ts";
+import { codeOf } from "../errors.ts";
+import { meters } from "./meters.ts";
 
 /**
  * Why a wire is made anew: `down` the manager said so, `dead` the probes, `process-ended` the endpoint's process, `gone` every answer for a while was

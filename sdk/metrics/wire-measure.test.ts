@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { NsmError } from "../sdk/errors.ts";
-import { meters } from "../sdk/metrics/meters.ts";
-import { createFakeClock } from "../test/support/fake-clock.ts";
-import { measureWire } from "./measure.ts";
-import type { RequestKind } from "./measure.ts";
+import { NsmError } from "../errors.ts";
+import { meters } from "./meters.ts";
+import { createFakeClock } from "../../test/support/fake-clock.ts";
+import { measureWire } from "./wire-measure.ts";
+import type { RequestKind } from "./wire-measure.ts";
 
 let values: unknown[] = [];
 let connected = new DisposableStack();

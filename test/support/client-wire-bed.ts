@@ -1,0 +1,90 @@
+/** A client's wire with a clock that stands still, between a manager and a data path that a test plays. */
+import { expect, vi } from "vitest";
+import type { Connection } from "../../api/gen/connection_pb.js";
+import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
+import { createWire } from "../../nsc/wire.ts";
+import type { NsmError } from "../../sdk/errors.ts";
+import { silentLogger } from "../../sdk/log.ts";
+import { WISH, answered } from "./client-wire.ts";
+import { createFakeClock } from "./fake-clock.ts";
+
+/** A manager that answers with a path of two hops and leases of 100 s. */
+export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
+  const clock = createFakeClock();
+  const requests: NetworkServiceRequest[] = [];
+  const closes: Connection[] = [];
+  const ups: Connection[] = [];
+  const watched = { begun: 0, ended: 0 };
+  const watches: { onDead: () => void; hasAnswered: boolean }[] = [];
+  let failure = firstFailure;
+  let hangs = false;
+  const wire = createWire(
+    WISH,
+    {
+      manager: {
+        request(request, signal) {
+          requests.push(request);
+          if (hangs)
+            return new Promise((_, reject) =>
+              signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true }),
+            );
+          return failure ? Promise.reject(failure) : Promise.resolve(answered(request, clock.now()));
+        },
+        close(connection) {
+          closes.push(connection);
+          return Promise.resolve();
+        },
+        // eslint-disable-next-line require-yield
+        async *monitor() {
+          await Promise.resolve();
+        },
+      },
+      clock,
+      log: silentLogger,
+      requestTimeoutMs: 1000,
+      random: () => 0,
+      onUp: (connection) => ups.push(connection),
+      watch: (_, onDead, hasAnswered) => {
+        watched.begun++;
+        watches.push({ onDead, hasAnswered });
+        return { [Symbol.dispose]: () => void watched.ended++ };
+      },
+    },
+    adopted,
+  );
+  const stop = new AbortController();
+  const running = wire.run(stop.signal);
+  return {
+    clock,
+    wire,
+    requests,
+    closes,
+    ups,
+    watched,
+    watches,
+    /** From now on Requests hang; the answer makes later ones succeed. */
+    hang: () => {
+      hangs = true;
+      return () => {
+        hangs = false;
+      };
+    },
+    last: () => requests.at(-1)?.connection,
+    fail: (error: NsmError) => {
+      failure = error;
+    },
+    recover: () => {
+      failure = undefined;
+    },
+    count: (n: number) => vi.waitFor(() => expect(requests).toHaveLength(n)),
+    /** Waits for so many requests through the pauses after failures. */
+    countTries: async (n: number) => {
+      for (let i = 0; i < 100 && requests.length < n; i++) await clock.advance(50);
+      expect(requests).toHaveLength(n);
+    },
+    end: async () => {
+      stop.abort();
+      await running;
+    },
+  };
+}
