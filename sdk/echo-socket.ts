@@ -1,9 +1,9 @@
 /** A socket that sends ICMP echo requests to one address and reads the replies: of the own network namespace (sdk/icmp.ts). */
 import { randomBytes } from "node:crypto";
-import ipaddr from "ipaddr.js";
 import { NsmError } from "./errors.ts";
 import { decodeEchoReply, encodeEchoRequest, openEcho, packetsOf } from "./icmp.ts";
 import { closeFd, sendSync, setSocketOption, watchReadable } from "./native.ts";
+import { ipBytes } from "./netlink/ip.ts";
 
 const SOL_SOCKET = 1;
 const SO_BINDTODEVICE = 25;
@@ -30,7 +30,7 @@ export function openEchoSocket(
   { source, target, device }: EchoSocketOptions,
   onReadable: () => void,
 ): EchoSocket {
-  const family = ipaddr.parse(target).kind() === "ipv6" ? 6 : 4;
+  const family = ipBytes(target).length === 4 ? 4 : 6;
   const { fd, isRaw } = openEither(family, source, target);
   const id = randomBytes(2).readUInt16BE();
   try {

@@ -1,6 +1,5 @@
 /** ICMP echo in any network namespace (RFC 792, RFC 4443 section 4), over a raw socket that is bound to one address. */
 import { randomBytes } from "node:crypto";
-import ipaddr from "ipaddr.js";
 import { delay } from "./clock.ts";
 import { NsmError } from "./errors.ts";
 import {
@@ -13,6 +12,7 @@ import {
   sendSync,
   watchReadable,
 } from "./native.ts";
+import { ipBytes } from "./netlink/ip.ts";
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -51,7 +51,7 @@ export interface PingResult {
 /** Pings and resolves when all replies are in or the time is up. A request that the kernel refuses (no route) is lost. */
 export async function ping(options: PingOptions): Promise<PingResult> {
   const { source, target, count, intervalMs, timeoutMs, signal } = options;
-  const family = familyOf(target);
+  const family = ipBytes(target).length === 4 ? 4 : 6;
   const id = randomBytes(2).readUInt16BE();
   const sentAt = new Map<number, number>();
   const rttsMs: number[] = [];
@@ -84,10 +84,6 @@ export async function ping(options: PingOptions): Promise<PingResult> {
   }
 }
 
-function familyOf(address: string): Family {
-  return ipaddr.parse(address).kind() === "ipv6" ? 6 : 4;
-}
-
 /** A socket in the calling thread's network namespace, for echo with one address; the caller closes it. */
 export function openEcho(
   family: Family,
@@ -110,7 +106,7 @@ export function openEcho(
 
 /** struct sockaddr_in or sockaddr_in6, port 0. */
 export function socketAddress(address: string): Buffer {
-  const bytes = ipaddr.parse(address).toByteArray();
+  const bytes = ipBytes(address);
   const sockaddr = Buffer.alloc(bytes.length === 4 ? 16 : 28);
   sockaddr.writeUInt16LE(bytes.length === 4 ? AF_INET : AF_INET6, 0);
   sockaddr.set(bytes, bytes.length === 4 ? 4 : 8);
