@@ -1,21 +1,16 @@
 /** The registry daemon, in memory: a restart starts empty, and everybody registers again within a second. */
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
-import type { NetworkService } from "../api/gen/registry_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { openServer } from "../sdk/grpc/server.ts";
-import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
-import type { Mesh } from "../sdk/mesh.ts";
 import { meters } from "../sdk/metrics/meters.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import { createPresence } from "../sdk/registry/presence.ts";
-import type { Registries } from "../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
-import { openWatchedFile } from "../sdk/watched-file.ts";
 import { table } from "./config.ts";
 import { createMemoryRegistries } from "./memory.ts";
-import { parseNetworkServices, putServices } from "./services-file.ts";
+import { keepServices } from "./services-file.ts";
 
 export const daemon = defineDaemon({
   name: "registry",
@@ -35,7 +30,7 @@ export const daemon = defineDaemon({
       }),
     );
     if (config.servicesPath !== undefined)
-      stack.use(await keepServices(config.servicesPath, registries, mesh, runtime.log));
+      stack.use(await keepServices(config.servicesPath, registries, { ...mesh, log: runtime.log }));
     stack.use(
       meters.registryEntries.track(() => [
         { labels: { kind: "service" }, value: registries.sizes().services },
@@ -55,24 +50,3 @@ export const daemon = defineDaemon({
     return stack.move();
   },
 });
-
-async function keepServices(
-  path: string,
-  registries: Registries,
-  { spiffeId, clock }: Mesh,
-  log: Logger,
-): Promise<AsyncDisposable> {
-  await using stack = new AsyncDisposableStack();
-  const file = stack.use(
-    await openWatchedFile({ path, what: "network services", parse: parseNetworkServices, log, clock }),
-  );
-  let last: readonly NetworkService[] = [];
-  const put = async () => {
-    const before = last;
-    last = file.current();
-    await putServices(registries, spiffeId, last, before);
-  };
-  await put();
-  stack.use(file.onChange(() => void put()));
-  return stack.move();
-}

@@ -1,10 +1,14 @@
-import { expect, test } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { systemClock } from "../sdk/clock.ts";
+import { createLogger } from "../sdk/log.ts";
 import { findAll } from "../sdk/registry/registry.ts";
 import { create } from "@bufbuild/protobuf";
 import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "./memory.ts";
-import { parseNetworkServices, putServices } from "./services-file.ts";
+import { keepServices, parseNetworkServices, putServices } from "./services-file.ts";
 
 const CHAIN = `
 apiVersion: networkservicemesh.io/v1
@@ -64,4 +68,58 @@ test("a service that leaves the file leaves the registry, and others stay theirs
   expect(await names()).toEqual(["chain of spiffe://a/registry", "plain of spiffe://a/registry"]);
   await putServices(registries, "spiffe://a/registry", both.slice(1), both);
   expect(await names()).toEqual(["plain of spiffe://a/registry"]);
+});
+
+test("changes of the file are registered one after the other, and one that fails does not end the registry", async () => {
+  const path = join(mkdtempSync(join(tmpdir(), "services-")), "services.yaml");
+  onTestFinished(() => rmSync(join(path, ".."), { recursive: true }));
+  const write = (...names: string[]) =>
+    writeFileSync(
+      path,
+      names.map((name) => `kind: NetworkService\nmetadata: { name: ${name} }\n`).join("---\n"),
+    );
+  using registries = createMemoryRegistries(systemClock);
+  const { services } = registries;
+  let running = 0;
+  const calls: string[] = [];
+  const alone = async (what: string, call: Promise<unknown>) => {
+    calls.push(running === 0 ? what : `${what} beside another`);
+    running++;
+    await new Promise((resolve) => setImmediate(resolve));
+    running--;
+    if (what === "register wrong") throw new Error("refused");
+    await call;
+  };
+  const spied: typeof services = {
+    ...services,
+    async register(service, ctx) {
+      await alone(`register ${service.name}`, services.register(service, ctx));
+      return service;
+    },
+    unregister: (service, ctx) => alone(`unregister ${service.name}`, services.unregister(service, ctx)),
+  };
+  const errors: string[] = [];
+  const log = createLogger("test", "ERROR", { write: (line) => void errors.push(line) });
+  write("one");
+  await using kept = await keepServices(
+    path,
+    { services: spied },
+    { spiffeId: "spiffe://a/r", clock: systemClock, log },
+  );
+  void kept;
+  write("wrong", "two");
+  await vi.waitFor(() => expect(errors).toHaveLength(1));
+  write("three");
+  await vi.waitFor(() => expect(calls.at(-1)).toBe("register three"));
+  expect(errors[0]).toContain("refused");
+  expect(calls).toEqual([
+    "register one",
+    "unregister one",
+    "register wrong",
+    // What may be there of both is known to be the file's.
+    "unregister one",
+    "unregister wrong",
+    "unregister two",
+    "register three",
+  ]);
 });

@@ -5,8 +5,11 @@ import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import type { NetworkService } from "../api/gen/registry_pb.js";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { checkServiceLimits } from "../sdk/limits.ts";
+import type { Logger } from "../sdk/log.ts";
+import type { Mesh } from "../sdk/mesh.ts";
 import type { Registries, RegistryContext } from "../sdk/registry/registry.ts";
 import { EMPTY_PATH } from "../sdk/registry-path.ts";
+import { openWatchedFile } from "../sdk/watched-file.ts";
 import { readYaml, schemaFaults } from "../sdk/yaml.ts";
 import type { YamlDocument } from "../sdk/yaml.ts";
 
@@ -78,6 +81,37 @@ function serviceOf(document: YamlDocument): NetworkService {
 
 function bad(fault: string): NsmError {
   return new NsmError("INVALID_ARGUMENT", "bad-network-services", `network services: ${fault}`);
+}
+
+/**
+ * Registers what the file holds, and what it holds after each change, one change after the other. Rejects when the first cannot be registered;
+ * what fails later is logged, and made good with the next change.
+ */
+export async function keepServices(
+  path: string,
+  registries: Pick<Registries, "services">,
+  { spiffeId, clock, log }: Pick<Mesh, "spiffeId" | "clock"> & { readonly log: Logger },
+): Promise<AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  let last: readonly NetworkService[] = [];
+  let running = Promise.resolve();
+  // Ended behind the file.
+  stack.defer(() => running);
+  const file = stack.use(
+    await openWatchedFile({ path, what: "network services", parse: parseNetworkServices, log, clock }),
+  );
+  const put = async () => {
+    const [before, now] = [last, file.current()];
+    last = [...before, ...now]; // until all is well, both may be there
+    await putServices(registries, spiffeId, now, before);
+    last = now;
+  };
+  const report = (err: unknown) => log.error({ err, path }, "network services cannot be registered");
+  stack.use(file.onChange(() => void (running = running.then(put).catch(report))));
+  const first = put();
+  running = first.catch(() => undefined);
+  await first;
+  return stack.move();
 }
 
 /** Puts the services of the file in, in the name of `owner`; those that were in it before and no longer are, go. */
