@@ -13,6 +13,8 @@ export interface Explained {
   readonly labels: Readonly<Record<string, string>>;
   /** Index of the match that decides; null when the service has none, or none fits the client. */
   readonly match: number | null;
+  /** The same for people, who count from 1; null as there. */
+  readonly rule: string | null;
   /** Why the manager would not make the wire like this any more. */
   readonly remark: string | null;
   /** In the order in which they are asked, then the others. */
@@ -24,12 +26,12 @@ export interface Explained {
 type EndpointRow = Omit<ExplainedEndpoint, "preference"> & Preference;
 
 export function explainText(explained: Explained, width: number): string {
-  const { client, service, wire, labels, match, remark, endpoints, forwarders } = explained;
+  const { client, service, wire, labels, rule, remark, endpoints, forwarders } = explained;
   const text = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
   const head = [
     `client ${client}, service ${service}: ${wire === null ? "no wire that you may see" : `wire ${wire}`}`,
     `labels ${text.join(", ") || "none"}`,
-    match === null ? "no match decides" : `match ${match} decides`,
+    rule === null ? "no match decides" : `${rule} decides`,
     ...(remark === null ? [] : [`the manager says: ${remark}`]),
   ];
   const taken = (row: ExplainedForwarder) => (row.isChosen ? "in use" : row.isCandidate ? "candidate" : "no");

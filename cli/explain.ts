@@ -89,6 +89,7 @@ async function explainWire(
     wire: wire === undefined ? null : wireId(wire),
     labels,
     match: result.match ?? null,
+    rule: result.rule ?? null,
     remark: (wire && remarkOn(wire)) ?? null,
     endpoints: result.endpoints.map(({ preference, ...rest }) => ({ ...rest, ...preference })),
     forwarders: result.forwarders,

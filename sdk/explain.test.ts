@@ -59,7 +59,7 @@ test("candidates come in the order in which they are asked, with their share of 
 });
 
 test("each endpoint that is no candidate has its reason", () => {
-  const { endpoints } = run(
+  const { endpoints, match, rule } = run(
     [
       { sourceSelector: { role: "db" }, routes: [{ destinationSelector: { app: "x" } }] },
       { routes: [{ destinationSelector: { app: "a", zone: "{{.zone}}" } }] },
@@ -82,11 +82,20 @@ test("each endpoint that is no candidate has its reason", () => {
   ]);
   expect(endpoints.map(({ why }) => why)).toEqual([
     "the only candidate",
-    "match 1 wants zone=z1, not z2",
-    "match 1 decides and wants app=a, not x; zone=z1, not none; match 0 would lead to it",
+    "match 2 wants zone=z1, not z2",
+    "match 2 decides and wants app=a, not x; zone=z1, not none; match 1 would lead to it",
     "its registration has run out",
-    "match 1 wants app=a, not b",
+    "match 2 wants app=a, not b",
   ]);
+  expect([match, rule]).toEqual([1, "match 2 of 2 (for any client)"]);
+});
+
+test("the match that decides is told as it stands in the manifest", () => {
+  const matches = [{ sourceSelector: { app: "a", role: "db" }, routes: [{}] }];
+  expect(run(matches, [], { app: "a", role: "db" }).rule).toBe(
+    "match 1 of 1 (source_selector app=a, role=db)",
+  );
+  expect(run(matches, [], { app: "b" }).rule).toBeUndefined();
 });
 
 test("who serves is the chosen one, also when it would not be chosen any more", () => {
@@ -101,7 +110,7 @@ test("who serves is the chosen one, also when it would not be chosen any more", 
   expect(endpoints[1]).toMatchObject({
     isChosen: true,
     isCandidate: false,
-    why: "serves the wire; for a new one: match 0 wants app=a, not b",
+    why: "serves the wire; for a new one: match 1 wants app=a, not b",
   });
   expect(forwarders).toMatchObject([
     { name: "f", reason: "chosen", isCandidate: false, why: "the match asks for fast=true" },

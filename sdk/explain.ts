@@ -61,8 +61,10 @@ export interface ExplainInput {
 }
 
 export interface Explanation {
-  /** Index of the match that decides; undefined when the service has none, or none fits. */
+  /** Index of the match that decides; undefined when the service has none, or none fits. People count from 1. */
   readonly match: number | undefined;
+  /** The same for people, with the labels that it asks of clients: `match 2 of 3 (source_selector app=a)`. */
+  readonly rule: string | undefined;
   /** In the order in which they are asked, then the others. */
   readonly endpoints: readonly ExplainedEndpoint[];
   readonly forwarders: readonly Explained[];
@@ -78,9 +80,26 @@ export function explain(input: ExplainInput): Explanation {
   const rankOf = ({ name }: Explained) => ranked.get(name)?.group ?? Infinity;
   return {
     match,
+    rule: match === undefined ? undefined : ruleText(service, match),
     endpoints: all.toSorted((a, b) => rankOf(a) - rankOf(b) || compare(a.name, b.name)),
     forwarders: explainForwarders(input, match),
   };
+}
+
+function ruleText({ matches }: NetworkService, index: number): string {
+  const selector = textOf(matches[index]?.sourceSelector ?? {});
+  return `${nameOf(index)} of ${matches.length} (${selector === "" ? "for any client" : `source_selector ${selector}`})`;
+}
+
+/** As people count the matches of a manifest. */
+function nameOf(index: number): string {
+  return `match ${index + 1}`;
+}
+
+function textOf(labels: Labels): string {
+  return Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(", ");
 }
 
 interface Rank {
@@ -171,14 +190,17 @@ function whyNot(
   if (index === undefined || match === undefined)
     return ["no-match", "no match of the service fits the labels of the client"];
   const own = labelsFor(endpoint, service.name);
-  if (match.routes.length === 0) return ["selector-mismatch", `match ${index} has no routes`];
+  if (match.routes.length === 0) return ["selector-mismatch", `${nameOf(index)} has no routes`];
   const elsewhere = service.matches.findIndex(
     (other, i) =>
       i !== index && other.routes.some((route) => isSubset(route.destinationSelector, own, labels)),
   );
   const lacking = closest(match, own, labels);
-  if (elsewhere < 0) return ["selector-mismatch", `match ${index} wants ${lacking}`];
-  return ["other-match", `match ${index} decides and wants ${lacking}; match ${elsewhere} would lead to it`];
+  if (elsewhere < 0) return ["selector-mismatch", `${nameOf(index)} wants ${lacking}`];
+  return [
+    "other-match",
+    `${nameOf(index)} decides and wants ${lacking}; ${nameOf(elsewhere)} would lead to it`,
+  ];
 }
 
 /** What is wrong with the route that lacks least: `app=a, not b`. */
@@ -205,13 +227,10 @@ function explainForwarders(
   );
   const asked = index === undefined ? {} : (service.matches[index]?.metadata?.labels ?? {});
   const wanted = Object.keys(asked).length > 0 ? asked : { p2p: "true" };
-  const text = Object.entries(wanted)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(", ");
   return forwarders.map(({ name }) => {
     const isCandidate = fitting.has(name);
     const isChosen = current?.forwarder === name;
-    const why = isCandidate ? "has the labels that are asked for" : `the match asks for ${text}`;
+    const why = isCandidate ? "has the labels that are asked for" : `the match asks for ${textOf(wanted)}`;
     return {
       name,
       isCandidate,

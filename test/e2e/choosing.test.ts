@@ -145,8 +145,9 @@ test("nsm explain says of each endpoint why it is taken or not", async () => {
   );
   const { code, stdout } = await explain("painter", "colours");
   expect(code).toBe(0);
+  expect(stdout).toMatch(/^match 1 of \d .*decides$/m);
   expect(stdout).toMatch(/^green +in use +chosen +0 +any +100 % +serves the wire/m);
-  expect(stdout).toMatch(/^blue +no +selector-mismatch .*match 0 wants colour=green, not blue$/m);
+  expect(stdout).toMatch(/^blue +no +selector-mismatch .*match 1 wants colour=green, not blue$/m);
   expect(stdout).toMatch(/^forwarder-node1 +in use +chosen/m);
   const tiers = await explain("somebody", "tiers", "-o", "json", "--label", "nodeName=node1");
   expect(JSON.parse(tiers.stdout)).toMatchObject({
