@@ -9,8 +9,8 @@ const PRELUDE = `
   import { NsmError } from ${JSON.stringify(join(import.meta.dirname, "../sdk/errors.ts"))};
   import { commonTable, text } from ${JSON.stringify(join(import.meta.dirname, "../sdk/config.ts"))};
   const table = { ...commonTable, name: text("NSM_NAME", undefined, "its name") };
-  const run = async (start) =>
-    process.exit(await runDaemon({ name: "trial", summary: "", about: "", table, start }, process.env));
+  const run = async (start, more) =>
+    process.exit(await runDaemon({ name: "trial", summary: "", about: "", table, start, ...more }, process.env));
 `;
 
 /** Runs a daemon whose \`start\` is the given source, as a process of its own. */
@@ -64,6 +64,14 @@ test("bad configuration prints every fault, starts nothing and exits 2", async (
   expect(await daemon.ended()).toBe(2);
   expect(daemon.output).toContain("NSM_LOG_LEVEL=loud: expected TRACE, DEBUG");
   expect(daemon.output).toContain("NSM_NAME must be set: its name");
+  expect(daemon.output).not.toContain("serving");
+});
+
+test("variables that do not go together start nothing, too, and exit 2", async () => {
+  const refuses = `check(config) { throw new NsmError("INVALID_ARGUMENT", "bad", config.name + " needs more"); }`;
+  const daemon = trial(`${SERVES}, { ${refuses} }`);
+  expect(await daemon.ended()).toBe(2);
+  expect(daemon.output).toContain("nsm trial: x needs more\nrun nsm trial --help for its environment");
   expect(daemon.output).not.toContain("serving");
 });
 

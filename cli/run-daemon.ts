@@ -23,6 +23,7 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
   let config;
   try {
     config = readConfig(daemon.table, env, (line) => warnings.push(line));
+    daemon.check?.(config);
   } catch (error) {
     const misspelt = warnings.map((line) => `  ${line}\n`).join("");
     console.error(

@@ -20,6 +20,8 @@ export interface Daemon<T extends Table = Table> {
   /** A paragraph for `nsm <name> --help`. */
   readonly about: string;
   readonly table: T;
+  /** What no variable says by itself. Throws NsmError for a configuration that cannot be started with. */
+  check?(config: ConfigOf<T>): void;
   /** Resolves when the daemon serves; disposing stops it and leaves nothing behind that it should not. */
   start(config: ConfigOf<T>, runtime: Runtime): Promise<AsyncDisposable>;
 }

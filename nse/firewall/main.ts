@@ -21,10 +21,10 @@ export const daemon = defineDaemon({
   about:
     "A pass-through endpoint with rules. It tracks flows: what answers an allowed packet passes, too. The rules are a YAML file; when it changes they are replaced at once, and a fault in it leaves those in force. It needs NET_ADMIN in the network namespace that it runs in, and the program nft.",
   table,
+  check: (config) => void servicesOf(config),
   async start(config, runtime) {
     const { log } = runtime;
     await using stack = new AsyncDisposableStack();
-    const serviceNames = servicesOf(config);
     // Before the kernel's rules are touched: they may be another one's.
     stack.use(await beOnlyOne());
     const file = stack.use(
@@ -50,18 +50,19 @@ export const daemon = defineDaemon({
     await filter.set(file.current());
     stack.use(trackRules(filter, systemClock));
     stack.use(logCounters(filter, config.countersEveryMs, systemClock, log));
-    stack.use(await openPassThrough({ ...config, serviceNames }, runtime, filter));
+    stack.use(await openPassThrough({ ...config, serviceNames: servicesOf(config) }, runtime, filter));
     return stack.move();
   },
 });
 
+/** Throws INVALID_ARGUMENT `no-service`. */
 function servicesOf({ serviceNames, serviceName }: FirewallConfig): readonly string[] {
   const all = [...new Set([...serviceNames, ...(serviceName === undefined ? [] : [serviceName])])];
   if (all.length > 0) return all;
   throw new NsmError(
     "INVALID_ARGUMENT",
     "no-service",
-    "set NSM_SERVICE_NAMES: the network services that the firewall is part of",
+    "NSM_SERVICE_NAMES must be set: network services that the endpoint offers",
   );
 }
 
