@@ -39,7 +39,7 @@ export interface Outcome {
   readonly healGapMs: number | null;
   /** Probes or pings that did not come back. */
   readonly packetsLost: number | null;
-  /** For the report of the run. */
+  /** Of its clients, as they were before anything was killed. */
   readonly wires: readonly WireReport[];
 }
 

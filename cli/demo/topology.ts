@@ -160,6 +160,8 @@ export function createParts(run: string, { logLevel, metrics }: PartsOptions): P
           NSM_NAME: `nsmgr-${node}`,
           NSM_LISTEN_ON: `${managerUrl(folder, node)},tcp://${underlay[node]}:5001`,
           NSM_REGISTRY_URL: registryUrl,
+          // Not the machine's.
+          NSM_EXCLUDED_PREFIXES_PATH: join(folder, node, "excluded_prefixes.yaml"),
           NODE_NAME: node,
         }),
       ),
@@ -181,7 +183,10 @@ export function createParts(run: string, { logLevel, metrics }: PartsOptions): P
         NSM_PAYLOAD: spec.payload ?? "IP",
         ...(prefixes !== undefined && { NSM_CIDR_PREFIX: prefixes }),
       });
-      if (kind === undefined) return part;
+      if (kind === undefined) {
+        const policies = join(folder, "pods", `${spec.name}-policy-routes.yaml`);
+        return { ...part, env: { NSM_PBR_CONFIG_PATH: policies, ...part.env } };
+      }
       // Who passes packets on changes the routes of its own namespace.
       return { ...part, command: ["nse", kind], capabilities: kind === "supplier" ? [] : ["net_admin"] };
     },

@@ -34,6 +34,7 @@ export interface RunResult {
   readonly run: string;
   /** From the command to the first reply over a wire. */
   readonly firstPingMs: number | null;
+  /** One of each kind where `local` plays, else those of the other scenarios. */
   readonly wires: readonly WireReport[];
   readonly unavailable: readonly Unavailable[];
   /** Of those that were begun. */
@@ -136,11 +137,12 @@ async function playAll(run: Play, progress: Progress): Promise<void> {
   };
   try {
     for (const part of run.daemons) cast.start(part);
+    const hasLocal = run.castings.some(({ scenario }) => scenario.name === "local");
     for (const { scenario, parts } of run.castings) {
       progress.scenarios[scenario.name] = FAILED;
       const { wires, ...report } = await play(scenario, parts, { ...run, cast, onReply });
       progress.scenarios[scenario.name] = report;
-      progress.wires = [...progress.wires, ...wires];
+      if (scenario.name === "local" || !hasLocal) progress.wires = [...progress.wires, ...wires];
     }
   } finally {
     cast.dismiss();

@@ -138,8 +138,9 @@ test("the demo pings over a wire of each mechanism, says so as JSON and leaves n
 test("scenario chain alone replaces a link that dies, and keeps the wires beside it", async () => {
   const demo = new Demo(["--scenario", "chain", "--output", "json"]);
   expect(await demo.ended(), demo.stderr).toBe(0);
-  const { scenarios } = Document.parse(JSON.parse(demo.stdout));
+  const { scenarios, wires } = Document.parse(JSON.parse(demo.stdout));
   expect(Object.keys(scenarios)).toEqual(["chain"]);
+  expect(wires).toMatchObject([{ client: "chain-client", interface: "nsm-1", mechanism: "KERNEL" }]);
   expect(demo.stderr).toContain("port 8080 passes, port 80 does not");
   for (const wire of ["client – firewall", "firewall – chain-1", "chain-3 – gateway"])
     expect(demo.stderr).toMatch(new RegExp(`${wire} .* kept`));
@@ -151,7 +152,7 @@ test("scenario heal alone kills the endpoint in use and measures the gap until t
   expect(await demo.ended(), demo.stderr).toBe(0);
   const { scenarios, wires, firstPingMs } = Document.parse(JSON.parse(demo.stdout));
   expect(Object.keys(scenarios)).toEqual(["heal"]);
-  expect(wires).toEqual([]);
+  expect(wires).toMatchObject([{ client: "heal-client", interface: "nsm-1", mechanism: "KERNEL" }]);
   expect(firstPingMs).toBeGreaterThan(0);
   const { healGapMs, packetsLost } = scenarios["heal"] ?? {};
   expect(packetsLost).toBeGreaterThan(0);

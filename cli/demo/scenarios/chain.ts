@@ -139,7 +139,7 @@ rules:
       setupMs,
       healGapMs: Math.round(gapMs),
       packetsLost: lost,
-      wires: [],
+      wires: [report],
     };
   },
 };

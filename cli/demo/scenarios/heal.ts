@@ -50,6 +50,6 @@ export const heal: Scenario = {
     const { gapMs, lost } = await prober.stop();
     story.step(`healed: ${from} answers; nothing for ${gapMs.toFixed(0)} ms, ${lost} probes lost`);
     const ok = report.pingsReceived >= PINGS_NEEDED;
-    return { ok, setupMs, healGapMs: Math.round(gapMs), packetsLost: lost, wires: [] };
+    return { ok, setupMs, healGapMs: Math.round(gapMs), packetsLost: lost, wires: [report] };
   },
 };
