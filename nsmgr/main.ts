@@ -56,7 +56,9 @@ export const daemon = defineDaemon({
       log,
     };
     const mayForward = idMatcher(config.forwarderIds, trustDomain);
-    const registries = stack.use(createManagerRegistries({ ...shared, upstream, mayForward }));
+    const hops = stack.use(createHops({ pool, minter, name: config.name, log }));
+    const onForwarder = hops.isBack; // its wires, which it may have forgotten, are asked for at once
+    const registries = stack.use(createManagerRegistries({ ...shared, upstream, mayForward, onForwarder }));
     const view = stack.use(createRegistryView(upstream, clock, log));
     const history = createHistory(clock);
     const store = createMonitorStore((id, state) => {
@@ -65,7 +67,6 @@ export const daemon = defineDaemon({
     });
     stack.use(trackStore(store));
     const isOperator = idMatcher(config.operatorIds, trustDomain);
-    const hops = stack.use(createHops({ pool, minter, name: config.name, log }));
     const excluded = stack.use(
       await openWatchedFile({
         path: config.excludedPrefixesPath,

@@ -27,6 +27,7 @@ function build() {
   const clock = createFakeClock(Date.now());
   const upstream = cleanup.use(createMemoryRegistries(clock));
   const local = createLocalEndpoints(clock);
+  const forwarders: string[] = [];
   const registries = cleanup.use(
     createManagerRegistries({
       upstream,
@@ -36,6 +37,7 @@ function build() {
       mayForward: (id) => id === forwarder.spiffeId,
       info: new Map([["nodeName", "node-1"]]),
       refusedAddresses: parseRefusedAddresses("127.0.0.0/8"),
+      onForwarder: (url) => forwarders.push(url),
       clock,
       log: silentLogger,
     }),
@@ -45,6 +47,7 @@ function build() {
   return {
     clock,
     local,
+    forwarders,
     registries,
     upstream,
     published: () => found(upstream.endpoints),
@@ -101,6 +104,15 @@ describe("register", () => {
     bare.networkServiceNames.push("service");
     await registries.endpoints.register(bare, local());
     expect((await published())[0]?.networkServiceLabels).toEqual({});
+  });
+
+  test("of a forwarder is told, each time, and of an endpoint is not", async () => {
+    const { registries, forwarders } = build();
+    const fwd = record("fwd", "unix:///run/fwd.sock", "forwarder");
+    await registries.endpoints.register(record("a", "unix:///run/a.sock"), local());
+    await registries.endpoints.register(fwd, context(forwarder));
+    await registries.endpoints.register(fwd, context(forwarder));
+    expect(forwarders).toEqual(["unix:///run/fwd.sock", "unix:///run/fwd.sock"]);
   });
 
   test("a network service without a name goes no further", async () => {

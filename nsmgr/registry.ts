@@ -29,6 +29,8 @@ export interface ManagerRegistryOptions {
   readonly info: ClientInfo;
   /** Networks that no endpoint's URL may lead to. */
   readonly refusedAddresses: RefusedAddresses;
+  /** A forwarder has registered, or again, and serves at this URL. */
+  readonly onForwarder?: (url: string) => void;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -87,8 +89,11 @@ function createEndpointRegistry(
       registering.set(entry.name, place.url);
       try {
         const stored = await upstream.endpoints.register(published, ctx);
-        if (isForwarder(stored, options)) forwarderNames.add(stored.name);
         local.set({ ...place, entry: clone(NetworkServiceEndpointSchema, stored), path });
+        if (isForwarder(stored, options)) {
+          forwarderNames.add(stored.name);
+          options.onForwarder?.(place.url);
+        }
         stored.url = callerUrl;
         return stored;
       } catch (error) {

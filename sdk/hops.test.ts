@@ -130,6 +130,34 @@ describe("a stream that breaks", () => {
     );
   });
 
+  test("is opened at once when its hop is there again, however long the next pause", async () => {
+    vi.useFakeTimers();
+    try {
+      const { follow, followers, streams } = build();
+      const advance = (ms: number) => vi.advanceTimersByTimeAsync(ms);
+      follow("a");
+      for (const pauseMs of [0, 120, 240, 480]) {
+        await advance(pauseMs);
+        streams.at(-1)?.end(new Error("nobody there"));
+      }
+      await advance(1);
+      const before = streams.length;
+      followers.isBack("unix:///run/other.sock");
+      await advance(1);
+      expect(streams).toHaveLength(before);
+      followers.isBack(HOP.url);
+      await advance(1);
+      expect(streams).toHaveLength(before + 1);
+      streams.at(-1)?.end(new Error("nobody there"));
+      await advance(1);
+      expect(streams).toHaveLength(before + 1);
+      await advance(120); // the pauses begin anew
+      expect(streams).toHaveLength(before + 2);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   test("of a process that is dead means down, and is not opened again", async () => {
     const { follow, told, streams, opened, die } = build();
     follow("a");

@@ -42,7 +42,12 @@ export function tokenMetadata(
     writeTokenMetadata(minter.mint(own.svid, peerId, peerCertificate.validToDate.getTime()));
 }
 
-export function createHops(options: HopsOptions): Hops & AsyncDisposable {
+export interface OpenHops extends Hops, AsyncDisposable {
+  /** The hop at this URL is there again: whoever lost it and follows it need not wait for the next try. */
+  readonly isBack: (url: string) => void;
+}
+
+export function createHops(options: HopsOptions): OpenHops {
   const { pool, targetOf = (hop: NextHop): Target => hop } = options;
   const metadata = tokenMetadata(options.minter);
   const followers = createFollowers({ ...options, open });
@@ -66,6 +71,7 @@ export function createHops(options: HopsOptions): Hops & AsyncDisposable {
       await pool.unary(await targetOf(hop), NetworkService.method.close, connection, context(ctx));
     },
     follow: followers.follow,
+    isBack: followers.isBack,
     [Symbol.asyncDispose]: followers[Symbol.asyncDispose],
   };
 }
@@ -77,6 +83,7 @@ export interface FollowersOptions extends Pick<HopsOptions, "name" | "log" | "is
 
 export interface Followers extends AsyncDisposable {
   follow: Hops["follow"];
+  isBack: OpenHops["isBack"];
 }
 
 interface CheckedEvent extends Pick<ConnectionEvent, "type" | "connections"> {
@@ -87,6 +94,8 @@ interface CheckedEvent extends Pick<ConnectionEvent, "type" | "connections"> {
 interface Following {
   readonly byId: Map<string, (event: HopEvent) => void>;
   readonly stop: AbortController;
+  /** Aborted: the hop is there again, so the next try is now. */
+  back: AbortController;
   readonly running: Promise<void>;
 }
 
@@ -103,14 +112,15 @@ export function createFollowers({ name, log, isAlive, whenEnded, open }: Followe
   const start = (hop: NextHop): Following => {
     const stop = new AbortController();
     const byId: Following["byId"] = new Map();
-    const following = { byId, stop, running: run(hop, { byId, stop }) };
+    const state = { byId, stop, back: new AbortController() };
+    const following = Object.assign(state, { running: run(hop, state) });
     hops.set(hop.url, following);
     const watch = whenEnded?.(hop, () => end(hop, following));
     stop.signal.addEventListener("abort", () => watch?.[Symbol.dispose](), { once: true });
     return following;
   };
 
-  const run = async (hop: NextHop, following: Pick<Following, "byId" | "stop">): Promise<void> => {
+  const run = async (hop: NextHop, following: Omit<Following, "running">): Promise<void> => {
     const { byId } = following;
     const { signal } = following.stop;
     const backoff = createBackoff();
@@ -130,7 +140,11 @@ export function createFollowers({ name, log, isAlive, whenEnded, open }: Followe
         end(hop, following);
         return;
       }
-      await delay(backoff.next(), signal).catch(() => undefined);
+      const either = AbortSignal.any([signal, following.back.signal]);
+      await delay(backoff.next(), either).catch(() => undefined);
+      if (!following.back.signal.aborted) continue;
+      following.back = new AbortController();
+      backoff.reset();
     }
   };
 
@@ -148,6 +162,7 @@ export function createFollowers({ name, log, isAlive, whenEnded, open }: Followe
         },
       };
     },
+    isBack: (url) => hops.get(url)?.back.abort(),
     async [Symbol.asyncDispose]() {
       const all = [...hops.values()];
       hops.clear();
