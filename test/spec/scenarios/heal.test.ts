@@ -142,7 +142,10 @@ test.for(["local", "remote"])(
 test.for(["none", "local", "remote", "both"])(
   "NsmgrRestart, %s: after restarts of managers a wire heals as ever, and its new half is closed once at the end",
   async (restarted) => {
-    const [one, two] = await (await startScenario()).nodes("one", "two");
+    const mesh = await startScenario();
+    const [one, two] = [await mesh.node("one"), await mesh.node("two")];
+    const forwarders = [await one.forwarder("forwarder-one"), await two.forwarder("forwarder-two")];
+    const closes = () => forwarders.map(({ counts }) => counts.closes);
     const dying = await two.endpoint({ name: "nse-1", service: "service" });
     const kept = (await one.client("nsc")).keep("service");
     const first = await kept.up();
@@ -153,19 +156,23 @@ test.for(["none", "local", "remote", "both"])(
     const healed = await kept.up(2);
     expect(healed.networkServiceEndpointName).toBe("nse-2");
     expect(healed.id).toBe(first.id);
+    expect(closes()).toEqual([0, 0]); // both go on with the wire that they have
     kept.wire.tell("refresh");
     await eventually("a refresh", () => next.counts.requests === 2);
     expect(next.counts.closes).toBe(0);
     await kept.stop();
     expect(next.counts).toMatchObject({ requests: 2, closes: 1 });
+    expect(closes()).toEqual([1, 1]);
   },
 );
 
 test("HealNSMgr, remote new: when the other node's manager dies for good, the wire goes to an endpoint on a third node", async () => {
   const [one, two, three] = await (await startScenario()).nodes("one", "two", "three");
   const lost = await two.endpoint({ name: "nse-1", service: "service" });
-  const kept = (await one.client("nsc")).keep("service");
-  expect((await kept.up()).networkServiceEndpointName).toBe("nse-1");
+  const client = await one.client("nsc");
+  const kept = client.keep("service");
+  const first = await kept.up();
+  expect(first.networkServiceEndpointName).toBe("nse-1");
   const next = await three.endpoint({ name: "nse-2", service: "service" });
   two.killManager();
   await lost.kill(); // the whole node
@@ -173,6 +180,6 @@ test("HealNSMgr, remote new: when the other node's manager dies for good, the wi
   const healed = await kept.up(2);
   expect(healed.networkServiceEndpointName).toBe("nse-2");
   expect(next.counts).toMatchObject({ requests: 1, closes: 0 });
-  await kept.stop();
+  await client.close(first); // the old connection object
   expect(next.counts.closes).toBe(1);
 });

@@ -60,6 +60,7 @@ test("CreateEndpointDuringRequest: an endpoint that makes another one when it is
   await eventually("a refresh", () => named.get("made")?.counts.requests === 2);
   const another = await one.client("nsc-2");
   expect((await another.connect("on-demand")).networkServiceEndpointName).toBe("made");
+  expect(named.get("made")?.counts.requests).toBe(3);
 });
 
 test("three endpoints of one pool give the same addresses when nobody tells them of one another", async () => {
@@ -75,7 +76,34 @@ test("three endpoints of one pool give the same addresses when nobody tells them
   expect(addresses).toEqual([["172.16.0.97/32"], ["172.16.0.97/32"], ["172.16.0.97/32"]]);
 });
 
-test("RestartDuringRefresh: an endpoint that dies in the middle of a refresh fails it, and the wire heals", async () => {
+test("RestartDuringRefresh: a forwarder that dies while a refresh is with the endpoint, and is started again, fails it; the wire stays", async () => {
+  const mesh = await startScenario();
+  const node = await mesh.node("one");
+  await node.forwarder("forwarder");
+  const endpoint = await node.endpoint({ name: "nse", service: "service" });
+  const kept = (await node.client("nsc")).keep("service");
+  await kept.up();
+  for (let round = 1; round <= 15; round++) {
+    const { failures } = kept;
+    const { requests } = endpoint.counts;
+    endpoint.refuse((number) => {
+      if (number === requests + 1) void node.killForwarder("forwarder");
+      return undefined;
+    });
+    kept.wire.tell("refresh");
+    await eventually("the refresh fails", () => kept.failures > failures);
+    await node.forwarder("forwarder");
+    await eventually(
+      "the wire is refreshed by the new process",
+      () => endpoint.counts.requests > requests + 1,
+    );
+  }
+  expect(endpoint.counts).toMatchObject({ requests: 31, closes: 0 }); // nobody asked but for these
+  expect(endpoint.counts.ids.size).toBe(1);
+  expect(kept.ups).toHaveLength(1);
+});
+
+test("RestartDuringRefresh, endpoint: one that dies in the middle of a refresh fails it, and the wire heals", async () => {
   const [one] = await (await startScenario()).nodes("one");
   const kept = (await one.client("nsc")).keep("service");
   let dying = await one.endpoint({ name: "nse-0", service: "service" });
