@@ -11,6 +11,7 @@ import { devicesIn } from "../support/wires.ts";
 const GRACE_MS = 5000;
 /** Of the usual ten minutes of a lease. */
 const GONE_WITHIN_MS = 30_000;
+const RESTARTS = 5;
 /** As many as one client may have. */
 const MANY = 16;
 
@@ -60,14 +61,19 @@ test(`of ${MANY} wires of one client, too`, async () => {
   await expectNothingLeft(before);
 });
 
-test("a client that is started again within the grace keeps its devices and addresses", async () => {
+test("T22: a client that is killed and started again within the grace keeps devices and addresses, every time", async () => {
   mesh.start("client");
-  await mesh.established("client", "nsm-1");
-  await mesh.established("client", "nsm-2");
+  const areThere = async () => {
+    await mesh.established("client", "nsm-1");
+    await mesh.established("client", "nsm-2");
+  };
+  await areThere();
   const devices = left();
-  await mesh.restart("client");
-  await mesh.established("client", "nsm-1");
-  await mesh.established("client", "nsm-2");
+  for (let restart = 0; restart < RESTARTS; restart++) {
+    await mesh.restart("client");
+    await areThere();
+    expect(left()).toEqual(devices);
+  }
   await new Promise((resolve) => setTimeout(resolve, GRACE_MS + 1000));
   expect(left()).toEqual(devices);
   expect(await mesh.daemon("client").stop()).toBe(0);

@@ -5,22 +5,35 @@ import type { Inventory } from "../support/inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { startEcho, startStream } from "../support/udp.ts";
 import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
+import { addressOf, wishFor } from "../support/wishes.ts";
+import { Refusal } from "../support/workload.ts";
+import type { Workload } from "../support/workload.ts";
 
 const HEALED_WITHIN_MS = 5000;
+/** Odd: the tests after it begin at the other endpoint. */
+const FREEZES = 5;
+/** Each has addresses for one client. */
+const HERE = { name: "here", address: "172.16.1.0", client: "172.16.1.1" } as const;
+const THERE = { name: "there", address: "172.16.2.0", client: "172.16.2.1" } as const;
 
 let empty: Inventory;
 let mesh: Mesh;
+let other: Workload;
 beforeAll(async () => {
   empty = await takeSettledInventory();
   mesh = await startMesh({
     endpoints: [
-      { name: "here", service: "echo", prefixes: "172.16.1.0/24" },
-      { name: "there", node: "node2", service: "echo", prefixes: "172.16.2.0/24", started: false },
+      { name: "here", service: "echo", prefixes: "172.16.1.0/31" },
+      { name: "there", node: "node2", service: "echo", prefixes: "172.16.2.0/31", started: false },
     ],
     clients: [{ name: "client", services: "kernel://echo/nsm-1" }],
+    workloads: ["other"],
+    pods: ["pod-other"],
     env: { NSM_IPAM_POLICY: "strict" },
   });
+  other = await mesh.workload("other", "pod-other");
   await mesh.established("client", "nsm-1");
   mesh.start("there");
   await mesh.daemon("there").waitFor("endpoint there registered");
@@ -68,17 +81,43 @@ test("5 % of all packets lost each way: the wire stays where it is", async () =>
   expect(mesh.daemon("client").log.slice(from)).toEqual([]);
 });
 
-test("a frozen endpoint is replaced, and has no wire to deliver to when it wakes", async () => {
-  const said = fresh(mesh.daemon("client"));
-  mesh.daemon("here").signal("SIGSTOP");
-  try {
-    await expectHealed(said, "here", "there", "172.16.2.0");
-  } finally {
-    mesh.daemon("here").signal("SIGCONT");
-  }
-  expect(await pingFrom(pod("client"), "172.16.2.0", 20)).toMatchObject({ received: 20 });
-  expect(devicesIn(pod("here"))).toEqual([]);
-});
+test.for(Array.from({ length: FREEZES }, (_, i) => ({ freeze: i + 1 })))(
+  "T20, $freeze: a frozen endpoint is replaced, delivers nothing from then on, and keeps no address when it wakes",
+  async ({ freeze }) => {
+    const [frozen, next] = freeze % 2 === 1 ? ([HERE, THERE] as const) : ([THERE, HERE] as const);
+    const said = fresh(mesh.daemon("client"));
+    using heard = startEcho(pod("client"), "0.0.0.0");
+    const stream = startStream(pod(frozen.name), frozen.address, frozen.client, heard.port);
+    await eventually("packets of the endpoint arrive", () => heard.received > 0);
+    mesh.daemon(frozen.name).signal("SIGSTOP");
+    try {
+      await expectHealed(said, frozen.name, next.name, next.address);
+      const { received } = heard;
+      mesh.daemon(frozen.name).signal("SIGCONT");
+      // It serves again: another client gets the only address that it has, and that by name.
+      await eventually("it has its address", () => isServedBy(frozen), HEALED_WITHIN_MS);
+      expect(heard.received).toBe(received);
+      expect(await pingFrom(pod("client"), next.address, 20)).toMatchObject({ received: 20 });
+      expect(devicesIn(pod(frozen.name))).toEqual([]);
+    } finally {
+      mesh.daemon(frozen.name).signal("SIGCONT");
+      await stream.stop();
+    }
+  },
+);
+
+async function isServedBy({ name, client }: typeof HERE | typeof THERE): Promise<boolean> {
+  const wish = wishFor(other, { service: "echo" });
+  if (wish.connection !== undefined) wish.connection.networkServiceEndpointName = name;
+  const wire = await other.request(wish).catch((error: unknown) => {
+    if (error instanceof Refusal) return undefined;
+    throw error;
+  });
+  if (wire === undefined) return false;
+  expect(addressOf(wire, "src")).toBe(client);
+  await other.close(wire);
+  return true;
+}
 
 test("data plane broken, control plane fine: another endpoint is chosen", async () => {
   const said = fresh(mesh.daemon("client"));
