@@ -1,4 +1,5 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
@@ -99,6 +100,72 @@ test("a file that is taken away counts as the value of none", async () => {
   rmSync(path);
   await clock.advance(5000);
   await eventually("no text", () => file.current() === "none");
+});
+
+test("a file that is emptied before it is written anew is never taken for an empty one", async () => {
+  const clock = createFakeClock();
+  writeFileSync(path, "one");
+  let reads = 0;
+  const read = (from: string) => readFile(from, "utf8").finally(() => reads++);
+  await using file = await openWatchedFile({ ...options(), read, clock });
+  const seen: string[] = [];
+  using heard = file.onChange(() => seen.push(file.current()));
+  void heard;
+  writeFileSync(path, "");
+  await clock.advance(5000);
+  await eventually("the empty file was read", () => reads > 1);
+  writeFileSync(path, "two");
+  await clock.advance(500);
+  await eventually("the second text", () => file.current() === "two");
+  expect(seen).toEqual(["two"]);
+});
+
+test("a file that stays empty is one", async () => {
+  const clock = createFakeClock();
+  writeFileSync(path, "one");
+  await using file = await openWatchedFile({ ...options(), clock });
+  writeFileSync(path, "");
+  await eventually("the empty text", async () => {
+    await clock.advance(500);
+    return file.current() === "";
+  });
+  expect(file.current()).toBe("");
+});
+
+test("as long as nothing has changed the file is not read again, after a second time", async () => {
+  const clock = createFakeClock();
+  path = join(folder, "later", "file"); // no such directory: nothing to watch
+  let reads = 0;
+  const read = (from: string) => readFile(from, "utf8").finally(() => reads++);
+  const parsed: string[] = [];
+  const parseCounted = (text: string) => {
+    parsed.push(text);
+    return parse(text);
+  };
+  await using file = await openWatchedFile({
+    ...options(),
+    read,
+    parse: parseCounted,
+    clock,
+    missing: "none",
+  });
+  mkdirSync(join(folder, "later"));
+  for (const text of ["one", "bad", "two"]) {
+    writeFileSync(path, text);
+    reads = 0;
+    await eventually("read for the second time", async () => {
+      await clock.advance(5000);
+      return reads === 2;
+    });
+    // Each look takes a turn of the file system, which no clock of ours moves.
+    for (let i = 0; i < 10; i++) {
+      await clock.advance(5000);
+      await stat(path);
+    }
+    expect(reads).toBe(2);
+  }
+  expect(file.current()).toBe("two");
+  expect(parsed).toEqual(["one", "bad", "two"]);
 });
 
 test("a wrong or missing file at the start is an error that names it, or what the caller says", async () => {
