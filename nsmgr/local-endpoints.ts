@@ -1,6 +1,6 @@
 /** Endpoints and forwarders that registered through this manager: where they really are, and whether they still live. */
 import { clone, create, equals } from "@bufbuild/protobuf";
-import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
 import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { Clock } from "../sdk/clock.ts";
@@ -32,6 +32,8 @@ export interface Gone {
 export interface LocalEndpoints {
   get(name: string): LocalEndpoint | undefined;
   set(local: LocalEndpoint): void;
+  /** One that is known lives until then (milliseconds since 1970), if that is later than what it was given before. */
+  prolong(name: string, untilMs: number): void;
   delete(name: string): void;
   /** Published records of a service that are not expired, in the order of registration. */
   published(service: string): readonly NetworkServiceEndpoint[];
@@ -53,6 +55,11 @@ export function createLocalEndpoints(clock: Clock): LocalEndpoints {
   const byName = new Map<string, Kept>();
   const isExpired = ({ endsAt }: Kept) => endsAt <= clock.monotonic();
   const listeners = new Map<string, Set<() => void>>();
+  const keep = (local: LocalEndpoint) => {
+    const { name, expirationTime } = local.entry;
+    const lifeMs = expirationTime === undefined ? Infinity : timestampMs(expirationTime) - clock.now();
+    byName.set(name, { local, endsAt: clock.monotonic() + Math.max(lifeMs, SHORTEST_LIFE_MS) });
+  };
   const drop = (name: string): LocalEndpoint | undefined => {
     const local = byName.get(name)?.local;
     local?.dispose();
@@ -65,12 +72,16 @@ export function createLocalEndpoints(clock: Clock): LocalEndpoints {
   return {
     get: (name) => byName.get(name)?.local,
     set(local) {
-      const { name, expirationTime } = local.entry;
-      const before = drop(name);
-      const lifeMs = expirationTime === undefined ? Infinity : timestampMs(expirationTime) - clock.now();
-      byName.set(name, { local, endsAt: clock.monotonic() + Math.max(lifeMs, SHORTEST_LIFE_MS) });
+      const before = drop(local.entry.name);
+      keep(local);
       if (before === undefined || !isRenewal(before, local))
         tell(new Set([...(before?.entry.networkServiceNames ?? []), ...local.entry.networkServiceNames]));
+    },
+    prolong(name, untilMs) {
+      const kept = byName.get(name);
+      if (kept === undefined || kept.endsAt - clock.monotonic() >= untilMs - clock.now()) return;
+      kept.local.entry.expirationTime = timestampFromMs(untilMs);
+      keep(kept.local);
     },
     delete(name) {
       tell(drop(name)?.entry.networkServiceNames ?? []);

@@ -5,6 +5,7 @@ import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/r
 import { createMemoryRegistries } from "../registry/memory.ts";
 import type { Peer } from "../sdk/grpc/peer.ts";
 import { parseRefusedAddresses } from "../sdk/endpoint-url.ts";
+import { NsmError } from "../sdk/errors.ts";
 import { silentLogger } from "../sdk/log.ts";
 import { EMPTY_PATH } from "../sdk/registry-path.ts";
 import { findAll } from "../sdk/registry/registry.ts";
@@ -301,5 +302,34 @@ describe("the end of an endpoint", () => {
     await clock.advance(61_000);
     expect(locals.get("a")).toBeUndefined();
     expect(await published()).toEqual([]);
+  });
+
+  test("who asks to stay while the registry is away is kept here, and nobody in its name", async () => {
+    const { clock, registries, published, local: locals, upstream } = build();
+    const ask = (peer: Peer, url = "unix:///run/f.sock") =>
+      registries.endpoints.register(record("f", url, "forwarder"), context(peer));
+    await ask(forwarder);
+    const away = new NsmError("UNAVAILABLE", "unreachable", "cannot reach tcp://192.0.2.1:5002");
+    const register = vi.spyOn(upstream.endpoints, "register").mockRejectedValue(away);
+    for (let renewal = 0; renewal < 4; renewal++) {
+      await clock.advance(40_000);
+      await expect(ask(forwarder)).rejects.toThrow(away);
+    }
+    expect(locals.published("forwarder")).toMatchObject([{ name: "f" }]);
+    expect(await published()).toEqual([]);
+
+    await clock.advance(40_000);
+    await expect(ask(forwarder, "unix:///run/other.sock")).rejects.toThrow(away);
+    await clock.advance(21_000);
+    expect(locals.get("f")).toBeUndefined();
+
+    register.mockRestore();
+    await ask(forwarder);
+    await clock.advance(40_000);
+    const refused = new NsmError("PERMISSION_DENIED", "other-manager", "brought by another manager");
+    vi.spyOn(upstream.endpoints, "register").mockRejectedValue(refused);
+    await expect(ask(forwarder)).rejects.toThrow(refused);
+    await clock.advance(21_000);
+    expect(locals.get("f")).toBeUndefined();
   });
 });

@@ -16,6 +16,8 @@ import type { LocalEndpoint, LocalEndpoints } from "./local-endpoints.ts";
 
 /** Longest life of a registration without a refresh; the value of the Go managers. */
 const EXPIRY_MS = 60_000;
+/** Failures of a Register that say that the registry, or the way to it, is away. */
+const REGISTRY_AWAY: ReadonlySet<string> = new Set(["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"]);
 /** How often registrations that ran out are forgotten. The death of a process is an event. */
 const SWEEP_MS = 1000;
 
@@ -83,7 +85,8 @@ function createEndpointRegistry(
       const published = clone(NetworkServiceEndpointSchema, entry);
       published.url = publicUrl;
       addInfo(published, options.info);
-      limitLife(published, Math.min(options.clock.now() + EXPIRY_MS, ctx.latestExpiryMs ?? Infinity));
+      const latestMs = Math.min(options.clock.now() + EXPIRY_MS, ctx.latestExpiryMs ?? Infinity);
+      limitLife(published, latestMs);
       const path = ctx.registration.path;
       // The registry tells its watchers before it answers Register.
       registering.set(entry.name, place.url);
@@ -98,6 +101,11 @@ function createEndpointRegistry(
         return stored;
       } catch (error) {
         place.dispose();
+        // It is there and wants to stay. That the registry is away must not take its forwarder from a wire.
+        const known = local.get(entry.name);
+        const isSame = known?.url === place.url && known.entry.pathIds[0] === entry.pathIds[0];
+        if (isSame && error instanceof NsmError && REGISTRY_AWAY.has(error.code))
+          local.prolong(entry.name, latestMs);
         throw error;
       } finally {
         registering.delete(entry.name);
