@@ -23,6 +23,7 @@ import { openDataplane } from "./dataplane.ts";
 import { createEndpointSockets } from "./endpoint-sockets.ts";
 import { wiresHandlers } from "./inspect.ts";
 import { createOrphans } from "./orphans.ts";
+import { createReach } from "./reach.ts";
 import { ownRecord } from "./record.ts";
 import { startSweep } from "./sweep.ts";
 import { trackTraffic } from "./traffic.ts";
@@ -88,6 +89,7 @@ export const daemon = defineDaemon({
         log,
         isManager,
         refuseStopped: sockets.refuseStopped,
+        reach: createReach({ probe: hops.probe, clock, log }),
         refusedAddresses: config.refusedAddresses,
         holdsWire: (id) => dataplane.found(id).length > 0,
       },

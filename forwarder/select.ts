@@ -12,7 +12,7 @@ import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { checkTcpUrl } from "../sdk/endpoint-url.ts";
 import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
-import { NsmError, messageOf } from "../sdk/errors.ts";
+import { NsmError, asNsmError, messageOf } from "../sdk/errors.ts";
 import type { CodeName } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import type { Candidate } from "../sdk/match.ts";
@@ -21,6 +21,7 @@ import { createTurns } from "../sdk/turns.ts";
 import { candidatesOf } from "./candidates.ts";
 import type { CandidateOptions } from "./candidates.ts";
 import type { WithClientEnd } from "./client-side.ts";
+import type { Reach } from "./reach.ts";
 
 /** Failures that another endpoint would not mend: the caller's own side is at fault, or the call is over. */
 const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXISTS", "ABORTED", "CANCELLED"]);
@@ -33,6 +34,8 @@ export interface SelectOptions extends CandidateOptions {
   readonly log: Logger;
   /** Throws for a hop that is known not to answer. */
   readonly refuseStopped?: (hop: NextHop) => void;
+  /** Without it every hop is waited for that has others beside it. */
+  readonly reach?: Reach;
   /** Who may answer at a URL of another node: the managers of this mesh. */
   readonly isManager: (spiffeId: string) => boolean;
   /** Networks that no endpoint's URL may lead to. */
@@ -71,17 +74,26 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
       const failures: NsmError[] = [];
       const { id, networkService } = connectionOf(request);
       const inTurn = (others: readonly Candidate[]) => tries(turns, networkService, others);
-      for (const { endpoint } of lastOf(found.candidates, choices.get(id)?.endpoint, inTurn)) {
+      const { reach } = options;
+      const isLost = ({ url }: NetworkServiceEndpoint) => reach?.isLost({ url }) === true;
+      for (const { endpoint } of lastOf(found.candidates, choices.get(id)?.endpoint, inTurn, isLost)) {
         const copy = clone(NetworkServiceRequestSchema, request);
         const hasOthers = failures.length < found.candidates.length - 1;
         using patience = hasOthers ? patienceOf(options.clock, endpoint.name) : undefined;
-        const signal = patience === undefined ? ctx.signal : AbortSignal.any([ctx.signal, patience.signal]);
         try {
           const choice = { endpoint: endpoint.name, hop: hopTo(endpoint, options) };
-          return await attempt(copy, { ...ctx, signal }, choice);
-        } catch (cause) {
-          const isOver = patience?.signal.aborted === true && !ctx.signal.aborted;
-          const error: unknown = isOver ? patience.signal.reason : cause;
+          if (isLost(endpoint)) await refuseLost(choice.hop, reach, ctx.signal);
+          using watch = hasOthers
+            ? reach?.watch(choice.hop, () => hopsOf(found.candidates, options))
+            : undefined;
+          const signal = AbortSignal.any(
+            [ctx.signal, patience?.signal, watch?.signal].filter((each) => each !== undefined),
+          );
+          return await attempt(copy, { ...ctx, signal }, choice).catch((cause: unknown) => {
+            const over = [patience, watch].find((each) => each?.signal.aborted);
+            throw over !== undefined && !ctx.signal.aborted ? over.signal.reason : cause;
+          });
+        } catch (error) {
           if (ctx.signal.aborted || (error instanceof NsmError && FINAL.has(error.code))) throw error;
           options.log.info(
             { connection: connectionOf(request).id, nse: endpoint.name, err: error },
@@ -123,14 +135,45 @@ function patienceOf(clock: Clock, name: string): Disposable & { readonly signal:
   return { signal: over.signal, [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }
 
-/** Who served until now and is to be left comes after all others: better than nobody. */
+/** Who served until now and is to be left comes after all others: better than nobody. Before it come those on nodes that do not answer. */
 function* lastOf(
   candidates: readonly Candidate[],
   left: string | undefined,
   inTurn: (others: readonly Candidate[]) => Iterable<Candidate>,
+  isLost: (endpoint: NetworkServiceEndpoint) => boolean,
 ): Generator<Candidate> {
-  yield* inTurn(candidates.filter(({ endpoint }) => endpoint.name !== left));
+  const lost: Candidate[] = [];
+  for (const candidate of inTurn(candidates.filter(({ endpoint }) => endpoint.name !== left))) {
+    if (isLost(candidate.endpoint)) lost.push(candidate);
+    else yield candidate;
+  }
+  yield* lost;
   yield* candidates.filter(({ endpoint }) => endpoint.name === left).slice(0, 1);
+}
+
+/** One question for all endpoints there. Throws UNAVAILABLE `hop-lost`. */
+async function refuseLost(hop: NextHop, reach: Reach | undefined, signal: AbortSignal): Promise<void> {
+  const left = new Promise<never>((_, reject) => {
+    signal.addEventListener(
+      "abort",
+      () => reject(asNsmError(signal.reason, "CANCELLED", "caller-left", "the Request")),
+      { once: true },
+    );
+  });
+  if (reach === undefined || (await Promise.race([reach.comesBack(hop), left]))) return;
+  throw new NsmError("UNAVAILABLE", "hop-lost", `${hop.url} does not answer: is its node down?`);
+}
+
+/** Each once, without those that are not to be dialled. */
+function hopsOf(candidates: readonly Candidate[], options: SelectOptions): readonly NextHop[] {
+  const byUrl = new Map(candidates.map(({ endpoint }) => [endpoint.url, endpoint]));
+  return [...byUrl.values()].flatMap((endpoint) => {
+    try {
+      return [hopTo(endpoint, options)];
+    } catch {
+      return []; // its own try says why
+    }
+  });
 }
 
 async function lookUp(

@@ -6,12 +6,14 @@ import {
   MonitorScopeSelectorSchema,
 } from "../api/gen/connection_pb.js";
 import type { Connection, ConnectionEvent } from "../api/gen/connection_pb.js";
+import { Health, HealthCheckRequestSchema } from "../api/gen/health_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { createBackoff } from "./backoff.ts";
 import type { CallContext as ChainContext } from "./chain.ts";
 import { delay } from "./clock.ts";
 import type { Hops } from "./elements/next-hop.ts";
 import type { HopEvent, NextHop } from "./elements/target.ts";
+import { codeOf } from "./errors.ts";
 import type { SessionInfo } from "./grpc/session.ts";
 import type { SessionPool, Target } from "./grpc/sessions.ts";
 import { streamUntilReplaced } from "./grpc/until-replaced.ts";
@@ -34,6 +36,9 @@ export interface HopsOptions {
   readonly whenEnded?: (hop: NextHop, onEnded: () => void) => Disposable;
 }
 
+/** What a hop did not say itself. */
+const SILENCE: ReadonlySet<string> = new Set(["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"]);
+
 /** Call metadata for a session: our token for its peer, signed with the key that it has seen. */
 export function tokenMetadata(
   minter: TokenMinter,
@@ -45,6 +50,8 @@ export function tokenMetadata(
 export interface OpenHops extends Hops, AsyncDisposable {
   /** The hop at this URL is there again: whoever lost it and follows it need not wait for the next try. */
   readonly isBack: (url: string) => void;
+  /** Resolves when the hop answers anything at all. */
+  readonly probe: (hop: NextHop, signal: AbortSignal) => Promise<void>;
 }
 
 export function createHops(options: HopsOptions): OpenHops {
@@ -69,6 +76,15 @@ export function createHops(options: HopsOptions): OpenHops {
     },
     async close(hop, connection, ctx) {
       await pool.unary(await targetOf(hop), NetworkService.method.close, connection, context(ctx));
+    },
+    async probe(hop, signal) {
+      const question = create(HealthCheckRequestSchema);
+      try {
+        await pool.unary(await targetOf(hop), Health.method.check, question, { signal, metadata });
+      } catch (error) {
+        // A refusal is an answer, too.
+        if (SILENCE.has(codeOf(error))) throw error;
+      }
     },
     follow: followers.follow,
     isBack: followers.isBack,

@@ -1,0 +1,61 @@
+/** A node that vanishes: nothing is refused, nothing breaks, nobody answers. Its clients elsewhere go on with an endpoint that lives. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
+import type { Inventory } from "../support/inventory.ts";
+import { fresh, startMesh } from "../support/mesh.ts";
+import type { Mesh } from "../support/mesh.ts";
+import { pingFrom } from "../support/wires.ts";
+
+/** Detection, half a second for the node, and the new wire; one candidate after the other, four seconds each, would take twelve. */
+const HEALED_WITHIN_MS = 3500;
+
+const lost = ["a", "b", "c"].map((name, i) => ({
+  name,
+  node: "node2" as const,
+  service: "echo",
+  prefixes: `172.16.${i + 1}.0/24`,
+}));
+
+let empty: Inventory;
+let mesh: Mesh;
+beforeAll(async () => {
+  empty = await takeSettledInventory();
+  mesh = await startMesh({
+    endpoints: [
+      ...lost,
+      // The last to be tried, whosever turn it is.
+      { name: "spare", service: "echo", prefixes: "172.16.9.0/24" },
+    ],
+    clients: [{ name: "client", services: "kernel://echo/nsm-1", started: false }],
+    env: (part) => (part === "spare" ? { NSM_LABELS: "nsm.io/tier:1" } : {}),
+  });
+  mesh.start("client");
+  await mesh.established("client", "nsm-1");
+});
+afterAll(async () => {
+  await mesh[Symbol.asyncDispose]();
+  await expectNothingLeft(empty);
+});
+
+const nft = (command: string) => mesh.namespace("node2").exec("nft", command);
+
+test("three endpoints on a node that is lost cost half a second together, and the next wire nothing", async () => {
+  const { peerAddresses } = await mesh.established("client", "nsm-1");
+  expect(await pingFrom(mesh.namespace("pod-client"), peerAddresses[0]?.split("/")[0] ?? "")).toMatchObject({
+    received: 5,
+  });
+  const said = fresh(mesh.daemon("client"));
+  nft("add table inet cut");
+  try {
+    for (const hook of ["input", "output"])
+      nft(`add chain inet cut ${hook} { type filter hook ${hook} priority -300; policy drop; }`);
+    const sinceMs = Date.now();
+    const healed = await said(({ msg, nse }) => msg === "wire established" && nse === "spare");
+    expect(Number(healed["time"]) - sinceMs).toBeLessThan(HEALED_WITHIN_MS);
+    expect(await pingFrom(mesh.namespace("pod-client"), "172.16.9.0")).toMatchObject({ received: 5 });
+    const tried = mesh.daemon("forwarder-node1").log.filter(({ msg }) => msg === "endpoint failed");
+    expect(tried).toHaveLength(1);
+  } finally {
+    nft("delete table inet cut");
+  }
+});
