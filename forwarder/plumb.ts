@@ -7,7 +7,7 @@ import type { CallContext, Element } from "../sdk/chain.ts";
 import type { WithEvents } from "../sdk/elements/begin.ts";
 import { isLocal } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
-import { connectionOf } from "../sdk/elements/update-path.ts";
+import { connectionOf, idBehind } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { KERNEL, wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
 import { getParameter } from "../sdk/mechanisms/parameters.ts";
@@ -35,7 +35,7 @@ type Context = CallContext & Needs;
 
 /**
  * Offers the next hop a mechanism, and turns the answer into a wire. One that cannot be made is closed again behind us, unless the
- * wire of before leads there. State: the mechanism towards the next hop per connection; dropped on close.
+ * wire of before leads there, also that of an earlier life of ours. State: the mechanism towards the next hop per connection; dropped on close.
  */
 export function plumb(
   options: PlumbOptions,
@@ -66,13 +66,15 @@ export function plumb(
         else delete connection.mechanism;
 
         const brought = broughtBy(connection);
+        const idBefore = idBehind(ctx.previous ?? connection);
         const response = await next.request(request, ctx);
         try {
           const wire = { ...wireOf(options, response, ctx, brought), isDoubted };
           await dataplane.apply(wire, ctx.signal);
           writeSegmentMetrics(response, ctx.clientMechanism, wire, dataplane.lastStats(id));
         } catch (error) {
-          if (!isSameHop) await closeBehind(response, ctx);
+          const isOurs = known === undefined ? dataplane.found(id).length > 0 : isSameHop;
+          if (!isOurs || idBehind(response) !== idBefore) await closeBehind(response, ctx);
           throw error;
         }
         const mechanism = response.mechanism;

@@ -4,7 +4,7 @@ import { MechanismSchema } from "../api/gen/connection_pb.js";
 import type { Mechanism } from "../api/gen/connection_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import type { WithEvents } from "../sdk/elements/begin.ts";
-import { connectionOf } from "../sdk/elements/update-path.ts";
+import { connectionOf, leadsElsewhere } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { KERNEL_TYPE, NO_PEER_PID, PEER_PID } from "../sdk/mechanisms/kernel.ts";
 
@@ -22,13 +22,12 @@ export function vouchForPeer(mayForward: (spiffeId: string) => boolean): Element
       if (connection.mechanism !== undefined) vouch(connection.mechanism, ctx);
       const response = await next.request(request, ctx);
       if (ctx.peer?.process?.isAlive() === false) {
+        const why = `process ${ctx.peer.process.pid} ended while it asked for a wire`;
         // Its pid could be somebody else's by now, and so the wire.
-        if (!ctx.established) await next.close(response, ctx);
-        throw new NsmError(
-          "CANCELLED",
-          "caller-gone",
-          `process ${ctx.peer.process.pid} ended while it asked for a wire`,
-        );
+        const isMoved = ctx.previous !== undefined && leadsElsewhere(ctx.previous, response);
+        if (!ctx.established || isMoved) await next.close(response, ctx);
+        if (isMoved) void ctx.events.close(why);
+        throw new NsmError("CANCELLED", "caller-gone", why);
       }
       if (response.mechanism !== undefined) delete response.mechanism.parameters[PEER_PID];
       return response;

@@ -58,7 +58,15 @@ export function createHops(options: HopsOptions): OpenHops {
   const { pool, targetOf = (hop: NextHop): Target => hop } = options;
   const metadata = tokenMetadata(options.minter);
   const followers = createFollowers({ ...options, open });
-  const context = ({ signal, deadlineMs }: ChainContext) => ({ signal, deadlineMs, metadata });
+  const context = ({ signal, deadlineMs, wanted }: ChainContext & { readonly wanted?: AbortSignal }) => ({
+    signal,
+    deadlineMs,
+    hearsLate: wanted !== undefined,
+    metadata(session: SessionInfo) {
+      wanted?.throwIfAborted();
+      return metadata(session);
+    },
+  });
   async function* open(hop: NextHop, signal: AbortSignal): AsyncGenerator<ConnectionEvent> {
     const selector = create(MonitorScopeSelectorSchema, { pathSegments: [{ name: options.name }] });
     const method = MonitorConnection.method.monitorConnections;

@@ -7,6 +7,8 @@ import { NetworkService } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import type { Clock } from "./clock.ts";
 import { RESELECT, UNDERSTANDS } from "./elements/monitor.ts";
+import { requestOnce } from "./elements/unwanted-answer.ts";
+import type { Hearing } from "./elements/unwanted-answer.ts";
 import type { SessionInfo } from "./grpc/session.ts";
 import type { SessionPool, Target } from "./grpc/sessions.ts";
 import { streamUntilReplaced } from "./grpc/until-replaced.ts";
@@ -48,27 +50,29 @@ export function createManager(options: ManagerOptions): Manager {
       }),
     );
   };
+  const giveBack = (answer: Connection) => close(answer, AbortSignal.timeout(requestTimeoutMs));
   return {
     async request(request, signal) {
       let session: SessionInfo | undefined;
-      const metadata = (info: SessionInfo) => {
-        session = info;
-        return token(info);
+      const ask = async ({ wanted, ...hearing }: Hearing) => {
+        const metadata = (info: SessionInfo) => {
+          wanted.throwIfAborted();
+          session = info;
+          return token(info);
+        };
+        const context = { ...hearing, hearsLate: true, metadata };
+        return (await pool.unary(target, NetworkService.method.request, request, context)).response;
       };
-      const { response } = await counted("request", () =>
-        pool.unary(target, NetworkService.method.request, request, {
-          signal,
-          timeoutMs: requestTimeoutMs,
-          metadata,
-        }),
+      const deadlineMs = clock.now() + requestTimeoutMs;
+      const response = await counted("request", () =>
+        requestOnce(request, ask, giveBack, { signal, deadlineMs }),
       );
       const tokens = response.path?.pathSegments.map((segment) => segment.token) ?? [];
       try {
         authorizeClientPath(tokens, response.path?.index ?? 0, session?.peerCertificate, clock.now());
       } catch (error) {
         const isNew = (request.connection?.path?.pathSegments.length ?? 0) <= 1;
-        if (isNew)
-          await close(response, AbortSignal.timeout(requestTimeoutMs)).catch(() => create(EmptySchema));
+        if (isNew) await giveBack(response).catch(() => create(EmptySchema));
         throw error;
       }
       return response;

@@ -276,6 +276,26 @@ describe("states", () => {
     expect(recorder.calls[2]?.connection.networkServiceEndpointName).toBe("old");
   });
 
+  test("a caller that has not heard the last answer goes on along the way of that, not of the one before", async () => {
+    const { recorder, service } = build();
+    const along = (next: string, nse: string) => {
+      const asked = requestOn(["client", "me", next]);
+      if (asked.connection?.path !== undefined) asked.connection.path.index = 1;
+      if (asked.connection !== undefined) asked.connection.id = "me";
+      if (asked.connection !== undefined) asked.connection.networkServiceEndpointName = nse;
+      return asked;
+    };
+    await service.request(along("new", "nse-new"), ALICE);
+    await service.request(along("old", "nse-old"), ALICE);
+    const anew = along("old", "");
+    if (anew.connection !== undefined) anew.connection.state = State.RESELECT_REQUESTED;
+    await service.request(anew, ALICE);
+    expect(recorder.calls.slice(1).map((call) => call.connection)).toMatchObject([
+      { path: { pathSegments: [{}, {}, { id: "new" }] }, networkServiceEndpointName: "nse-new" },
+      { path: { pathSegments: [{}, {}, { id: "new" }] }, networkServiceEndpointName: "" },
+    ]);
+  });
+
   test("a refresh that fails keeps the connection", async () => {
     const { recorder, service } = build();
     await service.request(request(), ALICE);

@@ -20,7 +20,7 @@ import { meters } from "../metrics/meters.ts";
 import { isLocalDenial } from "./authorize.ts";
 import { createMutex } from "./mutex.ts";
 import type { Mutex } from "./mutex.ts";
-import { connectionOf } from "./update-path.ts";
+import { connectionOf, idBehind, leadsElsewhere } from "./update-path.ts";
 
 /** Operations waiting for one connection; one more is refused. */
 const MAX_QUEUED = 8;
@@ -108,11 +108,14 @@ async function runRequest(
   actor.running = running;
   const previous = actor.connection;
   const established = previous !== undefined;
+  if (previous !== undefined) replaceOldWay(connectionOf(request), previous);
+  const idBefore = idBehind(connectionOf(request));
   try {
     const signal = AbortSignal.any([ctx.signal, running.signal]);
     const connection = await next.request(request, { ...ctx, signal, events, established, previous });
     connection.state = State.UP;
-    if (!established && ctx.signal.aborted) {
+    const wasThere = established || (idBefore !== undefined && idBefore === idBehind(connection));
+    if (!wasThere && ctx.signal.aborted) {
       // Nobody will hear of it, so nobody would close it: what was made for a caller that left is undone here.
       await next.close(connection, { ...detached(ctx), events, established, previous });
       throw ctx.signal.reason;
@@ -125,6 +128,16 @@ async function runRequest(
   } finally {
     actor.running = undefined;
   }
+}
+
+/** A caller that has not heard the last answer knows the way of before, whose hops would make the half anew that they have closed. */
+function replaceOldWay(asked: Connection, previous: Connection): void {
+  const { path } = asked;
+  if (path === undefined || previous.path === undefined || !leadsElsewhere(asked, previous)) return;
+  const behind = clone(ConnectionSchema, previous).path?.pathSegments.slice(path.index + 1) ?? [];
+  path.pathSegments.splice(path.index + 1, Infinity, ...behind);
+  if (asked.state !== State.RESELECT_REQUESTED)
+    asked.networkServiceEndpointName = previous.networkServiceEndpointName;
 }
 
 async function serialisedClose(

@@ -1,5 +1,6 @@
 /** The end of a pass-through chain: the call to the next hop, and following what it tells later. */
-import { State } from "../../api/gen/connection_pb.js";
+import { clone, create } from "@bufbuild/protobuf";
+import { ConnectionSchema, PathSegmentSchema, State } from "../../api/gen/connection_pb.js";
 import type { Connection, PathSegment } from "../../api/gen/connection_pb.js";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
 import type { CallContext, Element, NetworkService } from "../chain.ts";
@@ -8,44 +9,80 @@ import { checkConnectionLimits } from "../limits.ts";
 import type { WithEvents } from "./begin.ts";
 import type { MonitorStore } from "./monitor.ts";
 import { NOWHERE } from "./target.ts";
-import type { HopEvent, NextHop, WithNextHop } from "./target.ts";
+import type { HopEvent, NextHop, WithLastHop, WithNextHop } from "./target.ts";
+import { ownCall } from "./own-call.ts";
 import { askOnce } from "./unwanted-answer.ts";
+import type { Hearing } from "./unwanted-answer.ts";
 import { connectionOf, idBehind, leadsElsewhere } from "./update-path.ts";
 
 /** The calling side, as this process reaches other processes. */
 export interface Hops {
-  request(hop: NextHop, request: NetworkServiceRequest, ctx: CallContext): Promise<Connection>;
+  /** With `wanted` nothing is sent once that is aborted, the hop alone is told the deadline, and the answer is heard until `signal` aborts. */
+  request(
+    hop: NextHop,
+    request: NetworkServiceRequest,
+    ctx: CallContext & { readonly wanted?: AbortSignal },
+  ): Promise<Connection>;
   close(hop: NextHop, connection: Connection, ctx: CallContext): Promise<void>;
   /** Tells of changes of the connection with our segment id `id` at `hop`, by one stream a hop, until disposed. */
   follow(hop: NextHop, id: string, onEvent: (event: HopEvent) => void): Disposable;
 }
 
+type Context = CallContext & WithNextHop & Partial<WithEvents & WithLastHop>;
+
 /** The RPC itself. What comes back is the next hop's word about what lies behind us, and nothing else. */
-export function connect(hops: Hops): NetworkService<CallContext & WithNextHop> {
+export function connect(hops: Hops): NetworkService<Context> {
   return {
     async request(request, ctx) {
       const sent = connectionOf(request);
       const before = sent.path?.pathSegments.slice(0, sent.path.index + 1) ?? [];
       const asked = { id: sent.id, before };
-      const ask = async (signal: AbortSignal) => {
-        const answer = await hops.request(ctx.nextHop, request, { ...ctx, signal });
-        checkConnectionLimits(answer);
-        keepWhatIsOurs(asked, answer, ctx.nextHop);
+      const known = idBehind(ctx.previous ?? sent);
+      const giveBack = (unwanted: Connection) => {
+        if (idBehind(unwanted) === known && !isOrphan(ctx)) return;
+        // The caller's process, which it names, proves nothing when it is dead.
+        delete unwanted.mechanism;
+        // What cannot be closed ends with its lease.
+        void hops.close(ctx.nextHop, unwanted, ownCall()).catch(() => undefined);
+      };
+      const ask = async (hearing: Hearing) => {
+        const answer = await hops.request(ctx.nextHop, request, { ...ctx, ...hearing });
+        try {
+          checkConnectionLimits(answer);
+          keepWhatIsOurs(asked, answer, ctx.nextHop);
+        } catch (error) {
+          giveBack(refused(sent, answer));
+          throw error;
+        }
         return answer;
       };
-      // What the hop has already is not undone, and whoever gives up a refresh does so to ask it for something else.
-      if (idBehind(sent) !== undefined) return await ask(ctx.signal);
-      const undo = (answer: Connection, own: CallContext) => {
-        // The dead caller's process, which it names, proves nothing any more.
-        delete answer.mechanism;
-        return hops.close(ctx.nextHop, answer, own);
-      };
-      return await askOnce(ask, undo, ctx);
+      const hears = () => known === undefined || isOrphan(ctx) || leadsAnew(ctx);
+      return await askOnce(ask, { hears, undo: giveBack }, ctx);
     },
     async close(connection, ctx) {
       if (ctx.nextHop !== NOWHERE) await hops.close(ctx.nextHop, connection, ctx);
     },
   };
+}
+
+/** Whoever gives up asking the same hop again does so to ask it for something else, and waits for that. */
+function leadsAnew({ previous, lastHop, nextHop }: Context): boolean {
+  return previous !== undefined && lastHop?.url !== nextHop.url;
+}
+
+/** Nobody remembers whose it is, and who asks for it is dead. */
+function isOrphan({ previous, peer }: Context): boolean {
+  return previous === undefined && peer?.process?.isAlive() === false;
+}
+
+/** What a hop made whose answer cannot be taken: the connection that it was asked for, with the id that it gave it. */
+function refused(sent: Connection, answer: Connection): Connection {
+  const made = clone(ConnectionSchema, sent);
+  if (made.path === undefined) return made;
+  const own = made.path.index;
+  const { id = "", name = "" } = answer.path?.pathSegments[own + 1] ?? {};
+  made.path.pathSegments.splice(own + 1, Infinity, create(PathSegmentSchema, { id, name }));
+  return made;
 }
 
 /**

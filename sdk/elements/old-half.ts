@@ -7,7 +7,7 @@ import type { Logger } from "../log.ts";
 import type { WithEvents } from "./begin.ts";
 import type { Hops } from "./next-hop.ts";
 import { ownCall } from "./own-call.ts";
-import type { NextHop, WithNextHop } from "./target.ts";
+import type { NextHop, WithLastHop, WithNextHop } from "./target.ts";
 import { connectionOf, leadsElsewhere } from "./update-path.ts";
 
 /**
@@ -18,14 +18,14 @@ import { connectionOf, leadsElsewhere } from "./update-path.ts";
 export function closeOldHalf(
   hops: Pick<Hops, "close">,
   log: Logger,
-): Element<WithEvents & WithNextHop, WithEvents & WithNextHop> {
+): Element<WithEvents & WithNextHop, WithEvents & WithNextHop & WithLastHop> {
   const lastHops = new Map<string, NextHop>();
   return (next) => ({
     async request(request, ctx) {
       const { id, path } = connectionOf(request);
       const before = path?.pathSegments.slice(0, path.index + 1) ?? [];
-      const response = await next.request(request, ctx);
       const lastHop = lastHops.get(id);
+      const response = await next.request(request, { ...ctx, lastHop });
       lastHops.set(id, ctx.nextHop);
       if (lastHop !== undefined && ctx.previous !== undefined && leadsElsewhere(ctx.previous, response)) {
         const old = oldHalf(ctx.previous, before);
@@ -37,8 +37,9 @@ export function closeOldHalf(
       return response;
     },
     async close(connection, ctx) {
+      const lastHop = lastHops.get(connection.id);
       lastHops.delete(connection.id);
-      await next.close(connection, ctx);
+      await next.close(connection, { ...ctx, lastHop });
     },
   });
 }

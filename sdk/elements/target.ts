@@ -16,6 +16,11 @@ export interface WithNextHop {
   readonly nextHop: NextHop;
 }
 
+export interface WithLastHop {
+  /** Where the connection has led until now. */
+  readonly lastHop: NextHop | undefined;
+}
+
 /** True for a hop on this node, reached by a unix socket. */
 export function isLocal(hop: NextHop): boolean {
   return hop.url.startsWith("unix:") || hop.url.startsWith("inode:");

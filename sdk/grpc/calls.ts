@@ -14,6 +14,8 @@ export interface CallSettings {
   readonly metadata: Readonly<Record<string, string>>;
   /** Wall clock, milliseconds since 1970. */
   readonly deadlineMs: number | undefined;
+  /** Unary calls without a deadline: milliseconds that the server is told it has. Only `signal` ends the call here. */
+  readonly toldMs?: number | undefined;
   readonly signal: AbortSignal | undefined;
   /** For streams: the session leaves; whoever needs the stream opens it again, on the next session. */
   readonly onReplaced: (() => void) | undefined;
@@ -61,6 +63,9 @@ export class Calls {
   ): Promise<{ readonly response: MessageShape<O>; readonly header: Header }> {
     const { path, requestSerialize, responseDeserialize } = methodDefinition(method);
     const metadata = metadataOf(settings.metadata);
+    // As grpc-js does for a deadline that it keeps itself (gRPC over HTTP/2, "Timeout": eight digits at most).
+    if (settings.toldMs !== undefined)
+      metadata.set("grpc-timeout", `${Math.min(Math.max(Math.ceil(settings.toldMs), 1), 99_999_999)}m`);
     return new Promise((resolve, reject) => {
       let header: Header | undefined;
       const call = this.#client.makeUnaryRequest(

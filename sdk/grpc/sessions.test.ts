@@ -253,6 +253,26 @@ test("a server that accepts and never speaks costs the call its deadline and lea
   await until("no socket", () => accepted.size === 0);
 });
 
+test("a call that hears late leaves its deadline to the server", async () => {
+  await using bed = await openBed();
+  await bed.serve({
+    source: await bed.source("/server"),
+    service: {
+      async request(_, { signal, deadlineMs }) {
+        const left = (deadlineMs ?? Infinity) - Date.now();
+        await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+        throw new NsmError("ABORTED", "gave-up", left <= 300 ? "in time" : `had ${left} ms`);
+      },
+    },
+  });
+  const pool = bed.pool(await bed.source("/client"));
+  const stop = new AbortController();
+  const context = { timeoutMs: 300, hearsLate: true, signal: stop.signal };
+  const { reason } = await failureOf(ask(pool, { url: bed.url() }, context));
+  // Of the server's own making, whichever of its parts noticed first: this side kept no deadline.
+  expect(["gave-up", "deadline-exceeded"]).toContain(reason);
+});
+
 test("a handler that never answers costs the call its deadline, and an aborted signal ends it with its reason", async () => {
   await using bed = await openBed();
   await bed.serve({ service: { request: () => new Promise(() => undefined) } });

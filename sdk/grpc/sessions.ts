@@ -45,6 +45,8 @@ export interface CallContext {
   readonly deadlineMs?: number | undefined;
   /** From now; the earlier of the two holds. Unary calls with neither get 15 s, streams have no limit. */
   readonly timeoutMs?: number | undefined;
+  /** Unary calls: the server is told when the call is over, but its answer is heard until `signal` aborts. */
+  readonly hearsLate?: boolean;
   /** Made when the peer is known, just before the call is sent. */
   readonly metadata?: (
     session: SessionInfo,
@@ -179,7 +181,7 @@ class Pool implements SessionPool {
   /** Runs `call` on a ready session, with metadata made for that session. */
   async #onSession<T>(
     target: Target,
-    { signal, metadata }: CallContext,
+    { signal, metadata, hearsLate }: CallContext,
     deadlineMs: number | undefined,
     call: (session: Session, settings: CallSettings) => T | Promise<T>,
   ): Promise<T> {
@@ -189,7 +191,12 @@ class Pool implements SessionPool {
       const values = made instanceof Promise ? await made : made;
       // It may have left in the meantime; what was made for it is of no use for another session.
       if (session.info === undefined) continue;
-      return await call(session, { metadata: values, deadlineMs, signal, onReplaced: undefined });
+      const settings = { metadata: values, deadlineMs, signal, onReplaced: undefined };
+      const toldMs = deadlineMs === undefined ? undefined : deadlineMs - this.#options.clock.now();
+      return await call(
+        session,
+        hearsLate === true ? { ...settings, deadlineMs: undefined, toldMs } : settings,
+      );
     }
   }
 

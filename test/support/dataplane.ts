@@ -5,6 +5,10 @@ export interface FakeDataplane extends Dataplane {
   readonly applied: Wire[];
   readonly removed: string[];
   readonly released: string[];
+  /** Ids of the wires that there are. */
+  readonly present: Set<string>;
+  /** What `apply` waits for, as if the kernel took its time. */
+  busy: () => Promise<void>;
   /** What the scan of the start found. */
   devices: FoundDevice[];
   /** Makes the next `apply` fail. */
@@ -17,17 +21,23 @@ export function createFakeDataplane(overrides: Partial<Dataplane> = {}): FakeDat
     applied: [],
     removed: [],
     released: [],
+    present: new Set(),
+    busy: () => Promise.resolve(),
     devices: [],
     failure: undefined,
     wireguard: { mode: "kernel" },
     vxlan: { available: true },
     found: (id) => plane.devices.filter(({ wireId }) => wireId === id),
-    apply(wire) {
+    async apply(wire, signal) {
       plane.applied.push(wire);
-      return plane.failure === undefined ? Promise.resolve() : Promise.reject(plane.failure);
+      await plane.busy();
+      signal?.throwIfAborted();
+      if (plane.failure !== undefined) throw plane.failure;
+      plane.present.add(wire.id);
     },
     remove(id) {
       plane.removed.push(id);
+      plane.present.delete(id);
       return Promise.resolve();
     },
     reserveWireguard: () => ({ port: 51820, privateKey: key(1), publicKey: key(2) }),

@@ -24,6 +24,7 @@ import { systemClock as clock } from "../../sdk/clock.ts";
 import { createHistory } from "../../sdk/elements/history.ts";
 import { createMonitorStore } from "../../sdk/elements/monitor.ts";
 import type { MonitorStore } from "../../sdk/elements/monitor.ts";
+import { requestOnce } from "../../sdk/elements/unwanted-answer.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { createIpam, parsePrefixGroups } from "../../sdk/ipam/group.ts";
 import { silentLogger as log } from "../../sdk/log.ts";
@@ -48,6 +49,7 @@ export interface Counts {
 export interface EndpointHandle {
   readonly name: string;
   readonly counts: Counts;
+  readonly store: MonitorStore;
   /** From now on: what it throws instead of serving its n-th request (from 1); undefined serves it. */
   refuse(decide: (number: number) => NsmError | undefined): void;
   /** Begins to answer, if it does not yet. */
@@ -59,13 +61,16 @@ export interface EndpointHandle {
 
 export interface ClientHandle {
   /** The manager's socket, called by hand. */
-  request(request: MessageInitShape<typeof NetworkServiceRequestSchema>): Promise<Connection>;
+  request(
+    request: MessageInitShape<typeof NetworkServiceRequestSchema>,
+    signal?: AbortSignal,
+  ): Promise<Connection>;
   /** The first Request of a wire. */
   connect(
     service: string,
-    options?: { id?: string; labels?: Readonly<Record<string, string>> },
+    options?: { id?: string; labels?: Readonly<Record<string, string>>; signal?: AbortSignal },
   ): Promise<Connection>;
-  refresh(connection: Connection): Promise<Connection>;
+  refresh(connection: Connection, signal?: AbortSignal): Promise<Connection>;
   close(connection: Connection): Promise<void>;
   /** A wire as nsc keeps it: healed by itself. Its patience (seconds in which something gone may come back) is 20 times less. */
   keep(service: string, labels?: Readonly<Record<string, string>>): KeptWire;
@@ -159,7 +164,7 @@ export function startForwarder(
   registries: () => Registries,
   counts: Counts,
   { resources }: World,
-): FakeDataplane {
+): { readonly dataplane: FakeDataplane; readonly store: MonitorStore } {
   const isManager = (id: string) => id.includes("/nsmgr/");
   const dataplane = createFakeDataplane();
   const tunnels = createTunnels({ dataplane, tunnelIp: "192.0.2.1", vxlanPort: 4789 });
@@ -197,7 +202,7 @@ export function startForwarder(
     counting(chain, counts, () => undefined),
     store,
   );
-  return dataplane;
+  return { dataplane, store };
 }
 
 function lateBound<T>(registry: () => Registry<T>): Registry<T> {
@@ -213,7 +218,7 @@ export function startEndpoint(
   station: Station,
   options: EndpointOptions,
   counts: Counts,
-): Pick<EndpointHandle, "refuse" | "serve"> {
+): Pick<EndpointHandle, "refuse" | "serve" | "store"> {
   const store = createMonitorStore();
   const { prefixes = "172.16.0.0/24", policy = "polite" } = options;
   const chain = createEndpointChain({
@@ -236,7 +241,7 @@ export function startEndpoint(
       store,
     );
   if (options.serves !== false) serve();
-  return { serve, refuse: (next) => void (decide = next) };
+  return { serve, store, refuse: (next) => void (decide = next) };
 }
 
 export function newCounts(): Counts {
@@ -284,17 +289,20 @@ export function startClient(
     interfaceName: undefined,
     netnsUrl: netnsUrl(),
   });
+  const ask = (request: MessageInitShape<typeof NetworkServiceRequestSchema>, signal?: AbortSignal) => {
+    const message = create(NetworkServiceRequestSchema, request);
+    return requestOnce(
+      message,
+      (hearing) => calls.request(managerUrl(), message, hearing),
+      (answer) => calls.close(managerUrl(), answer, context()),
+      context(signal),
+    );
+  };
   return {
-    request: (request) =>
-      calls.request(managerUrl(), create(NetworkServiceRequestSchema, request), context()),
-    connect: (service, { id = `${station.name}-0`, labels = {} } = {}) =>
-      calls.request(managerUrl(), firstRequest(wishOf(service, id, labels)), context()),
-    refresh: (connection) =>
-      calls.request(
-        managerUrl(),
-        create(NetworkServiceRequestSchema, { connection: clone(ConnectionSchema, connection) }),
-        context(),
-      ),
+    request: ask,
+    connect: (service, { id = `${station.name}-0`, labels = {}, signal } = {}) =>
+      ask(firstRequest(wishOf(service, id, labels)), signal),
+    refresh: (connection, signal) => ask({ connection: clone(ConnectionSchema, connection) }, signal),
     close: (connection) => calls.close(managerUrl(), connection, context()),
     keep(service, labels = {}) {
       const stop = new AbortController();

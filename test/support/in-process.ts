@@ -12,11 +12,12 @@ import { systemClock as clock } from "../../sdk/clock.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { EMPTY_PATH } from "../../sdk/registry-path.ts";
 import type { Registries, Registry, RegistryContext } from "../../sdk/registry/registry.ts";
+import type { MonitorStore } from "../../sdk/elements/monitor.ts";
 import type { FakeDataplane } from "./dataplane.ts";
 import { makeAuthority } from "./certificates.ts";
 import type { TestAuthority } from "./certificates.ts";
 import { createStations } from "./stations.ts";
-import type { Station } from "./stations.ts";
+import type { Station, Transit } from "./stations.ts";
 import {
   CALL_MS,
   FORWARDER_SERVICE,
@@ -38,6 +39,7 @@ import type {
 export interface ForwarderHandle {
   readonly name: string;
   readonly dataplane: FakeDataplane;
+  readonly store: MonitorStore;
   /** Requests and closes that reached it. */
   readonly counts: Counts;
   kill(): Promise<void>;
@@ -75,10 +77,10 @@ export function hopsIn({ path }: Connection): readonly string[] {
   return path?.pathSegments.map(({ name }) => name) ?? [];
 }
 
-/** `authority`: whose identities its parts have; one of its own unless given. */
-export async function startInProcess(authority?: TestAuthority): Promise<InProcessMesh> {
+/** `authority`: whose identities its parts have; one of its own unless given. `transit`: how long messages take, at once unless given. */
+export async function startInProcess(authority?: TestAuthority, transit?: Transit): Promise<InProcessMesh> {
   await using stack = new AsyncDisposableStack();
-  const stations = createStations(authority ?? (await makeAuthority("example.org")));
+  const stations = createStations(authority ?? (await makeAuthority("example.org")), transit);
   const memory = stack.use(createMemoryRegistries(clock));
   const outage = { current: new AbortController(), isDown: false };
   const registries: Registries = {
@@ -189,7 +191,7 @@ async function startNode(name: string, world: World): Promise<NodeHandle> {
       const station = resources.use(await stations.open({ name: forwarderName, path, url }));
       forwarders.set(forwarderName, station);
       const counts = newCounts();
-      const dataplane = startForwarder(station, () => manager.registries, counts, world);
+      const { dataplane, store } = startForwarder(station, () => manager.registries, counts, world);
       await register(station, () =>
         create(NetworkServiceEndpointSchema, {
           name: forwarderName,
@@ -198,7 +200,7 @@ async function startNode(name: string, world: World): Promise<NodeHandle> {
           url,
         }),
       );
-      return { name: forwarderName, dataplane, counts, kill: () => kill(station) };
+      return { name: forwarderName, dataplane, store, counts, kill: () => kill(station) };
     },
     async killForwarder(forwarderName) {
       const station = forwarders.get(forwarderName);

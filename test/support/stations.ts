@@ -1,7 +1,8 @@
 /**
  * Processes of a mesh that are none: real chains in this process, which call one another as if by gRPC. Messages are copied at
  * each call, every call has a peer with a real certificate and a token signed with its key, and a station that was killed
- * answers nobody and ends its streams.
+ * answers nobody and ends its streams. Whoever gives up a call is told so at once; the other side hears of it when the news has
+ * travelled there.
  */
 import { clone, create } from "@bufbuild/protobuf";
 import { ConnectionSchema, MonitorScopeSelectorSchema } from "../../api/gen/connection_pb.js";
@@ -44,6 +45,7 @@ export interface Stations {
   open(options: { name: string; path: string; url: string }): Promise<Station>;
   /** Throws UNAVAILABLE `unreachable` when nobody answers there, NOT_FOUND `process-ended` for an endpoint that was killed. */
   at(url: string): Served;
+  readonly transit: Transit;
   /** The calls of one station to whoever answers at a URL. */
   callsOf(station: Station): Calls;
 }
@@ -65,11 +67,18 @@ export interface Calls {
   monitor(url: string, segment: string, signal: AbortSignal): AsyncIterable<ConnectionEvent>;
 }
 
+/** Resolves when what was sent at that moment by one station to another arrives; in the order of sending. */
+export type Transit = (from: string, to: string) => Promise<void>;
+
 /** Stations with identities of one authority. */
-export function createStations(authority: TestAuthority): Stations {
+export function createStations(
+  authority: TestAuthority,
+  transit: Transit = () => Promise.resolve(),
+): Stations {
   const served = new Map<string, Served>();
   const stations: Stations = {
     open: (options) => openStation(options, authority, served, stations),
+    transit,
     at(url) {
       const found = served.get(plain(url));
       if (found?.station.isAlive === true) return found;
@@ -150,25 +159,44 @@ async function openStation(
 }
 
 function callsOf(caller: Station, stations: Stations): Calls {
-  const reach = (url: string, ctx: Pick<CallContext, "signal" | "deadlineMs">) => {
+  const call = async <T>(
+    url: string,
+    given: Pick<CallContext, "signal" | "deadlineMs">,
+    run: (chain: NetworkService, ctx: CallContext) => Promise<T>,
+  ): Promise<T> => {
     if (!caller.isAlive) throw new NsmError("CANCELLED", "ended", `${caller.name} has ended`);
+    given.signal.throwIfAborted();
     const { station, chain, ended } = stations.at(url);
     const peer = caller.peerAt(station, url);
     const callerToken = caller.minter.mint(caller.own.svid, station.spiffeId);
-    const signal = AbortSignal.any([ctx.signal, ended]);
+    const there = () => stations.transit(caller.name, station.name);
+    const givenUp = new AbortController();
+    const signal = AbortSignal.any([givenUp.signal, ended]);
+    const over = () => givenUp.abort(new NsmError("CANCELLED", "cancelled", "the call was cancelled"));
+    given.signal.addEventListener("abort", () => void there().then(over), { once: true });
+    using timer = systemClock.timer((given.deadlineMs ?? Infinity) - systemClock.now(), over);
+    void timer;
+    const serve = async () => {
+      await there();
+      try {
+        signal.throwIfAborted();
+        return await run(chain, { signal, deadlineMs: given.deadlineMs, peer, callerToken });
+      } finally {
+        await stations.transit(station.name, caller.name);
+      }
+    };
     const lost = () => new NsmError("UNAVAILABLE", "connection-lost", `${station.name} has ended`);
-    return { chain, lost, ended, ctx: { signal, deadlineMs: ctx.deadlineMs, peer, callerToken } };
+    const cancelled = () => new NsmError("CANCELLED", "cancelled", "the call was cancelled");
+    return await Promise.race([serve(), rejectAt(ended, lost), rejectAt(given.signal, cancelled)]);
   };
   return {
     async request(url, request, given) {
-      const { chain, ctx, ended, lost } = reach(url, given);
       const copy = clone(NetworkServiceRequestSchema, request);
-      const answer = await Promise.race([chain.request(copy, ctx), rejectAt(ended, lost)]);
-      return clone(ConnectionSchema, answer);
+      return clone(ConnectionSchema, await call(url, given, (chain, ctx) => chain.request(copy, ctx)));
     },
     async close(url, connection, given) {
-      const { chain, ctx, ended, lost } = reach(url, given);
-      await Promise.race([chain.close(clone(ConnectionSchema, connection), ctx), rejectAt(ended, lost)]);
+      const copy = clone(ConnectionSchema, connection);
+      await call(url, given, (chain, ctx) => chain.close(copy, ctx));
     },
     async *monitor(url, segment, signal) {
       const { station, store, ended } = stations.at(url);
