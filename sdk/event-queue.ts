@@ -2,12 +2,19 @@
 import { NsmError } from "./errors.ts";
 import { meters } from "./metrics/meters.ts";
 
-export interface EventQueue<T> extends AsyncIterable<T> {
+/** Disposing drops what is queued; whoever has read to the end need not. */
+export interface EventQueue<T> extends AsyncIterable<T>, Disposable {
   /** Adds an item; beyond the limit the reader gets ABORTED `slow-reader` after what is queued. */
   push(item: T): void;
   /** Ends the stream after what is queued, with an error if one is given. */
   end(error?: unknown): void;
 }
+
+/** How many items wait in each queue that is open. */
+const open = new Set<() => number>();
+const lengths = () => [...open].map((waiting) => waiting());
+meters.queuedEvents.track(() => [{ labels: {}, value: lengths().reduce((sum, length) => sum + length, 0) }]);
+meters.longestQueue.track(() => [{ labels: {}, value: Math.max(0, ...lengths()) }]);
 
 /** Ends by itself, silently, when `signal` aborts. */
 export function createEventQueue<T>(limit: number, signal: AbortSignal): EventQueue<T> {
@@ -15,6 +22,14 @@ export function createEventQueue<T>(limit: number, signal: AbortSignal): EventQu
   let ended = false;
   let failure: { error: unknown } | undefined;
   let wake: (() => void) | undefined;
+  let waiting = 0;
+  const length = () => waiting;
+  open.add(length);
+  const drop = () => {
+    ended = true;
+    items.length = waiting = 0;
+    open.delete(length);
+  };
   const end = (error?: unknown) => {
     if (ended) return;
     ended = true;
@@ -36,17 +51,20 @@ export function createEventQueue<T>(limit: number, signal: AbortSignal): EventQu
         return;
       }
       items.push(item);
+      waiting++;
       wake?.();
     },
     end,
+    [Symbol.dispose]: drop,
     async *[Symbol.asyncIterator]() {
       const onAbort = () => end();
-      if (signal.aborted) return;
+      if (signal.aborted) return drop();
       signal.addEventListener("abort", onAbort, { once: true });
       try {
         for (;;) {
           for (const item of items.splice(0)) {
             if (signal.aborted) return;
+            waiting--;
             yield item;
           }
           if (items.length > 0) continue;
@@ -57,8 +75,7 @@ export function createEventQueue<T>(limit: number, signal: AbortSignal): EventQu
         }
         if (failure !== undefined) throw failure.error;
       } finally {
-        ended = true;
-        items.length = 0;
+        drop();
         signal.removeEventListener("abort", onAbort);
       }
     },

@@ -206,7 +206,7 @@ async function* events(
   entries: ReadonlyMap<string, Entry>,
   subscribers: Set<Subscriber>,
 ): AsyncGenerator<ConnectionEvent> {
-  const queue = createEventQueue<ConnectionEvent>(MAX_WAITING_EVENTS, signal);
+  using queue = createEventQueue<ConnectionEvent>(MAX_WAITING_EVENTS, signal);
   const initial = [...entries.values()].filter(who.sees);
   queue.push(event(ConnectionEventType.INITIAL_STATE_TRANSFER, initial, who));
   const subscriber = {

@@ -75,6 +75,14 @@ export const meters = {
     "nsm_waiting_operations",
     "Requests and Closes that wait for another one of the same connection",
   ),
+  queuedEvents: gauge(
+    "nsm_queued_events",
+    "events that readers of monitor streams and registry watches have not taken yet",
+  ),
+  longestQueue: gauge(
+    "nsm_longest_event_queue",
+    "events that wait for the slowest of these readers; beyond 1000 of a monitor, 10000 of a watch it is cut off",
+  ),
   slowReaders: counter("nsm_slow_readers_total", "streams that were ended because their reader fell behind"),
 
   sessions: gauge("nsm_sessions", "TLS sessions, by which side opened them (client: we did)", ["side"]),

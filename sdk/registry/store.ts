@@ -68,7 +68,8 @@ export function createStore<T>(kind: Kind<T>): Store<T> {
     return found;
   };
   async function* watch(query: T, signal: AbortSignal): AsyncGenerator<Found<T>> {
-    const watcher = { query, queue: createEventQueue<Found<T>>(MAX_WAITING_EVENTS, signal) };
+    using queue = createEventQueue<Found<T>>(MAX_WAITING_EVENTS, signal);
+    const watcher = { query, queue };
     const name = kind.nameOf(query);
     const [service] = kind.servicesOf(query);
     const present = matching(query);
@@ -77,7 +78,7 @@ export function createStore<T>(kind: Kind<T>): Store<T> {
     else otherWatchers.add(watcher);
     try {
       yield* present;
-      yield* watcher.queue;
+      yield* queue;
     } finally {
       watchersByName.delete(name, watcher);
       if (service !== undefined) watchersByService.delete(service, watcher);
