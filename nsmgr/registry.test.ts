@@ -137,6 +137,9 @@ describe("register", () => {
     ["inode://4/17", "bad-endpoint-url"],
     ["tcp://host:port", "bad-endpoint-url"],
     ["tcp://localhost:6379", "bad-endpoint-url"],
+    ["file:///etc/passwd", "bad-endpoint-url"],
+    ["unix:///run/a.sock\r\n", "bad-endpoint-url"],
+    ["unix:///run/a\u0000.sock", "bad-endpoint-url"],
   ])("refuses the url %j, naming the endpoint", async (url, reason) => {
     const { registries, published } = build();
     await expect(registries.endpoints.register(record("a", url), local())).rejects.toMatchObject({

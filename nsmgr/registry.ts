@@ -183,7 +183,7 @@ function placeOf(
     checkTcpUrl(url, options.refusedAddresses, `endpoint ${entry.name}`);
     return { url, isAlive: () => true, dispose: () => undefined };
   }
-  if (!/^unix:\/\/\/[^\0]+$/.test(url))
+  if (!/^unix:\/\/\/\P{Cc}+$/u.test(url))
     throw new NsmError(
       "INVALID_ARGUMENT",
       "bad-endpoint-url",

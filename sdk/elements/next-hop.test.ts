@@ -3,6 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { ConnectionSchema, MechanismSchema, PathSegmentSchema, State } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
+import { ConnectionContextSchema } from "../../api/gen/connectioncontext_pb.js";
 import { callBy, connectionOn, createGate, eventsOf, requestOn } from "../../test/support/chain.ts";
 import { eventually } from "../../test/support/netns.ts";
 import { makePeer } from "../../test/support/peer.ts";
@@ -140,10 +141,24 @@ describe("an answer", () => {
     });
   });
 
-  test("that is oversized is refused", async () => {
-    const { service } = build((answer) => {
-      for (let i = 0; i < 40; i++) answer.labels[`label-${i}`] = "x";
-    });
+  test.each<[string, (answer: Connection) => void]>([
+    [
+      "forty labels",
+      (answer) => {
+        for (let i = 0; i < 40; i++) answer.labels[`label-${i}`] = "x";
+      },
+    ],
+    [
+      "ten thousand routes",
+      (answer) => {
+        const srcRoutes = Array.from({ length: 10_000 }, (_, i) => ({
+          prefix: `10.${i >> 8}.${i & 255}.0/24`,
+        }));
+        answer.context = create(ConnectionContextSchema, { ipContext: { srcRoutes } });
+      },
+    ],
+  ])("that is oversized is refused: %s", async (_, change) => {
+    const { service } = build(change);
     await expect(service.request(ask(), { ...CALLER, nextHop: HOP })).rejects.toMatchObject({
       reason: "limit",
     });

@@ -38,7 +38,7 @@ function parseUnixPath(url: string): string {
   const path = url.startsWith("unix:///") ? url.slice("unix://".length) : url.slice("unix:".length);
   if (!path.startsWith("/") || path.startsWith("//"))
     throw bad(url, "a unix socket needs an absolute path: unix:///run/nsm/nsmgr.sock");
-  if (path.includes("\0")) throw bad(url, "the path holds a NUL");
+  if (/\p{Cc}/u.test(path)) throw bad(url, "the path holds a control character");
   if (Buffer.byteLength(path) > MAX_PATH_BYTES)
     throw bad(url, `the path has ${Buffer.byteLength(path)} bytes, at most ${MAX_PATH_BYTES} fit`);
   return path;

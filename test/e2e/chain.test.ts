@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Connection } from "../../api/gen/connection_pb.js";
 import { canConnect, startListener } from "../../cli/probe/start.ts";
 import { namespaceFile } from "../../cli/demo/namespaces.ts";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -10,6 +11,7 @@ import type { Inventory } from "../support/inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { refreshOf, wishFor } from "../support/wishes.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
 const LINKS = ["firewall", "link-2", "link-3"];
@@ -63,6 +65,8 @@ beforeAll(async () => {
       },
     ],
     clients: [{ name: "client", services: "kernel://chain/nsm-1" }],
+    workloads: ["walker"],
+    pods: ["pod-walker"],
   });
 }, 120_000);
 afterAll(async () => {
@@ -81,6 +85,29 @@ test("PassThroughLocal: the client's path has four segments a link, and packets 
   expect(await pingFrom(mesh.namespace("pod-client"), "172.16.9.0")).toMatchObject({ received: 5 });
   expect(await pingFrom(mesh.namespace("pod-client"), "2001:db8:9::")).toMatchObject({ received: 5 });
 });
+
+test("five refreshes and one Close of another client pass each link once, and leave what the first one has", async () => {
+  const pods = [...LINKS, "gateway", "client"];
+  const before = pods.map(wiresOf);
+  await using walker = await mesh.workload("walker", "pod-walker");
+  const removed = () => mesh.daemon("forwarder-node1").log.filter(({ msg }) => msg === "wire removed").length;
+  let wire = await walker.request(wishFor(walker, { service: "chain" }));
+  const made = [...pods.map(wiresOf), wiresOf("walker")];
+  const path = idsOf(wire);
+  expect(path).toHaveLength(3 * (LINKS.length + 1) + 1);
+  for (let refresh = 0; refresh < 5; refresh++) {
+    wire = await walker.request(refreshOf(wire));
+    expect(idsOf(wire)).toEqual(path);
+  }
+  expect([...pods.map(wiresOf), wiresOf("walker")]).toEqual(made);
+  const earlier = removed();
+  await walker.close(wire);
+  await eventually("every link has lost what it had", () => removed() === earlier + LINKS.length + 1);
+  expect(pods.map(wiresOf)).toEqual(before);
+  expect(wiresOf("walker")).toEqual([]);
+});
+
+const idsOf = ({ path }: Connection) => path?.pathSegments.map(({ name, id }) => `${name} ${id}`) ?? [];
 
 test("the firewall lets through what its rules allow, and nothing else", async () => {
   const inPod = (pod: string) => ({ netns: namespaceFile(mesh.namespace(`pod-${pod}`).name) });

@@ -79,6 +79,17 @@ function leadTo(colour: string) {
   return [{ routes: [{ destinationSelector: { colour } }] }];
 }
 
+const explain = (...args: string[]) =>
+  runNsm({
+    netns: mesh.namespace("node1").name,
+    gid: gidOfWorkload(options, "watcher"),
+    env: {
+      SPIFFE_ENDPOINT_SOCKET: `unix://${mesh.folder}/identity.sock`,
+      NSM_CONNECT_TO: mesh.managerUrl(),
+    },
+    args: ["explain", ...args],
+  });
+
 /** Waits until a client that was there before says that it has a wire to `nse`. */
 async function moved(client: string, nse: string, cause: () => Promise<unknown>): Promise<void> {
   const said = fresh(mesh.daemon(client));
@@ -97,19 +108,27 @@ test("ReselectEndpointWhenNetSvcHasChanged: a client follows the service that it
   expect(devicesIn(mesh.namespace("pod-painter"))).toHaveLength(1);
 });
 
-test("a service that leads nowhere any more cuts nobody off, and its wires say so", async () => {
-  const said = fresh(mesh.daemon("nsmgr-node1"));
-  await register({ name: "colours", payload: "IP", matches: leadTo("mauve") });
-  await said((line) => line.msg.includes("the wire stays") && line["reason"] === "no-candidates");
-  expect(await pingFrom(mesh.namespace("pod-painter"), "172.16.2.0")).toMatchObject({ received: 5 });
-  // A client that comes now is refused.
-  const wish = wishFor(operator, { service: "colours" });
-  expect(await operator.request(wish).catch((error: unknown) => error)).toMatchObject({
-    code: "NOT_FOUND",
-    reason: "no-candidates",
-  });
-  await moved("painter", "blue", () => register({ name: "colours", payload: "IP", matches: leadTo("blue") }));
-});
+test.for([
+  { what: "a label that nobody has", colour: "mauve", target: "172.16.2.0", next: "blue" },
+  { what: "a template that does not parse", colour: "{{.wish", target: "172.16.1.0", next: "green" },
+])(
+  "a service that leads nowhere any more cuts nobody off, and its wires say so: $what",
+  async ({ colour, target, next }) => {
+    const said = fresh(mesh.daemon("nsmgr-node1"));
+    await register({ name: "colours", payload: "IP", matches: leadTo(colour) });
+    await said((line) => line.msg.includes("the wire stays") && line["reason"] === "no-candidates");
+    expect(await pingFrom(mesh.namespace("pod-painter"), target)).toMatchObject({ received: 5 });
+    // A client that comes now is refused, and can be told why.
+    const wish = wishFor(operator, { service: "colours" });
+    expect(await operator.request(wish).catch((error: unknown) => error)).toMatchObject({
+      code: "NOT_FOUND",
+      reason: "no-candidates",
+    });
+    const { stdout } = await explain("painter", "colours");
+    expect(stdout).toContain(`match 1 wants colour=${colour}, not blue`);
+    await moved("painter", next, () => register({ name: "colours", payload: "IP", matches: leadTo(next) }));
+  },
+);
 
 test("an endpoint that a client names must be one that the service leads it to", async () => {
   await register({ name: "colours", payload: "IP", matches: leadTo("green") });
@@ -129,16 +148,6 @@ test("an endpoint that a client names must be one that the service leads it to",
 });
 
 test("nsm explain says of each endpoint why it is taken or not", async () => {
-  const explain = (...args: string[]) =>
-    runNsm({
-      netns: mesh.namespace("node1").name,
-      gid: gidOfWorkload(options, "watcher"),
-      env: {
-        SPIFFE_ENDPOINT_SOCKET: `unix://${mesh.folder}/identity.sock`,
-        NSM_CONNECT_TO: mesh.managerUrl(),
-      },
-      args: ["explain", ...args],
-    });
   // The test before has changed the service: the wire is on its way.
   await eventually("the wire is at green", async () =>
     /^green +in use +chosen/m.test((await explain("painter", "colours")).stdout),

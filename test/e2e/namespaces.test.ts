@@ -64,6 +64,16 @@ describe("a client", () => {
     await client.close(wire);
   });
 
+  test("that wishes its loopback network to be routed gets a wire that does not", async () => {
+    const request = asking(client.netnsUrl);
+    for (const { parameters } of request.mechanismPreferences) parameters["routeLocalNet"] = "true";
+    const wire = await client.request(request);
+    const pod = mesh.namespace("pod-a");
+    for (const device of ["nsm-1", "all"])
+      expect(pod.exec("sysctl", "-n", `net.ipv4.conf.${device}.route_localnet`)).toBe("0\n");
+    await client.close(wire);
+  });
+
   test("cannot take its wire along to another namespace", async () => {
     const wire = await client.request(asking(client.netnsUrl));
     await using moved = await mesh.workload("client", "pod-b");

@@ -28,6 +28,24 @@ test("ShouldParseNetworkServiceLabelsTemplate: a destination selector takes its 
   });
 });
 
+test("a template that does not parse is a label like any other: a client whose endpoint has it is served, no other", async () => {
+  const mesh = await startScenario();
+  const [one] = await mesh.nodes("one");
+  const colour = "{{.wish";
+  await mesh.service({
+    name: "templated",
+    payload: "IP",
+    matches: [{ routes: [{ destinationSelector: { colour } }] }],
+  });
+  await one.endpoint({ name: "nse-red", service: "templated", labels: { colour: "red" } });
+  const client = await one.client("nsc");
+  const connecting = client.connect("templated", { id: "red", labels: { wish: "red" } });
+  await expect(connecting).rejects.toMatchObject({ code: "NOT_FOUND", reason: "no-candidates" });
+  await one.endpoint({ name: "nse-literal", service: "templated", labels: { colour } });
+  const connection = await client.connect("templated", { id: "literal" });
+  expect(connection.networkServiceEndpointName).toBe("nse-literal");
+});
+
 test("CreateEndpointDuringRequest: an endpoint that makes another one when it is asked, and refuses, is passed over", async () => {
   const mesh = await startScenario();
   const [one, two] = await mesh.nodes("one", "two");
