@@ -19,7 +19,7 @@ const STRANGER = callBy(await makePeer("/nsc/x", 1));
 const own = statSync("/proc/self/ns/net", { bigint: true });
 const OWN_URL = `inode://${own.dev}/${own.ino}`;
 
-function build(priority: string[] = [], acceptDefaultRoute = false) {
+function build(priority: string[] = [], acceptDefaultRoute = false, protectedAddresses: string[] = []) {
   const dataplane = createFakeDataplane();
   const recorder = createRecorder<CallContext & WithEvents & WithClientEnd>();
   const seen: WithClientEnd[] = [];
@@ -32,7 +32,7 @@ function build(priority: string[] = [], acceptDefaultRoute = false) {
   const release = (id: string) => dataplane.release(id);
   const namespaces = createClientNamespaces(dataplane, isManager);
   const service = clientSide(
-    { tunnels, isManager, priority, acceptDefaultRoute, release },
+    { tunnels, isManager, priority, acceptDefaultRoute, protectedAddresses, release },
     namespaces,
   )(recorder);
   const ask = (mechanisms: Mechanism[], ctx = MANAGER, established = false) => {
@@ -70,6 +70,21 @@ describe("the namespace", () => {
     const all = build([], true);
     await all.ask([mine()]);
     expect(all.seen[0]?.clientEnd).toMatchObject({ acceptsDefaultRoute: true });
+  });
+
+  test("keeps to itself what it says, and what the operator says of all", async () => {
+    const { ask, seen } = build([], false, ["10.96.0.10"]);
+    await ask([mine({ protectedAddresses: "192.0.2.53;fd96::a" })]);
+    await ask([mine({ protectedAddresses: "" })]);
+    expect(seen.map(({ clientEnd }) => clientEnd)).toMatchObject([
+      { protectedAddresses: ["10.96.0.10", "192.0.2.53", "fd96::a"] },
+      { protectedAddresses: ["10.96.0.10"] },
+    ]);
+    const many = Array.from({ length: 17 }, (_, i) => `192.0.2.${i}`).join(";");
+    await expect(ask([mine({ protectedAddresses: many })])).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+      reason: "limit",
+    });
   });
 
   test("may be left unnamed, and a path of the writer's view is never opened", async () => {

@@ -10,11 +10,15 @@ import { NsmError } from "../sdk/errors.ts";
 import { checkInterfaceName } from "../sdk/interface-name.ts";
 import { KERNEL, generateInterfaceName, wantsNoAddresses } from "../sdk/mechanisms/kernel.ts";
 import { getParameter } from "../sdk/mechanisms/parameters.ts";
+import type { Parameters } from "../sdk/mechanisms/parameters.ts";
 import type { ClientNamespaces } from "./client-namespaces.ts";
 import type { NetnsRef } from "./dataplane.ts";
 import { netnsOfCaller } from "./namespaces.ts";
 import type { Tunnels } from "./tunnels.ts";
 import type { TunnelEnd } from "./tunnels.ts";
+
+/** Name servers and API servers of a client: routes around each are several. */
+const MOST_PROTECTED = 16;
 
 export type ClientEnd =
   | {
@@ -23,6 +27,7 @@ export type ClientEnd =
       readonly interfaceName: string;
       readonly isBare?: boolean;
       readonly acceptsDefaultRoute?: boolean;
+      readonly protectedAddresses?: readonly string[];
     }
   | TunnelEnd;
 
@@ -40,6 +45,8 @@ export interface ClientSideOptions {
   readonly priority: readonly string[];
   /** Every client of this node takes default routes, whatever it says. */
   readonly acceptDefaultRoute?: boolean;
+  /** What every client of this node keeps on its own network, beside what it says itself. Default none. */
+  readonly protectedAddresses?: readonly string[];
   /** Drops what a first request that failed had reserved (ports, keys, network identifiers). */
   readonly release: (wireId: string) => void;
 }
@@ -118,8 +125,27 @@ async function endOf(
   const netns = netnsOfCaller(parameters, options.isManager(ctx));
   const acceptsDefaultRoute =
     options.acceptDefaultRoute === true || getParameter(parameters, KERNEL.acceptDefaultRoute);
+  const protectedAddresses = [...(options.protectedAddresses ?? []), ...protectedBy(parameters)];
   const isBare = wantsNoAddresses(parameters);
-  return { kind: "kernel", netns, interfaceName, isBare, acceptsDefaultRoute };
+  return {
+    kind: "kernel",
+    netns,
+    interfaceName,
+    isBare,
+    acceptsDefaultRoute,
+    ...(protectedAddresses.length > 0 && { protectedAddresses }),
+  };
+}
+
+/** Throws INVALID_ARGUMENT `limit`; what is no address is told when the wire is planned. */
+function protectedBy(parameters: Parameters): readonly string[] {
+  const addresses = (getParameter(parameters, KERNEL.protectedAddresses) ?? []).filter((text) => text !== "");
+  if (addresses.length <= MOST_PROTECTED) return addresses;
+  throw new NsmError(
+    "INVALID_ARGUMENT",
+    "limit",
+    `${addresses.length} protected addresses: at most ${MOST_PROTECTED}`,
+  );
 }
 
 function kernelMechanism(): Mechanism {

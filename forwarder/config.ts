@@ -1,6 +1,7 @@
 /** The forwarder's variables. */
 import {
   address,
+  addresses,
   bool,
   commonTable,
   duration,
@@ -68,6 +69,11 @@ export const table = {
     "NSM_ACCEPT_DEFAULT_ROUTE",
     "false",
     "let endpoints give any client of this node a default route; a client can accept one for itself",
+  ),
+  protectedAddresses: addresses(
+    "NSM_PROTECTED_ADDRESSES",
+    "",
+    "addresses that every client of this node keeps on its own network, whatever routes its wires have, as metadata services always are: name the servers of the cluster where clients do not say them (Go's)",
   ),
   mechanismPriority: list("NSM_MECHANISM_PRIORITY", "", "mechanisms to prefer, first is best"),
   refusedAddresses: refusedAddresses(),

@@ -25,6 +25,7 @@ const wanted: WantedEnd = {
   policies: [],
   brought: [],
   acceptsDefaultRoute: false,
+  protectedAddresses: [],
 };
 const fresh = freshEnd(7, wanted);
 const settled: FoundEnd = {

@@ -17,6 +17,7 @@ import {
 import type { Family, IpAddress, Prefix } from "../sdk/prefix.ts";
 import type { Policy } from "./plan-policies.ts";
 import type { Wanted, WantedEnd } from "./plan.ts";
+import { isMetadataNetwork, isMetadataServer, sparing } from "./spare.ts";
 import { WIRE_IFINDEX } from "./wire.ts";
 
 /** What a pod has beside the device in question: addresses, and routes of the main table. */
@@ -27,17 +28,14 @@ export interface Surroundings {
 
 /** Shorter prefixes are a default route in parts: a private network of either family is longer (RFC 1918, RFC 4193). */
 const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 7 };
-/** Where clouds keep the credentials of a machine. Larger networks around it are somebody's pool. */
-const METADATA = [
-  { server: prefixOf("169.254.169.254/32"), from: 24 },
-  { server: prefixOf("fd00:ec2::254/128"), from: 64 },
-];
 /** Together without consent: four private networks of IPv4, a two hundredth of the IPv6 internet. Unique local addresses do not count. */
 const MOST_ADDRESSES: Readonly<Record<Family, bigint>> = { 4: 4n << 24n, 6: 1n << 119n };
 /** Of policies that send everything to these ports by the wire. */
 const MOST_PORTS = 1024;
 const NOBODYS: readonly AddressKind[] = ["loopback", "multicast", "unspecified", "broadcast", "linkLocal"];
 const DNS_PORT = 53;
+const PROTECTED =
+  "the pod keeps that address to its own network, as its name server or API server; its owner can give it up (NSM_PROTECTED_ADDRESSES)";
 /** The kernel's for IPv6 routes that name none (linux/ipv6_route.h, IP6_RT_PRIO_USER). */
 const IPV6_METRIC = 1024;
 
@@ -53,7 +51,8 @@ export function checkWanted({ ends }: Wanted): void {
 
 /**
  * What goes well with the pod as it is: its addresses, gateways and networks stay its own, and its routes in force. A default
- * route that the pod's owner accepts becomes two halves when the pod has one already: that one stays for when the wire goes.
+ * route that the pod's owner accepts becomes two halves when the pod has one already: that one stays for when the wire goes. Smaller ones
+ * lead around metadata services and what the owner protects.
  * Throws PERMISSION_DENIED `address-not-allowed`, `route-not-allowed`.
  */
 export function fitIn(end: WantedEnd, around: Surroundings): WantedEnd {
@@ -71,7 +70,11 @@ export function fitIn(end: WantedEnd, around: Surroundings): WantedEnd {
     checkTaken(prefix, end, addresses, routes, gateways);
   for (const { prefix } of end.policies.filter(isOfPod).flatMap((policy) => policy.routes))
     if (!isNearlyEverything(prefix)) checkTaken(prefix, end, addresses, routes, gateways);
-  return { ...end, routes: fitting.map((route) => withMetric(route, around.routes)) };
+  const spared = sparing(
+    { ...end, routes: fitting },
+    (prefix) => end.acceptsDefaultRoute && isNearlyEverything(prefix),
+  );
+  return { ...spared, routes: spared.routes.map((route) => withMetric(route, around.routes)) };
 }
 
 /**
@@ -103,8 +106,10 @@ export function checkBrought(
 }
 
 function checkWireAddress(address: Prefix, end: WantedEnd): void {
-  const isMetadata = METADATA.some(({ server }) => isSameAddress(server, address));
-  if (isMetadata) throw refused("address", formatPrefix(address), end, "it is a metadata service's");
+  if (isMetadataServer(address))
+    throw refused("address", formatPrefix(address), end, "it is a metadata service's");
+  if (end.protectedAddresses.some((each) => isSameAddress(each, address)))
+    throw refused("address", formatPrefix(address), end, PROTECTED);
   if (address.length < bitsOf(address.family)) checkPrefix(networkOf(address), end);
 }
 
@@ -122,8 +127,9 @@ function checkPrefix(prefix: Prefix, end: WantedEnd): void {
   const isNobodys = NOBODYS.includes(kind) && !(kind === "linkLocal" && prefix.family === 4);
   if (isNobodys && prefix.length >= SHORTEST[prefix.family])
     throw refused("route", text, end, `${kind} addresses are never routed to a wire`);
-  if (METADATA.some(({ server, from }) => prefix.length >= from && isInside(server, prefix)))
-    throw refused("route", text, end, "it leads to a metadata service");
+  if (isMetadataNetwork(prefix)) throw refused("route", text, end, "it leads to a metadata service");
+  if (end.protectedAddresses.some((each) => formatPrefix(each) === text))
+    throw refused("route", text, end, PROTECTED);
 }
 
 /** By an address of the wire's own, or by ports: else it is a default route in disguise. */

@@ -82,6 +82,7 @@ export const daemon = defineDaemon({
         },
         priority: config.mechanismPriority,
         acceptDefaultRoute: config.acceptDefaultRoute,
+        protectedAddresses: config.protectedAddresses,
       },
       select: {
         view,

@@ -15,7 +15,7 @@ import {
 } from "./checks.ts";
 import type { VxlanShape } from "../sdk/netlink/link.ts";
 import type { Neighbor, Route } from "../sdk/netlink/route.ts";
-import { formatAddress, formatPrefix, isInside, networkOf } from "../sdk/prefix.ts";
+import { formatAddress, formatPrefix, isInside, networkOf, hostPrefix } from "../sdk/prefix.ts";
 import type { IpAddress, Prefix } from "../sdk/prefix.ts";
 import type { NetnsRef } from "./netns.ts";
 import { planPolicies, planRoute, withGatewayRouted } from "./plan-policies.ts";
@@ -45,6 +45,8 @@ export interface WantedEnd {
   readonly brought: readonly string[];
   /** Its owner agreed to routes for (nearly) everything. */
   readonly acceptsDefaultRoute: boolean;
+  /** Whole addresses that stay on the pod's own network. */
+  readonly protectedAddresses: readonly Prefix[];
 }
 
 export interface WireguardShape {
@@ -138,6 +140,7 @@ function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
     policies: isBare ? [] : policies,
     brought: side === "client" ? [] : networksOf(ip.brought),
     acceptsDefaultRoute: kernel.acceptsDefaultRoute ?? false,
+    protectedAddresses: (kernel.protectedAddresses ?? []).map(checkIp).map(hostPrefix),
   };
 }
 

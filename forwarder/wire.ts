@@ -20,6 +20,8 @@ export interface KernelSide {
   readonly isBare?: boolean;
   /** The pod's owner wants routes for (nearly) everything, if the other end asks for them. Default false. */
   readonly acceptsDefaultRoute?: boolean;
+  /** Addresses that stay on the pod's own network, whatever routes the other end asks for. Default none. */
+  readonly protectedAddresses?: readonly string[];
 }
 
 /** A tunnel to another node; the UDP socket lives in the node's namespace. */

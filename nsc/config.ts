@@ -5,9 +5,11 @@ import { Defaults } from "../sdk/defaults.ts";
 import { parseAwarenessGroups, parseServiceUrls } from "../sdk/ns-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 import { formatAddress, parseIp } from "../sdk/prefix.ts";
+import { parseProtectedAddresses } from "./protected-addresses.ts";
 
 const awarenessGroups = kindOf("groups of service URLs", parseAwarenessGroups);
 const localAddress = kindOf("address and port", parseLocalAddress);
+const protectedAddresses = kindOf("address list", parseProtectedAddresses);
 const serviceUrls = kindOf("service URL list", parseServiceUrls);
 
 export const table = {
@@ -31,6 +33,16 @@ export const table = {
     "NSM_ACCEPT_DEFAULT_ROUTE",
     "false",
     "let endpoints give this workload a default route, or policies that are one",
+  ),
+  protectedAddresses: protectedAddresses(
+    "NSM_PROTECTED_ADDRESSES",
+    "auto",
+    "addresses that stay on the workload's own network whatever routes its wires have: auto is its name servers and the API server of Kubernetes, none gives them up; comma-separated",
+  ),
+  apiServer: optionalText(
+    "KUBERNETES_SERVICE_HOST",
+    "",
+    "address of the API server, as Kubernetes sets it: one of those that are protected",
   ),
   mechanism: only("NSM_MECHANISM", ["kernel", "KERNEL"], "clients use kernel interfaces"),
   localDnsServerEnabled: bool(

@@ -20,6 +20,7 @@ import { followManager } from "./follow.ts";
 import { createManager } from "../sdk/manager-client.ts";
 import { createProber } from "./prober.ts";
 import type { Prober } from "./prober.ts";
+import { protectedAddresses } from "./protected-addresses.ts";
 import { connectionId } from "./request.ts";
 import type { Wish } from "./request.ts";
 import { createWire } from "./wire.ts";
@@ -105,6 +106,11 @@ function namesOptions(config: ClientConfig, clock: Clock, log: Logger): NamesOpt
 
 function wishesOf(config: ClientConfig): Wish[] {
   const url = netnsUrl();
+  const kept = protectedAddresses(config.protectedAddresses, {
+    resolver: config.localDnsServerAddress.host,
+    resolvConf: config.resolvConfPath,
+    apiServer: config.apiServer,
+  });
   return config.services.map(({ networkService, labels, mechanism }, index) => {
     const own = { ...labels };
     addClientInfo(own, clientInfoOf(config));
@@ -116,6 +122,7 @@ function wishesOf(config: ClientConfig): Wish[] {
       interfaceName: mechanism.parameters["name"] || undefined,
       netnsUrl: url,
       acceptDefaultRoute: config.acceptDefaultRoute,
+      protectedAddresses: kept,
     };
   });
 }

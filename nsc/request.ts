@@ -5,6 +5,7 @@ import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import { Limits } from "../sdk/limits.ts";
 import { KERNEL } from "../sdk/mechanisms/kernel.ts";
+import { setParameter } from "../sdk/mechanisms/parameters.ts";
 
 /**
  * Connection id of a client's wire by its position in the list, as the Go clients have it: `<name>-<position>`. The same after a
@@ -33,12 +34,16 @@ export interface Wish {
   readonly netnsUrl: string;
   /** The endpoint may give this workload a default route. Default false. */
   readonly acceptDefaultRoute?: boolean;
+  /** Addresses that stay on this workload's own network. Default none. */
+  readonly protectedAddresses?: readonly string[];
 }
 
 export function firstRequest(wish: Wish): NetworkServiceRequest {
   const name = wish.interfaceName === undefined ? {} : { name: wish.interfaceName };
-  const accept: Record<string, string> =
+  const more: Record<string, string> =
     wish.acceptDefaultRoute === true ? { [KERNEL.acceptDefaultRoute.key]: "true" } : {};
+  const { protectedAddresses = [] } = wish;
+  if (protectedAddresses.length > 0) setParameter(more, KERNEL.protectedAddresses, protectedAddresses);
   return create(NetworkServiceRequestSchema, {
     connection: {
       id: wish.id,
@@ -48,7 +53,7 @@ export function firstRequest(wish: Wish): NetworkServiceRequest {
       path: { pathSegments: [{ name: wish.name, id: wish.id }] },
     },
     mechanismPreferences: [
-      { cls: "LOCAL", type: "KERNEL", parameters: { ...name, ...accept, inodeURL: wish.netnsUrl } },
+      { cls: "LOCAL", type: "KERNEL", parameters: { ...name, ...more, inodeURL: wish.netnsUrl } },
     ],
   });
 }

@@ -3,6 +3,7 @@
  * Every fault is reported at once; an unknown `NSM_*` is warned about with the nearest known name.
  */
 import { NsmError, messageOf } from "./errors.ts";
+import { formatAddress, parseIp } from "./prefix.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -56,6 +57,10 @@ export function oneOf<const W extends string>(...words: readonly W[]): Kind<W> {
 }
 
 /** `tcp://host:port`, `tcp://:port`, `unix:///path` or `host:port`. */
+/** Of hosts, in canonical form. */
+export const addresses: Kind<readonly string[]> = kindOf("list of IP addresses", (value) =>
+  splitList(value).map(parseHostAddress),
+);
 export const address: Kind<string> = kindOf("address", parseAddress);
 /** An address that may be unset: an empty value reads as undefined. */
 export const optionalAddress: Kind<string | undefined> = kindOf("address", (value) =>
@@ -256,6 +261,12 @@ function parseInteger(value: string): number {
   const number = Number(value);
   if (!/^\d+$/.test(value) || !Number.isSafeInteger(number)) throw new Error("expected a whole number");
   return number;
+}
+
+function parseHostAddress(value: string): string {
+  const ip = parseIp(value.trim());
+  if (ip === undefined) throw new Error(`${JSON.stringify(value)} is no IP address`);
+  return formatAddress(ip);
 }
 
 function splitList(value: string): readonly string[] {

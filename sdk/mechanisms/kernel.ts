@@ -36,6 +36,8 @@ export const KERNEL = {
   routeLocalNet: flag("routeLocalNet"),
   /** This end wants a default route, if the other end asks for one. */
   acceptDefaultRoute: flag("acceptDefaultRoute"),
+  /** Addresses that this end keeps on its own network, whatever routes the other end asks for. */
+  protectedAddresses: texts("protectedAddresses"),
   /** A template of iptables rules: see nat-template.ts. */
   natTemplate: texts("IPTables4NatTemplate"),
   deviceTokenId: text("tokenID"),

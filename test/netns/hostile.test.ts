@@ -80,6 +80,40 @@ describe.skipIf(!isRoot)("hostile answers (need root)", () => {
     expectNothingLeft();
   });
 
+  test("metadata services and what the client protects go where they went, as long as the wire is there", async () => {
+    const keeping = (...addresses: string[]): Wire => {
+      const plain = wire({
+        ip: {
+          srcAddresses: ["169.254.0.1/16", "172.16.1.1/32"],
+          dstAddresses: ["169.254.0.2/32", "172.16.1.2/32"],
+          srcRoutes: [{ prefix: "10.0.0.0/8" }, { prefix: "fd00::/8" }],
+          policies: [{ from: "", proto: "6", srcPort: "", dstPort: "80", routes: [] }],
+        },
+      });
+      return { ...plain, client: { ...kernelSide(client, "nsm-c"), protectedAddresses: addresses } };
+    };
+    await forwarder.apply(keeping("10.96.0.10"));
+    for (const to of ["10.96.0.10", "169.254.169.254", "169.254.170.2", "10.96.0.10 ipproto tcp dport 80"])
+      expect(way(to), to).toContain("via 10.244.1.1 dev eth0");
+    expect(way("fd00:ec2::254")).toContain("via fd44::1 dev eth0");
+    for (const to of ["10.96.0.11", "169.254.0.9", "8.8.8.8 ipproto tcp dport 80"])
+      expect(way(to), to).toContain("dev nsm-c");
+    expect(await reaches(client, "172.16.1.1", endpoint, "172.16.1.2")).toBe(true);
+    const made = inventory(client);
+    const messages = await forwarder.applyStepped(keeping("10.96.0.10"), 100, "abort");
+    expect(messages).toBe(1);
+    // A restarted forwarder takes the routes over as they are, and changes what the client says now.
+    await forwarder.kill();
+    forwarder = await startNode(node);
+    await forwarder.apply(keeping("10.96.0.10"));
+    expect(inventory(client)).toEqual(made);
+    await forwarder.apply(keeping("10.96.0.11"));
+    expect(way("10.96.0.10")).toContain("dev nsm-c");
+    expect(way("10.96.0.11")).toContain("dev eth0");
+    await forwarder.remove("wire-1");
+    expectNothingLeft();
+  });
+
   test("an accepted default route holds as long as the wire, and the pod's own comes back", async () => {
     await forwarder.apply(wire(routes("0.0.0.0/0"), true));
     expect(way("8.8.8.8")).toContain("via 172.16.1.2 dev nsm-c");
