@@ -37,9 +37,8 @@ export const daemon = defineDaemon({
   about:
     "The data plane of one node. On behalf of the manager it makes virtual interfaces in the network namespaces of clients and endpoints and joins them: by a veth pair on the node, by WireGuard (IP) or VXLAN (Ethernet) to other nodes. Packets never pass through it; its end or restart loses none. It needs CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_SYS_PTRACE, and runs in the node's network and pid namespaces.",
   table,
-  async start(config, runtime) {
+  async open(config, runtime, stack) {
     const { log } = runtime;
-    await using stack = new AsyncDisposableStack();
     const tunnelIp = config.tunnelIp ?? defaultTunnelIp();
     const dataplane = stack.use(
       await openDataplane({
@@ -128,6 +127,5 @@ export const daemon = defineDaemon({
     log.info({ addresses: server.addresses, tunnelIp, mechanisms: tunnels.list() }, "forwarder serves");
     for (const type of ["WIREGUARD", "VXLAN"])
       if (tunnels.whyNot(type) !== "") log.warn(`not offered: ${tunnels.whyNot(type)}`);
-    return stack.move();
   },
 });

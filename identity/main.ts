@@ -24,7 +24,9 @@ export const daemon = defineDaemon({
     "by themselves. Callers are told apart by user, group, network namespace, cgroup and executable, as the kernel knows them. " +
     "SPIRE can take its place: point SPIFFE_ENDPOINT_SOCKET of the others at its agent.",
   table,
-  start: (config, { log }) => openIdentity(config, log),
+  async open(config, { log }, stack) {
+    stack.use(await openIdentity(config, log));
+  },
 });
 
 /** Serves when it resolves. Disposing ends all streams and removes the socket; the keys stay. */

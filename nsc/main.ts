@@ -9,7 +9,6 @@ import { openEchoSocket } from "../sdk/echo-socket.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { trackWires } from "../sdk/metrics/wires.ts";
 import { netnsUrl } from "../sdk/netns-url.ts";
-import { idMatcher } from "../sdk/peer-ids.ts";
 import { groupOf } from "./awareness-groups.ts";
 import { table } from "./config.ts";
 import type { ClientConfig } from "./config.ts";
@@ -17,7 +16,7 @@ import { followDnsContexts, openNames } from "./dns.ts";
 import type { NamesOptions } from "./dns.ts";
 import { excludeOtherWires } from "./excluded-prefixes.ts";
 import { followManager } from "./follow.ts";
-import { createManager } from "../sdk/manager-client.ts";
+import { createManager, managerTarget } from "../sdk/manager-client.ts";
 import { createProber } from "./prober.ts";
 import type { Prober } from "./prober.ts";
 import { protectedAddresses } from "./protected-addresses.ts";
@@ -34,13 +33,12 @@ export const daemon = defineDaemon({
   about:
     "Keeps the wires of one workload: asks the manager of the node for each network service of its list, refreshes them, makes them anew when an endpoint dies, and gives them back when it ends. The interfaces appear in the network namespace that it runs in. After a restart it takes over the wires that it had.",
   table,
-  async start(config, runtime) {
+  async open(config, runtime, stack) {
     const { log } = runtime;
-    await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
     const manager = createManager({
       ...mesh,
-      target: { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) },
+      target: managerTarget(config, mesh),
       requestTimeoutMs: config.requestTimeoutMs,
     });
     const names = config.localDnsServerEnabled
@@ -79,7 +77,6 @@ export const daemon = defineDaemon({
       await running;
     });
     log.info({ wires: wires.length, adopted: adopted.size }, "client runs");
-    return stack.move();
   },
 });
 

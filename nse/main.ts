@@ -3,9 +3,9 @@ import { defineDaemon } from "../sdk/daemon.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { createIpam } from "../sdk/ipam/group.ts";
 import { generateInterfaceName } from "../sdk/mechanisms/kernel.ts";
+import { managerTarget } from "../sdk/manager-client.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { netnsUrl } from "../sdk/netns-url.ts";
-import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
 import { createEndpointChain } from "./chain.ts";
@@ -20,9 +20,8 @@ export const daemon = defineDaemon({
   about:
     "An endpoint. It offers network services through the manager of its node and gives each client an interface in the network namespace that it runs in, with addresses of its own pools. What the namespace does with the packets (answer, route, filter) is the namespace's affair.",
   table,
-  async start(config, runtime) {
+  async open(config, runtime, stack) {
     const { log } = runtime;
-    await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
     const store = createMonitorStore();
     const policies = stack.use(
@@ -49,9 +48,7 @@ export const daemon = defineDaemon({
       netnsUrl: netnsUrl(),
       interfaceName: generateInterfaceName,
     });
-    const target = { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) };
-    const registries = createRegistryClient({ ...mesh, target });
+    const registries = createRegistryClient({ ...mesh, target: managerTarget(config, mesh) });
     stack.use(await serveEndpoint({ config, mesh, runtime, chain, store, registries }));
-    return stack.move();
   },
 });

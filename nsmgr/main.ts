@@ -35,9 +35,8 @@ export const daemon = defineDaemon({
   about:
     "The manager of one node. Clients, endpoints and the forwarder of the node reach it on a unix socket, managers and forwarders of other nodes by TCP. It authenticates every caller, passes requests for wires to a forwarder of the node, and publishes the node's endpoints in the registry. It needs no privileges.",
   table,
-  async start(config, runtime) {
+  async open(config, runtime, stack) {
     const { log } = runtime;
-    await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
     const { clock, pool, minter, trustDomain } = mesh;
     const info = clientInfoOf(config);
@@ -121,7 +120,6 @@ export const daemon = defineDaemon({
       }),
     );
     log.info({ addresses: server.addresses, published: shared.publicUrl }, "manager serves");
-    return stack.move();
   },
 });
 

@@ -18,8 +18,7 @@ export const daemon = defineDaemon({
   about:
     "Keeps the network services of a mesh and the endpoints that offer them, in memory. Managers register and look up here; endpoints disappear when they are not renewed within a minute.",
   table,
-  async start(config, runtime) {
-    await using stack = new AsyncDisposableStack();
+  async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
     const presence = createPresence();
     const { refusedAddresses } = config;
@@ -47,6 +46,5 @@ export const daemon = defineDaemon({
       }),
     );
     runtime.log.info({ addresses: server.addresses }, "registry serves");
-    return stack.move();
   },
 });

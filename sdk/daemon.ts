@@ -26,7 +26,19 @@ export interface Daemon<T extends Table = Table> {
   start(config: ConfigOf<T>, runtime: Runtime): Promise<AsyncDisposable>;
 }
 
-/** Keeps the table's type. */
-export function defineDaemon<T extends Table>(daemon: Daemon<T>): Daemon<T> {
-  return daemon;
+/** A daemon as its folder describes it. */
+interface Description<T extends Table> extends Omit<Daemon<T>, "start"> {
+  /** Resolves when the daemon serves. What it opens goes on the stack, which is taken down at the end, and when this fails. */
+  readonly open: (config: ConfigOf<T>, runtime: Runtime, stack: AsyncDisposableStack) => Promise<void>;
+}
+
+export function defineDaemon<T extends Table>({ open, ...daemon }: Description<T>): Daemon<T> {
+  return {
+    ...daemon,
+    async start(config, runtime) {
+      await using stack = new AsyncDisposableStack();
+      await open(config, runtime, stack);
+      return stack.move();
+    },
+  };
 }

@@ -15,11 +15,20 @@ import { streamUntilReplaced } from "./grpc/until-replaced.ts";
 import { tokenMetadata } from "./hops.ts";
 import { countCodes } from "./metrics/codes.ts";
 import { meters } from "./metrics/meters.ts";
+import { idMatcher } from "./peer-ids.ts";
 import { authorizeClientPath } from "./policies.ts";
 import type { TokenMinter } from "./token.ts";
 
 /** Less than a daemon may take to stop; a manager that got the Close goes on with it when its caller has left. */
 const CLOSE_TIMEOUT_MS = 3500;
+
+/** Where it listens, and who may answer there. */
+export function managerTarget(
+  { connectTo, managerIds }: { readonly connectTo: string; readonly managerIds: readonly string[] },
+  { trustDomain }: { readonly trustDomain: string },
+): Target {
+  return { url: connectTo, expect: idMatcher(managerIds, trustDomain) };
+}
 
 export interface Manager {
   /** The answer is authorised by the client policies; see `authorizeClientPath`. */

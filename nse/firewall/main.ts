@@ -22,9 +22,8 @@ export const daemon = defineDaemon({
     "A pass-through endpoint with rules. It tracks flows: what answers an allowed packet passes, too. The rules are a YAML file; when it changes they are replaced at once, and a fault in it leaves those in force. It needs NET_ADMIN in the network namespace that it runs in, and the program nft.",
   table,
   check: (config) => void servicesOf(config),
-  async start(config, runtime) {
+  async open(config, runtime, stack) {
     const { log } = runtime;
-    await using stack = new AsyncDisposableStack();
     // Before the kernel's rules are touched: they may be another one's.
     stack.use(await beOnlyOne());
     const file = stack.use(
@@ -51,7 +50,6 @@ export const daemon = defineDaemon({
     stack.use(trackRules(filter, systemClock));
     stack.use(logCounters(filter, config.countersEveryMs, systemClock, log));
     stack.use(await openPassThrough({ ...config, serviceNames: servicesOf(config) }, runtime, filter));
-    return stack.move();
   },
 });
 

@@ -10,10 +10,8 @@ export const daemon = defineDaemon({
   about:
     "A link in a chain of endpoints. For each client it asks for the same network service again, with its own labels (NSM_LABELS) in place of the client's: the matches of the network service decide which endpoint comes next. Packets pass from one wire to the other in the network namespace that it runs in, where it needs NET_ADMIN. When the next endpoint dies it finds another one; the wires before stay as they are.",
   table,
-  async start(config, runtime) {
-    await using stack = new AsyncDisposableStack();
+  async open(config, runtime, stack) {
     stack.use(await beOnlyOne());
     stack.use(await openPassThrough(config, runtime));
-    return stack.move();
   },
 });

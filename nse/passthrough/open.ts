@@ -7,10 +7,9 @@ import { clientInfoOf } from "../../sdk/client-info.ts";
 import type { Runtime } from "../../sdk/daemon.ts";
 import { createMonitorStore } from "../../sdk/elements/monitor.ts";
 import { createFollowers } from "../../sdk/hops.ts";
-import { createManager } from "../../sdk/manager-client.ts";
+import { createManager, managerTarget } from "../../sdk/manager-client.ts";
 import { openMesh } from "../../sdk/mesh.ts";
 import { netnsUrl } from "../../sdk/netns-url.ts";
-import { idMatcher } from "../../sdk/peer-ids.ts";
 import { createRegistryClient } from "../../sdk/registry/client.ts";
 import { findAll } from "../../sdk/registry/registry.ts";
 import { createIdle } from "../on-idle.ts";
@@ -40,7 +39,7 @@ export async function openPassThrough(
   // First, and so ended last: what an earlier life joined is parted before a gate opens.
   const joints = stack.use(await openJoints(log));
   const mesh = stack.use(await openMesh(config, runtime));
-  const target = { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) };
+  const target = managerTarget(config, mesh);
   const registries = createRegistryClient({ ...mesh, target });
   const { requestTimeoutMs } = config;
   const manager = createManager({ ...mesh, target, requestTimeoutMs });

@@ -4,8 +4,8 @@ import { defineDaemon } from "../../sdk/daemon.ts";
 import { createMonitorStore } from "../../sdk/elements/monitor.ts";
 import { serverChain } from "../../sdk/elements/server-chain.ts";
 import { connectionOf } from "../../sdk/elements/update-path.ts";
+import { managerTarget } from "../../sdk/manager-client.ts";
 import { openMesh } from "../../sdk/mesh.ts";
-import { idMatcher } from "../../sdk/peer-ids.ts";
 import { createRegistryClient } from "../../sdk/registry/client.ts";
 import { serveEndpoint } from "../serve.ts";
 import { table } from "./config.ts";
@@ -20,9 +20,8 @@ export const daemon = defineDaemon({
   about:
     "An endpoint on demand. A Request that reaches it starts another endpoint of the same network services, as a process of the given command, and is told to ask again; once that endpoint is registered, the matches of the network service lead there (its match stands before the supplier's, with fallthrough). It stops by itself when it was idle, and with the supplier.",
   table,
-  async start(config, runtime) {
+  async open(config, runtime, stack) {
     const { log } = runtime;
-    await using stack = new AsyncDisposableStack();
     const mesh = stack.use(await openMesh(config, runtime));
     const { keep, limit } = config;
     const env = childEnvironment(config);
@@ -45,10 +44,8 @@ export const daemon = defineDaemon({
         await supply.ask(orderFor(config.command, config.env, connectionOf(request).labels)),
       close: () => Promise.resolve(),
     });
-    const target = { url: config.connectTo, expect: idMatcher(config.managerIds, mesh.trustDomain) };
-    const registries = createRegistryClient({ ...mesh, target });
+    const registries = createRegistryClient({ ...mesh, target: managerTarget(config, mesh) });
     stack.use(await serveEndpoint({ config, mesh, runtime, chain, store, registries }));
-    return stack.move();
   },
 });
 
