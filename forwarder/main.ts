@@ -17,6 +17,7 @@ import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { keepRegistered } from "../sdk/registry/registrant.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
+import { repeatCloses } from "../sdk/repeat-closes.ts";
 import { createForwarderChain } from "./chain.ts";
 import { table } from "./config.ts";
 import { openDataplane } from "./dataplane.ts";
@@ -57,7 +58,8 @@ export const daemon = defineDaemon({
     });
     const view = stack.use(createRegistryView(registries, clock, log));
     const sockets = stack.use(createEndpointSockets(clock));
-    const hops = stack.use(createHops({ pool, minter, name: config.name, log, ...sockets }));
+    const calls = stack.use(createHops({ pool, minter, name: config.name, log, ...sockets }));
+    const hops = stack.use(repeatCloses(calls, { clock, log }));
     const store = createMonitorStore();
     stack.use(trackStore(store));
     stack.use(trackTraffic(dataplane, clock));
@@ -89,7 +91,7 @@ export const daemon = defineDaemon({
         log,
         isManager,
         refuseStopped: sockets.refuseStopped,
-        reach: createReach({ probe: hops.probe, clock, log }),
+        reach: createReach({ probe: calls.probe, clock, log }),
         refusedAddresses: config.refusedAddresses,
         holdsWire: (id) => dataplane.found(id).length > 0,
       },

@@ -28,6 +28,8 @@ const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXIST
 
 /** For one candidate, as long as there are others: far more than a chain of endpoints needs to be made. */
 const PATIENCE_MS = 4000;
+/** For one look at the registry that nobody waits for. */
+const LOOK_UP_MS = 5000;
 
 export interface SelectOptions extends CandidateOptions {
   readonly clock: Clock;
@@ -117,9 +119,9 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
         return await tryInTurn(request, ctx);
       },
       async close(connection, ctx) {
-        const known = choices.get(connection.id) ?? (await lookUp(options, connection, ctx));
+        const known = choices.get(connection.id)?.hop ?? (await lookUp(options, connection, ctx));
         choices.delete(connection.id);
-        await next.close(connection, { ...ctx, nextHop: known?.hop ?? NOWHERE });
+        await next.close(connection, { ...ctx, nextHop: known });
       },
     };
   };
@@ -176,22 +178,28 @@ function hopsOf(candidates: readonly Candidate[], options: SelectOptions): reado
   });
 }
 
+/** Where a connection of an earlier life leads; as long as the registry is away that is to be found out later. */
 async function lookUp(
   options: SelectOptions,
   connection: Connection,
-  ctx: CallContext,
-): Promise<Choice | undefined> {
+  { signal }: CallContext,
+): Promise<NextHop> {
   const name = connection.networkServiceEndpointName;
-  if (name === "") return undefined;
+  if (name === "") return NOWHERE;
+  const { networkService } = connection;
+  const find = async (limit: AbortSignal) => {
+    const endpoint = await options.view.endpoint(name, networkService, limit);
+    return endpoint && hopTo(endpoint, options);
+  };
   try {
-    const endpoint = await options.view.endpoint(name, connection.networkService, ctx.signal);
-    return endpoint && { endpoint: name, hop: hopTo(endpoint, options) };
+    return (await find(signal)) ?? NOWHERE;
   } catch (err) {
     options.log.info(
       { connection: connection.id, nse: name, err },
       "endpoint of a closing connection not found",
     );
-    return undefined;
+    const key = `endpoint ${name} of ${networkService}`;
+    return { ...NOWHERE, again: { key, find: () => find(AbortSignal.timeout(LOOK_UP_MS)) } };
   }
 }
 

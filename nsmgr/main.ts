@@ -19,6 +19,7 @@ import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
+import { repeatCloses } from "../sdk/repeat-closes.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
 import { createManagerChain } from "./chain.ts";
 import { table } from "./config.ts";
@@ -55,8 +56,9 @@ export const daemon = defineDaemon({
       log,
     };
     const mayForward = idMatcher(config.forwarderIds, trustDomain);
-    const hops = stack.use(createHops({ pool, minter, name: config.name, log }));
-    const onForwarder = hops.isBack; // its wires, which it may have forgotten, are asked for at once
+    const calls = stack.use(createHops({ pool, minter, name: config.name, log }));
+    const hops = stack.use(repeatCloses(calls, { clock, log }));
+    const onForwarder = calls.isBack; // its wires, which it may have forgotten, are asked for at once
     const registries = stack.use(createManagerRegistries({ ...shared, upstream, mayForward, onForwarder }));
     const view = stack.use(createRegistryView(upstream, clock, log));
     const history = createHistory(clock);

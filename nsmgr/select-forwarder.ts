@@ -6,7 +6,7 @@ import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import { NOWHERE } from "../sdk/elements/target.ts";
 import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
-import { connectionOf } from "../sdk/elements/update-path.ts";
+import { connectionOf, nameBehind } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { forwarderOfClose, selectForwarders } from "../sdk/match-forwarders.ts";
@@ -91,14 +91,16 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
       chosen.delete(connection.id);
       const forwarders = local.published(forwarderService);
       const forwarder = forwarderOfClose({ connection, forwarders, managerUrl, remembered });
+      const name = remembered ?? nameBehind(connection);
       if (forwarder === undefined) {
         options.log.info(
-          { connection: connection.id, forwarder: remembered },
-          "its forwarder is gone, closing here only",
+          { connection: connection.id, forwarder: name },
+          "its forwarder is gone, closing here until it is back",
         );
       }
       const hop = forwarder && local.hopTo(forwarder.name, forwarderService);
-      await next.close(connection, { ...ctx, nextHop: hop ?? NOWHERE });
+      const nextHop = name === undefined ? NOWHERE : { ...(hop ?? NOWHERE), ...foundAgain(options, name) };
+      await next.close(connection, { ...ctx, nextHop });
     },
   });
 }
@@ -117,5 +119,13 @@ function hopOf({ local, forwarderService }: SelectForwarderOptions, name: string
   const hop = local.hopTo(name, forwarderService);
   if (hop === undefined)
     throw new NsmError("UNAVAILABLE", "forwarder-gone", `forwarder ${name} is not available`);
-  return hop;
+  return { ...hop, ...foundAgain({ local, forwarderService }, name) };
+}
+
+/** It keeps its name when it is started again. */
+function foundAgain(
+  { local, forwarderService }: Pick<SelectForwarderOptions, "local" | "forwarderService">,
+  name: string,
+): Pick<NextHop, "again"> {
+  return { again: { key: `forwarder ${name}`, find: () => local.hopTo(name, forwarderService) } };
 }

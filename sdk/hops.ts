@@ -83,6 +83,7 @@ export function createHops(options: HopsOptions): OpenHops {
       return response;
     },
     async close(hop, connection, ctx) {
+      if (hop.url === "") return;
       await pool.unary(await targetOf(hop), NetworkService.method.close, connection, context(ctx));
     },
     async probe(hop, signal) {

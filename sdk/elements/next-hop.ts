@@ -8,7 +8,6 @@ import { NsmError } from "../errors.ts";
 import { checkConnectionLimits } from "../limits.ts";
 import type { WithEvents } from "./begin.ts";
 import type { MonitorStore } from "./monitor.ts";
-import { NOWHERE } from "./target.ts";
 import type { HopEvent, NextHop, WithLastHop, WithNextHop } from "./target.ts";
 import { ownCall } from "./own-call.ts";
 import { askOnce } from "./unwanted-answer.ts";
@@ -23,6 +22,7 @@ export interface Hops {
     request: NetworkServiceRequest,
     ctx: CallContext & { readonly wanted?: AbortSignal },
   ): Promise<Connection>;
+  /** A hop without a `url` is one that nobody knows the place of now. */
   close(hop: NextHop, connection: Connection, ctx: CallContext): Promise<void>;
   /** Tells of changes of the connection with our segment id `id` at `hop`, by one stream a hop, until disposed. */
   follow(hop: NextHop, id: string, onEvent: (event: HopEvent) => void): Disposable;
@@ -60,7 +60,8 @@ export function connect(hops: Hops): NetworkService<Context> {
       return await askOnce(ask, { hears, undo: giveBack }, ctx);
     },
     async close(connection, ctx) {
-      if (ctx.nextHop !== NOWHERE) await hops.close(ctx.nextHop, connection, ctx);
+      if (ctx.nextHop.url !== "" || ctx.nextHop.again !== undefined)
+        await hops.close(ctx.nextHop, connection, ctx);
     },
   };
 }

@@ -7,6 +7,11 @@ export interface NextHop {
   readonly url: string;
   /** Session pins: which SPIFFE ids may answer there. */
   readonly expect?: (spiffeId: string) => boolean;
+  /** Who it is, and where it is by then: for Closes that it could not be told. The same place unless told. */
+  readonly again?: {
+    readonly key: string;
+    readonly find: () => NextHop | undefined | Promise<NextHop | undefined>;
+  };
 }
 
 /** What a Close gets whose next hop nobody knows any more: it ends here. */

@@ -21,6 +21,11 @@ export function idBehind({ path }: Connection): string | undefined {
   return path?.pathSegments[path.index + 1]?.id;
 }
 
+/** Name of the next hop's segment, where the connection stands at ours. */
+export function nameBehind({ path }: Connection): string | undefined {
+  return path?.pathSegments[path.index + 1]?.name;
+}
+
 /** True when what stood behind us has another id now; false when nothing did. */
 export function leadsElsewhere(before: Connection, after: Connection): boolean {
   const old = idBehind(before);

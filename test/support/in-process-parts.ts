@@ -31,6 +31,7 @@ import { silentLogger as log } from "../../sdk/log.ts";
 import { netnsUrl } from "../../sdk/netns-url.ts";
 import type { Registries, Registry } from "../../sdk/registry/registry.ts";
 import { createRegistryView } from "../../sdk/registry/view.ts";
+import { repeatCloses } from "../../sdk/repeat-closes.ts";
 import { createFakeDataplane } from "./dataplane.ts";
 import type { FakeDataplane } from "./dataplane.ts";
 import { eventually } from "./netns.ts";
@@ -142,7 +143,7 @@ export async function startManager(
     minter: station.minter,
     store,
     history,
-    hops: station.hops,
+    hops: resources.use(repeatCloses(station.hops, { clock, log })),
     view,
     mayForward,
     excluded: () => [],
@@ -180,7 +181,7 @@ export function startForwarder(
     clock,
     store,
     log,
-    hops: station.hops,
+    hops: resources.use(repeatCloses(station.hops, { clock, log })),
     client: {
       tunnels,
       isManager: ({ peer }) => peer?.transport === "unix" && isManager(peer.spiffeId),
