@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { TABLE, counterOf } from "../../nse/firewall/script.ts";
+import { chainService } from "../support/chains.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
@@ -28,17 +29,7 @@ rules:
 const COUNTER = ["nft", "list", "counter", "inet", TABLE, counterOf({ name: "denied" })] as const;
 const HEALED_WITHIN_MS = 30_000;
 
-const hop = (from: string, to: string) =>
-  `    - { source_selector: { app: ${from} }, routes: [{ destination_selector: { app: ${to} } }] }`;
-const CHAIN = `kind: NetworkService
-metadata: { name: chain }
-spec:
-  payload: IP
-  matches:
-${hop("firewall", "link")}
-${hop("link", "gateway")}
-    - { routes: [{ destination_selector: { app: firewall } }] }
-`;
+const CHAIN = chainService("chain", "IP", ["firewall", "link", "gateway"]);
 
 const folder = mkdtempSync(join(tmpdir(), "nsm-chain-"));
 const rulesFile = join(folder, "rules.yaml");

@@ -1,5 +1,6 @@
 /** Chains over two nodes, of both payloads: tunnels on either side of a link (docs/protocol.md, "Chaining"). */
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { chainService } from "../support/chains.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
@@ -7,26 +8,11 @@ import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
-const hop = (from: string, to: string) =>
-  `    - { source_selector: { app: ${from} }, routes: [{ destination_selector: { app: ${to} } }] }`;
-const SERVICES = `kind: NetworkService
-metadata: { name: far }
-spec:
-  payload: IP
-  matches:
-${hop("link-a", "link-b")}
-${hop("link-b", "gateway")}
-    - { fallthrough: true, routes: [{ destination_selector: { app: nobody } }] }
-    - { routes: [{ destination_selector: { app: link-a } }] }
----
-kind: NetworkService
-metadata: { name: lan }
-spec:
-  payload: ETHERNET
-  matches:
-${hop("link-e", "switch")}
-    - { routes: [{ destination_selector: { app: link-e } }] }
-`;
+const NOBODY = "{ fallthrough: true, routes: [{ destination_selector: { app: nobody } }] }";
+const SERVICES = [
+  chainService("far", "IP", ["link-a", "link-b", "gateway"], NOBODY),
+  chainService("lan", "ETHERNET", ["link-e", "switch"]),
+].join("---\n");
 
 const app = (name: string) => ({ name, env: { NSM_LABELS: `app:${name}` } });
 const link = { kind: "passthrough" } as const;

@@ -6,6 +6,7 @@ import type { Connection } from "../../api/gen/connection_pb.js";
 import { canConnect, startListener } from "../../cli/probe/start.ts";
 import { namespaceFile } from "../../cli/demo/namespaces.ts";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { chainService } from "../support/chains.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
@@ -22,18 +23,7 @@ rules:
   - { name: web, action: allow, protocol: tcp, destination: 172.16.9.0/24, ports: [8080, "9000-9010"] }
 `;
 
-const hop = (from: string, to: string) =>
-  `    - { source_selector: { app: ${from} }, routes: [{ destination_selector: { app: ${to} } }] }`;
-const CHAIN = `kind: NetworkService
-metadata: { name: chain }
-spec:
-  payload: IP
-  matches:
-${hop("firewall", "link-2")}
-${hop("link-2", "link-3")}
-${hop("link-3", "gateway")}
-    - { routes: [{ destination_selector: { app: firewall } }] }
-`;
+const CHAIN = chainService("chain", "IP", [...LINKS, "gateway"]);
 
 const folder = mkdtempSync(join(tmpdir(), "nsm-chain-"));
 const rulesFile = join(folder, "rules.yaml");
