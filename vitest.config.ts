@@ -1,5 +1,10 @@
 import { defineConfig } from "vitest/config";
 
+/** Conditions are waited for longer than vitest does by itself. */
+const patient = {
+  setupFiles: ["test/support/patience.ts"],
+  expect: { poll: { timeout: 10_000 } },
+};
 const slow = { testTimeout: 60_000, hookTimeout: 60_000 };
 
 export default defineConfig({
@@ -10,10 +15,11 @@ export default defineConfig({
           name: "unit",
           include: ["{api,sdk,nsmgr,forwarder,nsc,nse,registry,identity,cli}/**/*.test.ts"],
           testTimeout: 20_000,
+          ...patient,
         },
       },
-      { test: { name: "vectors", include: ["test/spec/**/*.test.ts"], testTimeout: 60_000 } },
-      { test: { name: "fuzz", include: ["test/fuzz/**/*.test.ts"], testTimeout: 60_000 } },
+      { test: { name: "vectors", include: ["test/spec/**/*.test.ts"], testTimeout: 60_000, ...patient } },
+      { test: { name: "fuzz", include: ["test/fuzz/**/*.test.ts"], testTimeout: 60_000, ...patient } },
       { test: { name: "build", include: ["test/build/**/*.test.ts"], testTimeout: 240_000 } },
       { test: { name: "architecture", include: ["test/architecture.test.ts"] } },
       {

@@ -44,7 +44,7 @@ function build() {
     }),
   );
   const found = (from: typeof upstream.endpoints, name = "") =>
-    findAll(from, create(NetworkServiceEndpointSchema, { name }), AbortSignal.timeout(1000));
+    findAll(from, create(NetworkServiceEndpointSchema, { name }), AbortSignal.timeout(10_000));
   return {
     clock,
     local,

@@ -60,7 +60,11 @@ test.for([
 test("a service that leaves the file leaves the registry, and others stay theirs", async () => {
   using registries = createMemoryRegistries(systemClock);
   const names = async () => {
-    const found = await findAll(registries.services, create(NetworkServiceSchema), AbortSignal.timeout(1000));
+    const found = await findAll(
+      registries.services,
+      create(NetworkServiceSchema),
+      AbortSignal.timeout(10_000),
+    );
     return found.map(({ name, pathIds }) => `${name} of ${pathIds.join()}`);
   };
   const both = parseNetworkServices(CHAIN);

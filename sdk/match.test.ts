@@ -6,6 +6,7 @@ import { ConnectionSchema } from "../api/gen/connection_pb.js";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import { createTurns, discover, isSubset, orderByTurn, renderSelectorValue } from "./match.ts";
 import type { Labels } from "./match.ts";
+import { fastest } from "../test/support/timing.ts";
 
 /** Names that mean something to JavaScript, beside ordinary ones. */
 const labelName = fc.constantFrom(
@@ -81,10 +82,8 @@ describe("selectors", () => {
   });
 
   it("are read in linear time", () => {
-    const started = performance.now();
     for (const text of ["{{ ".repeat(30_000), `{{-${" ".repeat(60_000)}`, `${" ".repeat(60_000)}{{- .a }}`])
-      renderSelectorValue(text, { a: "x" });
-    expect(performance.now() - started).toBeLessThan(1000);
+      expect(fastest(() => renderSelectorValue(text, { a: "x" }))).toBeLessThan(1000);
   });
 });
 

@@ -11,6 +11,7 @@ import {
   tokensValid,
 } from "./policies.ts";
 import type { X509Svid } from "./spiffe/source.ts";
+import { fastest } from "../test/support/timing.ts";
 
 const NOW_MS = 1_800_000_000_000;
 const FUTURE = 1_900_000_000;
@@ -173,11 +174,9 @@ test.each([
   ["a million dots", ".".repeat(1_000_000)],
   ["64 KiB of JSON", `${encode("{}")}.${encode(`{"sub":"${"x".repeat(65_536)}"}`)}.`],
 ])("%s is no token, and refused at once", (_, token) => {
-  parseToken("warm.up.x");
-  const start = performance.now();
   expect(parseToken(token)).toBeUndefined();
   // A search that grows faster than the text would take seconds.
-  expect(performance.now() - start).toBeLessThan(1000);
+  expect(fastest(() => parseToken(token))).toBeLessThan(1000);
 });
 
 test("a refusal names the policy and no token", () => {

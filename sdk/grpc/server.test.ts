@@ -294,7 +294,7 @@ test("a server that stops refuses new calls, ends streams, lets unary calls fini
   expect((await finishing).response.id).toBe("finished");
   expect(["UNAVAILABLE", "ABORTED"]).toContain((await hopeless).code);
   await Promise.all(closing);
-  expect(performance.now() - startMs).toBeLessThan(2500);
+  expect(performance.now() - startMs).toBeLessThan(10_000); // without it there are 30 s for a call
   await pool[Symbol.asyncDispose]();
   expect(await descriptorsFellTo(before)).toBe(true);
 });

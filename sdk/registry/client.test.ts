@@ -36,7 +36,7 @@ test("Register and Find go through while watches take all streams of their sessi
   const registries = createRegistryClient({ pool, minter, clock, target: { url: bed.url() } });
   const register = (name: string) =>
     registries.services.register(create(NetworkServiceSchema, { name }), {
-      signal: AbortSignal.timeout(2000),
+      signal: AbortSignal.timeout(10_000),
       deadlineMs: undefined,
       peer: undefined,
       registration: { path: EMPTY_PATH },
@@ -52,7 +52,7 @@ test("Register and Find go through while watches take all streams of their sessi
   await until("the watches that fit", () => told === STREAMS);
   await register("t");
   const query = create(NetworkServiceEndpointSchema, { name: "nobody" });
-  expect(await findAll(registries.endpoints, query, AbortSignal.timeout(2000))).toEqual([]);
+  expect(await findAll(registries.endpoints, query, AbortSignal.timeout(10_000))).toEqual([]);
   stop.abort();
   await Promise.allSettled(watches);
 });

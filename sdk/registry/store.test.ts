@@ -47,7 +47,7 @@ describe("find", () => {
     const store = build();
     store.put({ name: "a", services: ["x"] });
     store.put({ name: "b", services: ["x", "y"] });
-    const find = (entry: Entry) => list(store.find({ entry, watch: false }, AbortSignal.timeout(1000)));
+    const find = (entry: Entry) => list(store.find({ entry, watch: false }, AbortSignal.timeout(10_000)));
     expect(await find({ name: "a", services: [] })).toEqual(["a"]);
     expect(await find({ name: "", services: ["x"] })).toEqual(["a", "b"]);
     expect(await find({ name: "", services: ["y", "x"] })).toEqual(["b"]);
@@ -61,7 +61,9 @@ describe("find", () => {
     store.put({ name: "a", services: ["x"] });
     store.put({ name: "a", services: ["y"] });
     const find = (service: string) =>
-      list(store.find({ entry: { name: "", services: [service] }, watch: false }, AbortSignal.timeout(1000)));
+      list(
+        store.find({ entry: { name: "", services: [service] }, watch: false }, AbortSignal.timeout(10_000)),
+      );
     expect(await find("x")).toEqual([]);
     expect(await find("y")).toEqual(["a"]);
     store.remove("a");

@@ -106,7 +106,7 @@ export async function descriptorCount(): Promise<number> {
   return (await readdir("/proc/self/fd")).length;
 }
 
-/** True as soon as no more descriptors than `before` are open; fails after 5 s. */
+/** True as soon as no more descriptors than `before` are open; fails after 10 s. */
 export async function descriptorsFellTo(before: number): Promise<boolean> {
   await until(`${before} descriptors`, async () => (await descriptorCount()) <= before);
   return true;
@@ -116,7 +116,7 @@ export async function descriptorsFellTo(before: number): Promise<boolean> {
 export async function until(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  timeoutMs = 5000,
+  timeoutMs = 10_000,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!(await condition())) {

@@ -131,7 +131,7 @@ export function inventory(ns: Namespace): string[] {
 export async function eventually(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  timeoutMs = 5000,
+  timeoutMs = 10_000,
 ): Promise<void> {
   for (const end = performance.now() + timeoutMs; ;) {
     if (await condition()) return;
