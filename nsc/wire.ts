@@ -139,7 +139,8 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
       const answer = await measure.request(what, () =>
         manager.request(request, withTimeout(signals, options.requestTimeoutMs)),
       );
-      const changed = what !== "refresh" || connection === adopted;
+      const isOther = connection !== undefined && dataPathOf(connection) !== dataPathOf(answer);
+      const changed = what !== "refresh" || connection === adopted || isOther;
       connection = answer;
       // The end of the old half is no news of the new one; what came during a mere refresh is.
       if (reselect || moving || pending === "retry") pending = undefined;

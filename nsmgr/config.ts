@@ -57,6 +57,11 @@ export const table = {
     "1s",
     "how long the wires of a client that was killed wait for it to be started again",
   ),
+  forwarderGraceMs: duration(
+    "NSM_FORWARDER_GRACE",
+    "5s",
+    "how long the wires of a forwarder that ended wait for it to be started again, where another one of the node could have them",
+  ),
   nodeName: optionalText("NODE_NAME", "", "label nodeName of clients and endpoints of this node"),
   podName: optionalText("POD_NAME", "", "label podName where a workload has none of its own"),
   zoneName: optionalText("ZONE_NAME", "", "label zoneName of clients and endpoints of this node"),

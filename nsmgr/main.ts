@@ -10,6 +10,7 @@ import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { createHistory } from "../sdk/elements/history.ts";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
+import type { MonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import { createHops } from "../sdk/hops.ts";
@@ -26,6 +27,7 @@ import { table } from "./config.ts";
 import type { ManagerConfig } from "./config.ts";
 import { createLocalEndpoints } from "./local-endpoints.ts";
 import { wiresHandlers } from "./inspect.ts";
+import { createLostForwarders } from "./lost-forwarders.ts";
 import { createMoves } from "./moves.ts";
 import { createManagerRegistries } from "./registry.ts";
 import { createWaiting } from "./waiting.ts";
@@ -90,10 +92,18 @@ export const daemon = defineDaemon({
         failbackMs: config.failbackDelayMs,
       }),
     );
+    const lostForwarders = stack.use(
+      createLostForwarders({
+        ...shared,
+        forwarderGraceMs: config.forwarderGraceMs,
+        askAgain: (id) => askAgain(store, id),
+      }),
+    );
     const waiting = stack.use(createWaiting({ ...shared, view, store }));
     const chain = createManagerChain({
       ...shared,
       moves,
+      lostForwarders,
       waiting,
       name: config.name,
       minter,
@@ -124,6 +134,11 @@ export const daemon = defineDaemon({
     log.info({ addresses: server.addresses, published: shared.publicUrl }, "manager serves");
   },
 });
+
+/** Its client's next Request makes another forwarder know it; one that is down is asked for in any case. */
+function askAgain(store: MonitorStore, id: string): void {
+  if (store.get(id)?.state !== State.DOWN) store.fromNextHop(id, { state: State.REFRESH_REQUESTED });
+}
 
 /** The first TCP address, with an address of the node in place of none; without TCP the node is on its own. */
 function published(config: ManagerConfig): string {

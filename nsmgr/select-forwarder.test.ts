@@ -58,7 +58,13 @@ function build(...matches: readonly Match[]) {
       ? Promise.reject(new NsmError("UNAVAILABLE", "unreachable", `${name} is away`))
       : Promise.resolve(connection);
   };
+  const givenUp = new Set<string>();
   const chain = selectForwarder({
+    lostForwarders: {
+      serves: () => undefined,
+      drop: () => undefined,
+      isGivenUp: (name) => givenUp.has(name),
+    },
     view: {
       service: (name) =>
         Promise.resolve(create(NetworkServiceSchema, { name, matches: [...service.matches] })),
@@ -73,7 +79,7 @@ function build(...matches: readonly Match[]) {
     if (request.connection !== undefined) Object.assign(request.connection, { labels, state });
     return chain.request(request, CLIENT);
   };
-  return { register, ask, hops, failing, local, service };
+  return { register, ask, hops, failing, local, service, givenUp };
 }
 
 describe("Point2MultiPoint: forwarders side by side", () => {
@@ -143,4 +149,16 @@ test("ChangeForwarderOnDeath: a new choice takes another forwarder when the one 
   await ask("1", {}, State.RESELECT_REQUESTED);
   await ask("1");
   expect(hops).toEqual(["a", "a", "a", "b", "b"]);
+});
+
+test("a forwarder that is missing is waited for, one that is given up is left by a refresh", async () => {
+  const { ask, hops, register, local, givenUp } = build(asking());
+  register("a", { p2p: "true" });
+  register("b", { p2p: "true" });
+  await ask("1");
+  local.delete("a");
+  await expect(ask("1")).rejects.toMatchObject({ reason: "forwarder-gone" });
+  givenUp.add("a");
+  await ask("1");
+  expect(hops).toEqual(["a", "b"]);
 });

@@ -12,10 +12,12 @@ import type { Logger } from "../sdk/log.ts";
 import { forwarderOfClose, selectForwarders } from "../sdk/match-forwarders.ts";
 import type { RegistryView } from "../sdk/registry/view.ts";
 import type { LocalEndpoints } from "./local-endpoints.ts";
+import type { LostForwarders } from "./lost-forwarders.ts";
 
 export interface SelectForwarderOptions {
   readonly view: Pick<RegistryView, "service">;
   readonly local: LocalEndpoints;
+  readonly lostForwarders: Pick<LostForwarders, "serves" | "drop" | "isGivenUp">;
   /** Service under which forwarders register. */
   readonly forwarderService: string;
   /** The URL that this manager publishes for everything that registers through it. */
@@ -35,10 +37,13 @@ const OTHER_MAY_HELP = new Set([
 /** State: the forwarder's name per connection; dropped on close. */
 export function selectForwarder(options: SelectForwarderOptions): Element<unknown, WithNextHop> {
   const chosen = new Map<string, string>();
-  const { local, forwarderService, publicUrl: managerUrl } = options;
+  const { local, lostForwarders, forwarderService, publicUrl: managerUrl } = options;
 
   const candidates = async (connection: Connection, ctx: CallContext): Promise<readonly string[]> => {
-    const remembered = chosen.get(connection.id);
+    const before = chosen.get(connection.id);
+    // Whoever is given up is left with its endpoint kept: a refresh leads to it by another forwarder.
+    const isGivenUp = before !== undefined && lostForwarders.isGivenUp(before);
+    const remembered = isGivenUp ? undefined : before;
     const keeps = remembered !== undefined && connection.state !== State.RESELECT_REQUESTED;
     if (keeps && local.hopTo(remembered, forwarderService) !== undefined) return [remembered];
     const service = await options.view.service(connection.networkService, ctx.signal);
@@ -69,6 +74,7 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
           leaveOtherWay(connectionOf(attempt), name);
           const response = await next.request(attempt, { ...ctx, nextHop: hopOf(options, name) });
           chosen.set(id, name);
+          lostForwarders.serves(id, name);
           return response;
         } catch (error) {
           const final = !(error instanceof NsmError) || !OTHER_MAY_HELP.has(error.code);
@@ -89,6 +95,7 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
     async close(connection, ctx) {
       const remembered = chosen.get(connection.id);
       chosen.delete(connection.id);
+      lostForwarders.drop(connection.id);
       const forwarders = local.published(forwarderService);
       const forwarder = forwarderOfClose({ connection, forwarders, managerUrl, remembered });
       const name = remembered ?? nameBehind(connection);

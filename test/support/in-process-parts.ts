@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { clone, create } from "@bufbuild/protobuf";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { ConnectionSchema } from "../../api/gen/connection_pb.js";
+import { ConnectionSchema, State } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import { NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
 import { createForwarderChain } from "../../forwarder/chain.ts";
@@ -16,6 +16,7 @@ import { createEndpointChain } from "../../nse/chain.ts";
 import { createIdle } from "../../nse/on-idle.ts";
 import { createManagerChain } from "../../nsmgr/chain.ts";
 import { createLocalEndpoints } from "../../nsmgr/local-endpoints.ts";
+import { createLostForwarders } from "../../nsmgr/lost-forwarders.ts";
 import { createMoves } from "../../nsmgr/moves.ts";
 import { createWaiting } from "../../nsmgr/waiting.ts";
 import { createManagerRegistries } from "../../nsmgr/registry.ts";
@@ -137,6 +138,13 @@ export async function startManager(
     ...shared,
     moves: resources.use(
       createMoves({ ...shared, view, store, history, random: Math.random, failbackMs: 0 }),
+    ),
+    lostForwarders: resources.use(
+      createLostForwarders({
+        ...shared,
+        forwarderGraceMs: 1000,
+        askAgain: (id) => store.fromNextHop(id, { state: State.REFRESH_REQUESTED }),
+      }),
     ),
     waiting: resources.use(createWaiting({ ...shared, view, store })),
     name: station.name,

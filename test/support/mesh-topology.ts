@@ -21,6 +21,8 @@ export interface MeshOptions {
   readonly nodes?: 1 | 2;
   readonly endpoints?: readonly EndpointOptions[];
   readonly clients?: readonly ClientOptions[];
+  /** A second forwarder on node1, `forwarder-spare`. */
+  readonly spareForwarder?: boolean;
   /** Names of hand-made workloads (test/support/workload.ts) with an identity `/workload/<name>` in any namespace. */
   readonly workloads?: readonly string[];
   /** Namespaces without a daemon, for workloads. */
@@ -54,6 +56,7 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
   const make = createParts(run, { logLevel: "INFO", metrics: false });
   const parts = [
     ...make.daemons.filter(({ place }) => nodes === 2 || place !== "node2"),
+    ...(options.spareForwarder === true ? spareOf(make.daemons) : []),
     ...endpoints.map((endpoint) => make.endpoint(endpoint)),
     ...clients.map((client) => {
       const part = make.client(client);
@@ -74,6 +77,22 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
       },
     })),
   };
+}
+
+function spareOf(parts: readonly Part[]): readonly Part[] {
+  const name = "forwarder-spare";
+  return parts
+    .filter(({ role, place }) => role === "forwarder" && place === "node1")
+    .map((part) => ({
+      ...part,
+      name,
+      spiffePath: undefined, // of the same group and namespace, it is known as the other one is
+      env: {
+        ...part.env,
+        NSM_NAME: name,
+        NSM_LISTEN_ON: (part.env["NSM_LISTEN_ON"] ?? "").replace("forwarder.sock", `${name}.sock`),
+      },
+    }));
 }
 
 export const SERVICES_FILE = "network-services.yaml";

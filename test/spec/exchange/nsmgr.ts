@@ -59,6 +59,7 @@ export const startManager: Start = (bench, { pool }) => {
     ...shared,
     // Nothing is edited in the recordings.
     moves: { keep: () => undefined, drop: () => undefined, [Symbol.dispose]: () => undefined },
+    lostForwarders: { serves: () => undefined, drop: () => undefined, isGivenUp: () => false },
     // Nor does anybody wait.
     waiting: {
       asks: () => undefined,
