@@ -2,12 +2,14 @@
 import { address, bool, commonTable, duration, kindOf, only, optionalText, text } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { parseDomain } from "../sdk/dns/name.ts";
 import { parseAwarenessGroups, parseServiceUrls } from "../sdk/ns-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 import { formatAddress, parseIp } from "../sdk/prefix.ts";
 import { parseProtectedAddresses } from "./protected-addresses.ts";
 
 const awarenessGroups = kindOf("groups of service URLs", parseAwarenessGroups);
+const domains = kindOf("list of domains", parseDomains);
 const localAddress = kindOf("address and port", parseLocalAddress);
 const protectedAddresses = kindOf("address list", parseProtectedAddresses);
 const serviceUrls = kindOf("service URL list", parseServiceUrls);
@@ -60,6 +62,11 @@ export const table = {
     "",
     "file that tells programs of the resolver, and is put back afterwards; unset: /etc/resolv.conf, unless it may serve other network namespaces",
   ),
+  acceptedDomains: domains(
+    "NSM_DNS_ACCEPT_DOMAINS",
+    "",
+    "domains within the workload's own search domains that wires may answer for when they name them; other names there are for its own servers alone",
+  ),
   livenessCheckEnabled: bool(
     "NSM_LIVENESS_CHECK_ENABLED",
     "true",
@@ -79,6 +86,15 @@ export const table = {
 } as const satisfies Table;
 
 export type ClientConfig = ConfigOf<typeof table>;
+
+function parseDomains(value: string): readonly string[] {
+  if (value === "") return [];
+  return value.split(",").map((text) => {
+    const domain = parseDomain(text);
+    if (domain === undefined) throw new Error(`${JSON.stringify(text)} is no domain`);
+    return domain;
+  });
+}
 
 /** `127.0.0.1:53` or `[::1]:53`; port 0 is any. */
 function parseLocalAddress(value: string): { readonly host: string; readonly port: number } {

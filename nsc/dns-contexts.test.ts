@@ -37,6 +37,15 @@ test.each([
   expect(offer([server, "169.254.0.1"], [], ["172.16.1.1/32"]).groups).toHaveLength(1); // of the endpoints' usual pool
 });
 
+test("domains of the pod that its owner accepts of wires are theirs, and no others", () => {
+  const configs = [{ dnsServerIps: ["172.16.1.2"], searchDomains: ["a.lab.cluster.local", "cluster.local"] }];
+  const connection = create(ConnectionSchema, { context: { dnsContext: { configs } } });
+  expect(acceptDnsContext(connection, ["cluster.local"], ["lab.cluster.local"])).toEqual({
+    groups: [{ servers: ["172.16.1.2"], domains: ["a.lab.cluster.local"], isOwn: false, isAccepted: true }],
+    refused: ['domain "cluster.local" is the pod\'s own'],
+  });
+});
+
 test.each([
   ["cluster.local", "is the pod's own"],
   ["svc.cluster.local", "is the pod's own"],

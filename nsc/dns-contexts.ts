@@ -15,9 +15,15 @@ export interface Accepted {
  * Servers must be addresses of other hosts, and not the client's own ones; domains must be names, and neither the pod's own
  * domains nor below them. A configuration without a usable server, or whose domains are all refused, is left out.
  *
- * `ownDomains`: as `parseDomain` writes them.
+ * `ownDomains`: as `parseDomain` writes them; `acceptedDomains`: within those, and a wire's to answer all the same.
  */
-export function acceptDnsContext(connection: Connection, ownDomains: readonly string[]): Accepted {
+export function acceptDnsContext(
+  connection: Connection,
+  ownDomains: readonly string[],
+  acceptedDomains: readonly string[] = [],
+): Accepted {
+  const isPods = (domain: string) => ownDomains.some((each) => isWithin(domain, each));
+  const isAccepted = (domain: string) => acceptedDomains.some((each) => isWithin(domain, each));
   const { ipContext, dnsContext } = connection.context ?? {};
   const own = new Set((ipContext?.srcIpAddrs ?? []).map((text) => canonical(parsePrefix(text))));
   const refused: string[] = [];
@@ -37,14 +43,19 @@ export function acceptDnsContext(connection: Connection, ownDomains: readonly st
     });
     const domains = config.searchDomains.flatMap((text) => {
       const domain = parseDomain(text);
-      const isTaken = domain !== undefined && ownDomains.some((each) => isWithin(domain, each));
+      const isTaken = domain !== undefined && isPods(domain) && !isAccepted(domain);
       if (domain !== undefined && !isTaken) return [domain];
       refused.push(`domain ${JSON.stringify(text)} ${isTaken ? "is the pod's own" : "is no name"}`);
       return [];
     });
     // Without domains it would be for all names, which is more than it was offered for.
     if (servers.length > 0 && (domains.length > 0 || config.searchDomains.length === 0))
-      groups.push({ servers: [...new Set(servers)], domains: [...new Set(domains)], isOwn: false });
+      groups.push({
+        servers: [...new Set(servers)],
+        domains: [...new Set(domains)],
+        isOwn: false,
+        ...(domains.some(isPods) && { isAccepted: true }),
+      });
   }
   return { groups, refused };
 }

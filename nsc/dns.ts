@@ -20,6 +20,7 @@ import type { Manager } from "../sdk/manager-client.ts";
 import {
   SYSTEM_RESOLV_CONF,
   isOwnFile,
+  ndotsOf,
   originalOf,
   parseResolvConf,
   readConf,
@@ -34,6 +35,8 @@ const DNS_PORT = 53;
 export interface NamesOptions {
   readonly host: string;
   readonly port: number;
+  /** Domains of wires that count though they lie within the pod's own, as `parseDomain` writes them. Default none. */
+  readonly acceptedDomains?: readonly string[];
   /** The resolv.conf to rewrite; undefined: the system's own, where it serves nobody else. */
   readonly path: string | undefined;
   readonly clock: Clock;
@@ -49,7 +52,7 @@ export interface Names extends AsyncDisposable {
 
 /** A file that an earlier life left rewritten is put back at once. Never rejects: a client without names still has its wires. */
 export function openNames(options: NamesOptions): Names {
-  const { host, clock, log } = options;
+  const { host, clock, log, acceptedDomains: accepted = [] } = options;
   const file = openFile(options);
   const offers = new Map<string, readonly ServerGroup[]>();
   /** What was refused of each connection, as it was said last. */
@@ -82,7 +85,12 @@ export function openNames(options: NamesOptions): Names {
       import("../sdk/dns/resolver.ts"),
       import("../sdk/dns/upstream.ts"),
     ]);
-    const resolver = createResolver({ groups, upstreams: createUpstreams({ clock }), clock });
+    const resolver = createResolver({
+      groups,
+      ndots: () => ndotsOf(own),
+      upstreams: createUpstreams({ clock }),
+      clock,
+    });
     forget = resolver.forget;
     return resolver;
   };
@@ -108,7 +116,7 @@ export function openNames(options: NamesOptions): Names {
   process.on("exit", onExit);
   return {
     update(connection) {
-      const { groups: next, refused } = acceptDnsContext(connection, own.domains);
+      const { groups: next, refused } = acceptDnsContext(connection, own.domains, accepted);
       const { id, networkServiceEndpointName: nse } = connection;
       change(id, next);
       const said = JSON.stringify(refused);

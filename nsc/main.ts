@@ -98,7 +98,8 @@ function groupsOf(config: ClientConfig, log: Logger): ReadonlyMap<string, number
 }
 
 function namesOptions(config: ClientConfig, clock: Clock, log: Logger): NamesOptions {
-  return { ...config.localDnsServerAddress, path: config.resolvConfPath, clock, log };
+  const { acceptedDomains, resolvConfPath: path } = config;
+  return { ...config.localDnsServerAddress, acceptedDomains, path, clock, log };
 }
 
 function wishesOf(config: ClientConfig): Wish[] {

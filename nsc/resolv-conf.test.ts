@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { originalOf, parseResolvConf, readConf, rewritten, writeConf } from "./resolv-conf.ts";
+import { ndotsOf, originalOf, parseResolvConf, readConf, rewritten, writeConf } from "./resolv-conf.ts";
 
 const POD = "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n";
 
@@ -16,6 +16,15 @@ test("all servers count, of the search lists the last; tabs, comments and other 
     others: ["options ndots:5"],
   });
   expect(parseResolvConf("")).toEqual({ servers: [], domains: [], others: [] });
+});
+
+test("ndots is the last that is said, 1 when nothing is, and never more than 15", () => {
+  const ndots = (text: string) => ndotsOf(parseResolvConf(text));
+  expect(ndots("options timeout:1 ndots:5 rotate\n")).toBe(5);
+  expect(ndots("options ndots:5\noptions ndots:0")).toBe(0);
+  expect(ndots("options ndots:99999")).toBe(15);
+  for (const text of ["", "options ndots:x", "#options ndots:5", "xoptions ndots:5"])
+    expect(ndots(text)).toBe(1);
 });
 
 test("the rewritten file names our resolver alone, without search domains, and keeps the options", () => {

@@ -49,6 +49,13 @@ export function parseResolvConf(text: string): ResolvConf {
   return { servers, domains, others };
 }
 
+/** Dots of a name from which on it is looked for as it is first (resolv.conf(5)): 1 unless told, 15 at most. */
+export function ndotsOf({ others }: Pick<ResolvConf, "others">): number {
+  const options = others.filter((line) => /^\s*options\s/.test(line)).flatMap((line) => line.split(/\s+/));
+  const [, digits] = /^ndots:(\d+)$/.exec(options.findLast((word) => /^ndots:\d+$/.test(word)) ?? "") ?? [];
+  return digits === undefined ? 1 : Math.min(15, Number(digits));
+}
+
 /** The file that sends all questions to `server`, and holds the original. */
 export function rewritten(original: string, server: string): string {
   const kept = original.split("\n").map((line) => `${KEPT}${line}`);

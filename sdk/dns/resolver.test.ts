@@ -1,73 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { answerTo, askedOf, queryFor, read } from "../../test/support/dns.ts";
-import type { Says } from "../../test/support/dns.ts";
+import { askedOf, queryFor, read } from "../../test/support/dns.ts";
 import { createFakeClock } from "../../test/support/fake-clock.ts";
+import { OWN, aborted, build, knows, one, wire } from "../../test/support/name-servers.ts";
 import { createResolver } from "./resolver.ts";
 import type { Resolver } from "./resolver.ts";
-import type { ServerGroup } from "./routing.ts";
-
-type Server = (name: string, type: string) => Says | "hangs" | "refusesConnections";
-
-const OWN: ServerGroup = { servers: ["10.96.0.10"], domains: [], isOwn: true };
-const wire = (server: string, ...domains: string[]): ServerGroup => ({
-  servers: [server],
-  domains,
-  isOwn: false,
-});
-const one = (address: string, ttl?: number): Says => ({
-  addresses: [address],
-  ...(ttl !== undefined && { ttl }),
-});
-
-/** Servers by address; everything that they were asked, in order, and how many questions are open. */
-function build(groups: readonly ServerGroup[], servers: Readonly<Record<string, Server>>) {
-  const clock = createFakeClock();
-  const asked: string[] = [];
-  let open = 0;
-  const current = [...groups];
-  const resolver = createResolver({
-    clock,
-    groups: () => current,
-    upstreams: {
-      async exchange(server, query, signal) {
-        const { name, type } = askedOf(query);
-        asked.push(`${server} ${name}${type === "A" ? "" : ` ${type}`}`);
-        open++;
-        try {
-          const says = servers[server]?.(name, type) ?? "servFail";
-          if (says === "refusesConnections") throw new Error("ECONNREFUSED");
-          if (says === "hangs") await aborted(signal);
-          else return answerTo(query, says);
-          throw new Error("aborted");
-        } finally {
-          open--;
-        }
-      },
-    },
-  });
-  const ask = async (
-    name: string,
-    options: Parameters<typeof queryFor>[1] & { from?: string; isOwn?: boolean } = {},
-  ) => {
-    const { from = "127.0.0.1", isOwn = true } = options;
-    const reply = await resolver.answer(queryFor(name, options), from, isOwn);
-    if (reply === undefined) throw new Error("no reply");
-    return read(reply.bytes);
-  };
-  return { clock, asked, ask, resolver, groups: current, open: () => open };
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
-}
-
-const knows =
-  (table: Readonly<Record<string, Says>>): Server =>
-  (name) =>
-    table[name.toLowerCase()] ?? "nxDomain";
 
 describe("which servers are asked", () => {
   test("DNSUsecase: each name goes to the server whose domain has most of it", async () => {
@@ -172,15 +108,18 @@ describe("search domains", () => {
     expect((await ask("web")).records).toEqual(["web 10.96.0.1 60"]);
   });
 
-  test("a short name is found though the pod's own servers hang", async () => {
+  test("a name of a wire is found though the pod's own servers hang, by its full name", async () => {
     const { ask, clock, open } = build([own, wire("1.1.1.1", "my.service")], {
       "10.96.0.10": () => "hangs",
-      "1.1.1.1": knows({ "db.my.service": one("172.16.0.1") }),
+      "1.1.1.1": () => one("172.16.0.1"),
     });
+    expect((await ask("db.my.service")).records).toEqual(["db.my.service 172.16.0.1 60"]);
+    // By its short one it could be the pod's.
     const answer = ask("db");
-    await clock.advance(4000);
-    expect((await answer).records).toEqual(["db 172.16.0.1 60"]);
+    await clock.advance(5000);
+    expect(await answer).toMatchObject({ rcode: "SERVFAIL", records: [] });
     expect(open()).toBe(0);
+    expect(clock.armed).toBe(0);
   });
 
   test("the name as it is comes first", async () => {

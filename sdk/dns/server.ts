@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import type { Server, Socket } from "node:net";
 import type { Logger } from "../log.ts";
 import { forUdp } from "./message.ts";
-import { isLoopback } from "./resolver.ts";
+import { isLoopback } from "./asking.ts";
 import type { Resolver } from "./resolver.ts";
 import { framed, unframed } from "./upstream.ts";
 

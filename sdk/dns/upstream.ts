@@ -93,7 +93,9 @@ function askByUdp(
 function askByTcp(server: string, port: number, query: Buffer, signal: AbortSignal): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: server, port, noDelay: true });
-    const received: Buffer[] = [];
+    let received: Buffer[] = [];
+    let bytes = 0;
+    let expected = 2;
     const settle = (then: () => void) => {
       signal.removeEventListener("abort", onAbort);
       socket.destroy();
@@ -106,7 +108,12 @@ function askByTcp(server: string, port: number, query: Buffer, signal: AbortSign
     socket.on("end", () => settle(() => reject(failed(server, new Error("it hung up")))));
     socket.on("data", (chunk) => {
       received.push(chunk);
-      const [answer] = unframed(Buffer.concat(received));
+      bytes += chunk.length;
+      // Looked at when it may be whole: a server that sends it byte by byte does not make us copy it as often.
+      if (bytes < expected) return;
+      received = [Buffer.concat(received)];
+      const [answer] = unframed(received[0] ?? Buffer.alloc(0));
+      expected = 2 + (received[0]?.readUInt16BE(0) ?? 0);
       if (answer === undefined) return;
       if (isAnswerTo(answer, query)) settle(() => resolve(answer));
       else settle(() => reject(failed(server, new Error("it answered something else"))));
