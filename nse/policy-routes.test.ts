@@ -2,7 +2,7 @@ import { clone, create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { ConnectionSchema, MonitorScopeSelectorSchema, State } from "../api/gen/connection_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
-import { PolicyRouteSchema } from "../api/gen/connectioncontext_pb.js";
+import { ConnectionContextSchema, PolicyRouteSchema } from "../api/gen/connectioncontext_pb.js";
 import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { callBy, connectionOn, createRecorder, requestOn } from "../test/support/chain.ts";
@@ -78,6 +78,25 @@ test("a connection has the policies of now, and their sources as addresses; thos
   const again = await ask(clone(ConnectionSchema, answer));
   expect(again.context?.ipContext?.srcIpAddrs).toEqual(["10.0.0.1/32", "172.16.2.202/32"]);
   expect(again.context?.ipContext?.policies).toEqual(file);
+});
+
+test("the source of a policy that is gone goes although the first answer without it was refused on its way", async () => {
+  let file = parsePolicyRoutes("[{ from: 172.16.2.201/32 }]");
+  const service = policyRoutes(() => file)(createRecorder());
+  const ask = async (...srcIpAddrs: string[]) => {
+    const connection = connectionOn(["client", "me"]);
+    connection.context = create(ConnectionContextSchema, { ipContext: { srcIpAddrs } });
+    const answer = await service.request(create(NetworkServiceRequestSchema, { connection }), callBy(PEER));
+    return answer.context?.ipContext?.srcIpAddrs;
+  };
+  expect(await ask()).toEqual(["172.16.2.201/32"]);
+  file = parsePolicyRoutes("[{ dstport: 53 }]");
+  expect(await ask("172.16.2.201/32")).toEqual([]);
+  expect(await ask("172.16.2.201/32")).toEqual([]); // it never saw that answer, and brings the address again
+  file = [];
+  expect(await ask("172.16.2.201/32")).toEqual([]);
+  expect(await ask()).toEqual([]);
+  expect(await ask("172.16.2.201/32")).toEqual(["172.16.2.201/32"]); // not ours any more
 });
 
 test("a change asks every client to refresh, at once", async () => {

@@ -14,7 +14,7 @@ import { addAddress } from "../sdk/ipam/context.ts";
 
 /**
  * The connection's policies become those of now; the addresses that they select by are the client's, too.
- * State: which addresses came from here, per connection; dropped on close.
+ * State: which addresses came from here, per connection, until it brings them no more; dropped on close.
  */
 export function policyRoutes(current: () => readonly PolicyRoute[]): Element {
   const given = new Map<string, ReadonlySet<string>>();
@@ -26,11 +26,13 @@ export function policyRoutes(current: () => readonly PolicyRoute[]): Element {
       const policies = current();
       const sources = new Set(policies.map(({ from }) => from).filter((from) => from !== ""));
       const before = given.get(connection.id) ?? new Set();
+      const brought = ipContext.srcIpAddrs.filter((text) => before.has(text));
       ipContext.srcIpAddrs = ipContext.srcIpAddrs.filter((text) => sources.has(text) || !before.has(text));
       for (const source of sources) addAddress(ipContext.srcIpAddrs, source);
       ipContext.policies = policies.map((policy) => create(PolicyRouteSchema, policy));
       const response = await next.request(request, ctx);
-      given.set(connection.id, sources);
+      // What it brought it brings again if a hop before us refuses this answer.
+      given.set(connection.id, new Set([...sources, ...brought]));
       return response;
     },
     async close(connection, ctx) {
