@@ -51,7 +51,7 @@ const SERVES = `async (config, { log, signal }) => {
   return { async [Symbol.asyncDispose]() { log.info("disposed"); } };
 }`;
 
-test.for(["SIGTERM", "SIGINT"] as const)("%s aborts, disposes and exits 0", async (signal) => {
+test.for(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const)("%s aborts, disposes and exits 0", async (signal) => {
   const daemon = trial(SERVES);
   await daemon.says("serving");
   daemon.kill(signal);

@@ -9,13 +9,15 @@ import type { MetricsServer } from "../sdk/metrics/serve.ts";
 import { ExitCode } from "./exit-code.ts";
 import { packageVersion } from "./version.ts";
 
-/** How long a daemon may take to stop after SIGTERM or SIGINT. */
+/** Also a terminal that is closed and Ctrl-\: whoever ends so would leave what it has changed, a resolv.conf among it. */
+const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
+/** How long a daemon may take to stop after one of them. */
 const STOP_WITHIN_MS = 5000;
 /** A second signal this soon is the same one: a terminal and npm both pass Ctrl-C on. */
 const SAME_SIGNAL_MS = 500;
 
 /**
- * Starts the daemon and resolves with the exit code once it has ended: 0 after SIGTERM or SIGINT, 1 when it could not
+ * Starts the daemon and resolves with the exit code once it has ended: 0 after one of `STOP_SIGNALS`, 1 when it could not
  * start or stop, 2 for bad configuration (every fault is printed). An uncaught error ends the process with 1.
  */
 export async function runDaemon(daemon: Daemon, env: Environment): Promise<number> {
@@ -64,7 +66,7 @@ async function startMetrics(role: string, config: object, log: Logger): Promise<
   return await openMetrics({ listenOn, role, version: packageVersion(), log });
 }
 
-/** Aborted by the first SIGTERM or SIGINT. A second one, or a daemon that does not stop in time, ends the process. */
+/** Aborted by the first of `STOP_SIGNALS`. A second one, or a daemon that does not stop in time, ends the process. */
 function stopSignal(log: Logger): {
   signal: AbortSignal;
   end: (why: { signal: string } | { why: string }) => void;
@@ -86,8 +88,7 @@ function stopSignal(log: Logger): {
     if (!controller.signal.aborted) firstMs = performance.now();
     end({ signal: name });
   };
-  process.on("SIGTERM", onSignal);
-  process.on("SIGINT", onSignal);
+  for (const name of STOP_SIGNALS) process.on(name, onSignal);
   return { signal: controller.signal, end };
 }
 

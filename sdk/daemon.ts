@@ -4,7 +4,7 @@ import type { Logger } from "./log.ts";
 
 /** What a daemon gets from the process that runs it. */
 export interface Runtime {
-  /** Aborted on SIGTERM and SIGINT: stop, leave wires as they are unless the daemon's contract says otherwise. */
+  /** Aborted on SIGTERM, SIGINT, SIGHUP and SIGQUIT: stop, leave wires as they are unless the daemon's contract says otherwise. */
   readonly signal: AbortSignal;
   readonly log: Logger;
   /** Ends the daemon by its own wish, as SIGTERM would: with exit code 0. */
