@@ -17,5 +17,8 @@ test("without a SPIFFE identity nothing is asked, and the error names the socket
 
 test("a manager that is no address is refused before anything is opened", async () => {
   const options = { manager: "http://manager", env: { SPIFFE_ENDPOINT_SOCKET: nobody }, signal };
-  await expect(openMeshClient(options)).rejects.toMatchObject({ reason: "bad-configuration" });
+  await expect(openMeshClient(options)).rejects.toMatchObject({
+    reason: "bad-configuration",
+    message: '--manager "http://manager": expected unix:///path, tcp://host:port or host:port',
+  });
 });

@@ -5,7 +5,7 @@ import type { ConnectionEvent, MonitorScopeSelector } from "../api/gen/connectio
 import { address, commonTable, duration, readConfig, text } from "../sdk/config.ts";
 import type { ConfigOf, Environment, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
-import { NsmError } from "../sdk/errors.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Method } from "../sdk/grpc/service.ts";
 import type { Target } from "../sdk/grpc/sessions.ts";
 import { streamUntilReplaced } from "../sdk/grpc/until-replaced.ts";
@@ -15,6 +15,7 @@ import { openMesh } from "../sdk/mesh.ts";
 import { idMatcher, idPatterns } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
+import { inTime, listsInTime } from "./in-time.ts";
 
 /** An authority that is there answers at once; a person does not want to wait for one that is not. */
 const IDENTITY_WITHIN_MS = 3000;
@@ -76,6 +77,7 @@ export interface MeshClientOptions {
 export async function openMeshClient(options: MeshClientOptions): Promise<MeshClient> {
   const { signal } = options;
   const given = options.manager === undefined ? {} : { NSM_CONNECT_TO: options.manager };
+  if (options.manager !== undefined) checkManager(options.manager);
   // Variables of other commands are of no concern here: this one runs in the shells of people and in pods of any role.
   const config = readConfig(clientTable, { ...options.env, ...given }, () => undefined);
   await using stack = new AsyncDisposableStack();
@@ -85,16 +87,19 @@ export async function openMeshClient(options: MeshClientOptions): Promise<MeshCl
   const metadata = tokenMetadata(minter);
   const at = (url: string): ManagerAccess => {
     const target: Target = { url, expect };
+    const limit = { url, timeoutMs: config.requestTimeoutMs };
     return {
       url,
-      registries: createRegistryClient({ ...mesh, target }),
+      registries: listsInTime(createRegistryClient({ ...mesh, target }), limit),
       monitor: (selector, stop) =>
-        streamUntilReplaced(pool, target, MonitorConnection.method.monitorConnections, selector, {
-          signal: stop,
-          metadata,
-        }),
+        inTime({ ...limit, until: "first", signal: stop }, (within) =>
+          streamUntilReplaced(pool, target, MonitorConnection.method.monitorConnections, selector, {
+            signal: within,
+            metadata,
+          }),
+        ),
       async call(method, request, stop) {
-        const timeoutMs = config.requestTimeoutMs;
+        const { timeoutMs } = limit;
         return (await pool.unary(target, method, request, { signal: stop, timeoutMs, metadata })).response;
       },
     };
@@ -112,6 +117,19 @@ export async function openMeshClient(options: MeshClientOptions): Promise<MeshCl
     at,
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
+}
+
+/** The option by its own name, not by that of the variable that it stands for. */
+function checkManager(url: string): void {
+  try {
+    clientTable.manager.parse(url);
+  } catch (error) {
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "bad-configuration",
+      `--manager ${JSON.stringify(url)}: ${messageOf(error)}`,
+    );
+  }
 }
 
 async function openIdentity(config: ConfigOf<typeof clientTable>, signal: AbortSignal) {

@@ -109,8 +109,8 @@ async function describeWire(
   // A wire that is closed is in no list; whoever knows its whole id may still ask what happened to it.
   if (found === undefined && asked.length < SHORTEST_ID)
     throw new NsmError(
-      "NOT_FOUND",
-      "wire-not-found",
+      "INVALID_ARGUMENT",
+      "short-id",
       `${asked} is too short: give ${SHORTEST_ID} or more characters of the id that nsm get wires shows`,
     );
   if (found === undefined) return await describeClosed(client.manager, asked, signal);
@@ -173,6 +173,9 @@ function idsOf({ id, path }: Connection): string[] {
   return [id, ...(path?.pathSegments.map((segment) => segment.id) ?? [])];
 }
 
+/** Segments from a manager to the other node's endpoint: it, forwarder, manager, forwarder, endpoint. */
+const LONGEST_LOCAL = 5;
+
 interface Told {
   readonly manager: string;
   readonly description?: WireDescription;
@@ -200,15 +203,19 @@ async function askManagers(
       };
     }
   };
+  const near = ask(asked, pathSegments[index] ?? { name: asked.url, id: connection.id });
+  if (pathSegments.length < index + LONGEST_LOCAL) return [await near];
   // Without the registry the near half is told.
-  const urls = await otherForwarders(client, signal).catch(() => new Map<string, string>());
-  return await Promise.all(
-    pathSegments.flatMap((segment, at) => {
-      if (at === index) return [ask(asked, segment)];
-      const url = urls.get(pathSegments[at + 1]?.name ?? "");
+  const others = await otherForwarders(client, signal).catch((error: unknown) => messageOf(error));
+  if (typeof others === "string")
+    return [await near, { manager: "", fault: `managers of other nodes: ${others}` }];
+  return await Promise.all([
+    near,
+    ...pathSegments.flatMap((segment, at) => {
+      const url = others.get(pathSegments[at + 1]?.name ?? "");
       return at > index && url !== undefined ? [ask(client.at(url), segment)] : [];
     }),
-  );
+  ]);
 }
 
 function described(connection: Connection, told: readonly Told[]): DescribedWire {

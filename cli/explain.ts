@@ -30,9 +30,10 @@ export interface ExplainOptions {
 export async function runExplain(client: string, service: string, options: ExplainOptions): Promise<number> {
   using interruption = untilInterrupted();
   const { signal } = interruption;
+  const given = labelsOf(options.labels);
   try {
     await using mesh = await openMeshClient({ manager: options.manager, env: process.env, signal });
-    const explained = await explainWire(mesh, client, service, options, signal);
+    const explained = await explainWire(mesh, client, service, given, signal);
     if (options.output === "table") process.stdout.write(explainText(explained, outputWidth()));
     else writeDocument(options.output, explained);
     return ExitCode.ok;
@@ -48,7 +49,7 @@ async function explainWire(
   mesh: MeshClient,
   client: string,
   name: string,
-  options: ExplainOptions,
+  given: Readonly<Record<string, string>>,
   signal: AbortSignal,
 ): Promise<Explained> {
   const { registries } = mesh.manager;
@@ -72,7 +73,7 @@ async function explainWire(
       "service-not-found",
       `no network service ${JSON.stringify(name)} is registered: nsm get services lists them`,
     );
-  const labels = { ...wire?.labels, ...labelsOf(options.labels) };
+  const labels = { ...wire?.labels, ...given };
   const result = explain({
     service,
     endpoints,

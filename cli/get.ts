@@ -1,6 +1,7 @@
 /** `nsm get`: lists what a mesh consists of, once or as it changes. */
 import { messageOf } from "../sdk/errors.ts";
 import { openMeshClient } from "./client.ts";
+import type { MeshClient } from "./client.ts";
 import { ExitCode } from "./exit-code.ts";
 import { isAsked } from "./get-kinds.ts";
 import type { Kind, Listing, Shown } from "./get-kinds.ts";
@@ -26,7 +27,7 @@ export async function runGet(kind: Kind, options: GetOptions): Promise<number> {
   const { signal } = interruption;
   try {
     await using client = await openMeshClient({ manager: options.manager, env: process.env, signal });
-    const managers = await managersOf(client, options.allNodes, signal);
+    const { managers, unknown } = await managersToAsk(client, options.allNodes, signal);
     const { titles, ...listing } = kind.open(managers, options.output === "wide");
     const printer = createPrinter({ kind, titles, format: options.output });
     if (options.watch) return await watch(listing, options, printer, signal);
@@ -34,11 +35,22 @@ export async function runGet(kind: Kind, options: GetOptions): Promise<number> {
     const rows = listing.rows().filter((row) => isAsked(row, options.names));
     printer.list(rows);
     if (rows.length === 0) complain(nothing(kind, options.names, client.spiffeId));
-    if (faults > 0) return ExitCode.failed;
+    if (faults + unknown > 0) return ExitCode.failed;
     return rows.length === 0 && options.names.length > 0 ? ExitCode.notFound : ExitCode.ok;
   } catch (error) {
     if (signal.aborted) return options.watch ? ExitCode.ok : ExitCode.interrupted;
     throw error;
+  }
+}
+
+/** Without the registry nobody knows of the other nodes: the manager that is asked is there all the same. */
+async function managersToAsk(client: MeshClient, allNodes: boolean, signal: AbortSignal) {
+  try {
+    return { managers: await managersOf(client, allNodes, signal), unknown: 0 };
+  } catch (error) {
+    if (signal.aborted) throw error;
+    complain(`managers of other nodes: ${messageOf(error)}`);
+    return { managers: [client.manager], unknown: 1 };
   }
 }
 

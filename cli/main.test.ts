@@ -27,6 +27,12 @@ test.for([
   expect(status).toBe(2);
 });
 
+test("an error points to the help of the command that was meant", () => {
+  const { status, stderr } = nsm("get", "wires", "-o", "xml");
+  expect(stderr).toContain("(nsm get wires --help lists the options)");
+  expect(status).toBe(2);
+});
+
 test("a variable that is missing because it was misspelt is named beside the right one", () => {
   const { status, stderr } = nsm("nsc");
   expect(stderr).toContain("NSM_NETWORK_SERVICES must be set");

@@ -17,7 +17,6 @@ async function main(args: readonly string[]): Promise<number> {
     .description("Network Service Mesh: virtual wires between workloads, authenticated by SPIFFE")
     .helpCommand("help [command]", "the same as nsm [command] --help")
     .configureHelp({ subcommandTerm: (command) => command.name() })
-    .showHelpAfterError("(nsm --help lists the commands)")
     .enablePositionalOptions()
     .exitOverride();
 
@@ -32,6 +31,7 @@ async function main(args: readonly string[]): Promise<number> {
     .summary("version of nsm, of Node and of the kernel")
     .action(() => console.log(versionText()));
 
+  pointToHelp(program, "nsm");
   try {
     await program.parseAsync(words, { from: "user" });
   } catch (error) {
@@ -39,6 +39,14 @@ async function main(args: readonly string[]): Promise<number> {
     return error.exitCode === 0 || error.code === "commander.help" ? ExitCode.ok : ExitCode.badUsage;
   }
   return code;
+}
+
+/** Behind an error stands the help of the command that was meant. */
+function pointToHelp(command: Command, words: string): void {
+  command.showHelpAfterError(
+    `(${words} --help lists ${command.commands.length > 0 ? "the commands" : "the options"})`,
+  );
+  for (const each of command.commands) pointToHelp(each, `${words} ${each.name()}`);
 }
 
 /** Only the daemon that was asked for is loaded. */

@@ -51,13 +51,16 @@ const SERVES = `async (config, { log, signal }) => {
   return { async [Symbol.asyncDispose]() { log.info("disposed"); } };
 }`;
 
-test.for(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const)("%s aborts, disposes and exits 0", async (signal) => {
-  const daemon = trial(SERVES);
-  await daemon.says("serving");
-  daemon.kill(signal);
-  expect(await daemon.ended()).toBe(0);
-  expect(daemon.output.indexOf("aborted")).toBeLessThan(daemon.output.indexOf("disposed"));
-});
+test.for(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const)(
+  "%s aborts, disposes and exits 0",
+  async (signal) => {
+    const daemon = trial(SERVES);
+    await daemon.says("serving");
+    daemon.kill(signal);
+    expect(await daemon.ended()).toBe(0);
+    expect(daemon.output.indexOf("aborted")).toBeLessThan(daemon.output.indexOf("disposed"));
+  },
+);
 
 test("bad configuration prints every fault, starts nothing and exits 2", async () => {
   const daemon = trial(SERVES, { NSM_LOG_LEVEL: "loud" });
