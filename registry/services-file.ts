@@ -7,6 +7,7 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import { checkServiceLimits } from "../sdk/limits.ts";
 import type { Logger } from "../sdk/log.ts";
 import type { Mesh } from "../sdk/mesh.ts";
+import { oneAtATime } from "../sdk/one-at-a-time.ts";
 import type { Registries, RegistryContext } from "../sdk/registry/registry.ts";
 import { EMPTY_PATH } from "../sdk/registry-path.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
@@ -94,9 +95,9 @@ export async function keepServices(
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   let last: readonly NetworkService[] = [];
-  let running = Promise.resolve();
-  // Ended behind the file.
-  stack.defer(() => running);
+  const inTurn = oneAtATime();
+  // Behind the file: what it has begun is waited for.
+  stack.defer(() => inTurn(() => Promise.resolve()));
   const file = stack.use(
     await openWatchedFile({ path, what: "network services", parse: parseNetworkServices, log, clock }),
   );
@@ -107,10 +108,8 @@ export async function keepServices(
     last = now;
   };
   const report = (err: unknown) => log.error({ err, path }, "network services cannot be registered");
-  stack.use(file.onChange(() => void (running = running.then(put).catch(report))));
-  const first = put();
-  running = first.catch(() => undefined);
-  await first;
+  stack.use(file.onChange(() => void inTurn(put).catch(report)));
+  await inTurn(put);
   return stack.move();
 }
 

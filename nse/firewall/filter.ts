@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { openNetlink } from "../../sdk/netlink/socket.ts";
 import type { Logger } from "../../sdk/log.ts";
+import { oneAtATime } from "../../sdk/one-at-a-time.ts";
 import { runProgram } from "../../sdk/run-program.ts";
 import { FLUSH_FLOWS } from "./conntrack.ts";
 import type { Ruleset } from "./rules.ts";
@@ -49,12 +50,7 @@ export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
     while (taken.has(lastId));
     return lastId;
   };
-  let turn: Promise<unknown> = Promise.resolve();
-  const inTurn = <T>(run: () => Promise<T>): Promise<T> => {
-    const mine = turn.then(run, run);
-    turn = mine.catch(() => undefined);
-    return mine;
-  };
+  const inTurn = oneAtATime();
   const put = async (wanted: Ruleset) => {
     const known = (await list()).map(({ name }) => name);
     await nft(["-f", "-"], scriptOf(wanted, sides, [...zones.values()], known));

@@ -13,6 +13,7 @@ import { deleteRule, newRule } from "../../sdk/netlink/rule.ts";
 import type { Rule } from "../../sdk/netlink/rule.ts";
 import { openNetlink } from "../../sdk/netlink/socket.ts";
 import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
+import { oneAtATime } from "../../sdk/one-at-a-time.ts";
 import { openBarriers } from "./barriers.ts";
 import {
   BRIDGE_ALIAS,
@@ -62,7 +63,7 @@ export async function openJoints(log: Logger): Promise<Joints> {
   await using stack = new AsyncDisposableStack();
   const socket = stack.use(openNetlink("route"));
   const sysctls = openSysctls();
-  const inTurn = createTurns();
+  const inTurn = oneAtATime();
   const barriers = await explained(async () => {
     const raised = await openBarriers(socket);
     await clear(socket);
@@ -230,16 +231,6 @@ function freeSlot(kept: ReadonlyMap<string, Kept>): number {
 
 function isSameJoint(a: Joint, b: Joint): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
-}
-
-/** One change at a time. */
-function createTurns(): <T>(run: () => Promise<T>) => Promise<T> {
-  let last: Promise<unknown> = Promise.resolve();
-  return (run) => {
-    const mine = last.then(run, run);
-    last = mine.catch(() => undefined);
-    return mine;
-  };
 }
 
 async function explained<T>(run: () => Promise<T>): Promise<T> {
