@@ -13,7 +13,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["{api,sdk,nsmgr,forwarder,nsc,nse,registry,identity,cli}/**/*.test.ts"],
+          include: ["{api,sdk,nsmgr,forwarder,nsc,nse,registry,identity,proxy,cli}/**/*.test.ts"],
           testTimeout: 20_000,
           ...patient,
         },

@@ -27,6 +27,21 @@ export const roles: readonly Role[] = [
     load: async () => (await import("../registry/main.ts")).daemon,
   },
   {
+    name: "proxy",
+    summary: "joins this domain to others: finds their services and passes Requests through",
+    load: async () => (await import("../proxy/main.ts")).proxy,
+  },
+  {
+    name: "nsmgr-proxy",
+    summary: "the part of nsm proxy that passes Requests from and to other domains",
+    load: async () => (await import("../proxy/main.ts")).managerProxy,
+  },
+  {
+    name: "registry-proxy",
+    summary: "the part of nsm proxy that asks registries of other domains",
+    load: async () => (await import("../proxy/main.ts")).registryProxy,
+  },
+  {
     name: "identity",
     summary: "built-in SPIFFE authority with a Workload API",
     load: async () => (await import("../identity/main.ts")).daemon,

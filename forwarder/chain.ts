@@ -3,26 +3,29 @@ import type { NetworkService } from "../sdk/chain.ts";
 import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
 import type { Hops } from "../sdk/elements/next-hop.ts";
 import { closeOldHalf } from "../sdk/elements/old-half.ts";
+import { selectEndpoint } from "../sdk/elements/select-endpoint.ts";
+import type { SelectOptions } from "../sdk/elements/select-endpoint.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import { createClientNamespaces } from "./client-namespaces.ts";
 import { clientSide } from "./client-side.ts";
-import type { ClientSideOptions } from "./client-side.ts";
+import type { ClientSideOptions, WithClientEnd } from "./client-side.ts";
 import { followNamespaces } from "./follow-namespaces.ts";
 import type { Orphans } from "./orphans.ts";
 import { plumb } from "./plumb.ts";
 import type { PlumbOptions } from "./plumb.ts";
-import { selectEndpoint } from "./select.ts";
-import type { SelectOptions } from "./select.ts";
 import { takeOver } from "./take-over.ts";
 
 export interface ForwarderChainOptions extends ServerChainOptions {
   readonly hops: Hops;
   readonly client: ClientSideOptions;
-  readonly select: SelectOptions;
+  readonly select: Omit<SelectOptions<unknown>, "isChosen">;
   readonly plumb: PlumbOptions;
   readonly orphans: Pick<Orphans, "element">;
 }
+
+/** Only forwarders ask for tunnels. */
+const isChosen = ({ clientEnd }: Pick<WithClientEnd, "clientEnd">) => clientEnd.kind !== "kernel";
 
 export function createForwarderChain(options: ForwarderChainOptions): NetworkService {
   const namespaces = createClientNamespaces(options.plumb.dataplane, options.client.isManager);
@@ -33,7 +36,7 @@ export function createForwarderChain(options: ForwarderChainOptions): NetworkSer
     .use("takeOver", takeOver(options.log)) // before anything is asked for that a dead predecessor still has
     .use("orphans", options.orphans.element) // remembers who asks, once that is proven
     .use("followNamespaces", followNamespaces(options.plumb.dataplane, options.store)) // a wire ends with its namespaces
-    .use("selectEndpoint", selectEndpoint(options.select)) // one candidate after the other through all that follows
+    .use("selectEndpoint", selectEndpoint({ ...options.select, isChosen })) // one candidate after the other through all that follows
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the kernel has the new half
     .use("plumb", plumb(options.plumb)) // acts on the way back, when both ends are known
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call

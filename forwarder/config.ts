@@ -39,6 +39,7 @@ export const table = {
   service: text("NSM_NSNAME", Defaults.forwarderService, "network service to register under"),
   connectTo: address("NSM_CONNECT_TO", Defaults.managerSocket, "the manager of this node"),
   listenOn: address("NSM_LISTEN_ON", Defaults.forwarderSocket, "unix socket that the manager reaches"),
+  proxyIds: idPatterns("NSM_PROXY_IDS", Defaults.proxyIds, "who may answer for endpoints of other domains"),
   managerIds: idPatterns(
     "NSM_MANAGER_IDS",
     Defaults.managerIds,

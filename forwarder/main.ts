@@ -24,7 +24,7 @@ import { openDataplane } from "./dataplane.ts";
 import { createEndpointSockets } from "./endpoint-sockets.ts";
 import { wiresHandlers } from "./inspect.ts";
 import { createOrphans } from "./orphans.ts";
-import { createReach } from "./reach.ts";
+import { createReach } from "../sdk/reach.ts";
 import { ownRecord } from "./record.ts";
 import { startSweep } from "./sweep.ts";
 import { trackTraffic } from "./traffic.ts";
@@ -90,6 +90,7 @@ export const daemon = defineDaemon({
         clock,
         log,
         isManager,
+        isProxy: idMatcher(config.proxyIds, trustDomain),
         refuseStopped: sockets.refuseStopped,
         reach: createReach({ probe: calls.probe, clock, log }),
         refusedAddresses: config.refusedAddresses,

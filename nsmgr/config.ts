@@ -33,6 +33,7 @@ export const table = {
     "network service under which forwarders register",
   ),
   forwarderIds: idPatterns("NSM_FORWARDER_IDS", Defaults.forwarderIds, "who may register as forwarder"),
+  proxyIds: idPatterns("NSM_PROXY_IDS", Defaults.proxyIds, "who may pass on Requests of other domains"),
   registryIds: idPatterns("NSM_REGISTRY_IDS", Defaults.registryIds, "who may answer as registry"),
   operatorIds: idPatterns(
     "NSM_OPERATOR_IDS",

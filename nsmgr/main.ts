@@ -1,10 +1,8 @@
 /** The manager daemon of one node. */
-import { networkInterfaces } from "node:os";
 import { Wires } from "../api/gen/admin_pb.js";
 import { MonitorConnection, State } from "../api/gen/connection_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
-import { publicUrl } from "../sdk/address.ts";
 import { clientInfoOf } from "../sdk/client-info.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
@@ -17,6 +15,7 @@ import { createHops } from "../sdk/hops.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import { trackStore } from "../sdk/metrics/wires.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
+import { publishedUrl } from "../sdk/published-url.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
@@ -24,7 +23,6 @@ import { repeatCloses } from "../sdk/repeat-closes.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
 import { createManagerChain } from "./chain.ts";
 import { table } from "./config.ts";
-import type { ManagerConfig } from "./config.ts";
 import { createLocalEndpoints } from "./local-endpoints.ts";
 import { wiresHandlers } from "./inspect.ts";
 import { createLostForwarders } from "./lost-forwarders.ts";
@@ -51,7 +49,7 @@ export const daemon = defineDaemon({
     const shared = {
       local,
       forwarderService: config.forwarderService,
-      publicUrl: published(config),
+      publicUrl: publishedUrl(config.listenOn),
       refusedAddresses: config.refusedAddresses,
       info,
       clock,
@@ -62,6 +60,7 @@ export const daemon = defineDaemon({
     const hops = stack.use(repeatCloses(calls, { clock, log }));
     const onForwarder = calls.isBack; // its wires, which it may have forgotten, are asked for at once
     const registries = stack.use(createManagerRegistries({ ...shared, upstream, mayForward, onForwarder }));
+    const mayTunnel = idMatcher([...config.forwarderIds, ...config.proxyIds], trustDomain);
     const view = stack.use(createRegistryView(upstream, clock, log));
     const history = createHistory(clock);
     const store = createMonitorStore((id, state) => {
@@ -111,7 +110,7 @@ export const daemon = defineDaemon({
       history,
       hops,
       view,
-      mayForward,
+      mayForward: mayTunnel,
       excluded: excluded.current,
       clientGraceMs: config.clientGraceMs,
     });
@@ -138,12 +137,4 @@ export const daemon = defineDaemon({
 /** Its client's next Request makes another forwarder know it; one that is down is asked for in any case. */
 function askAgain(store: MonitorStore, id: string): void {
   if (store.get(id)?.state !== State.DOWN) store.fromNextHop(id, { state: State.REFRESH_REQUESTED });
-}
-
-/** The first TCP address, with an address of the node in place of none; without TCP the node is on its own. */
-function published(config: ManagerConfig): string {
-  const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-  const addresses = own.flatMap(({ internal, cidr }) => (internal || cidr === null ? [] : [cidr]));
-  const tcp = config.listenOn.find((url) => !url.startsWith("unix:"));
-  return publicUrl(tcp ?? config.listenOn[0] ?? "", addresses);
 }

@@ -1,5 +1,13 @@
 /** The registry's variables. */
-import { addressList, bool, commonTable, duration, only, optionalText, policies } from "../sdk/config.ts";
+import {
+  addressList,
+  bool,
+  commonTable,
+  duration,
+  optionalAddress,
+  optionalText,
+  policies,
+} from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { refusedAddresses } from "../sdk/endpoint-url.ts";
@@ -16,7 +24,12 @@ export const table = {
   refusedAddresses: refusedAddresses(),
   registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
-  proxyRegistryUrl: only("NSM_PROXY_REGISTRY_URL", [""], "names of other domains are not supported yet"),
+  proxyRegistryUrl: optionalAddress(
+    "NSM_PROXY_REGISTRY_URL",
+    "",
+    "proxy of this domain, which is asked for names of others (service@domain); without it they are refused",
+  ),
+  proxyIds: idPatterns("NSM_PROXY_IDS", Defaults.proxyIds, "who may answer as that proxy"),
   expirePeriodMs: duration(
     "NSM_EXPIRE_PERIOD",
     "1m",

@@ -2,13 +2,18 @@
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { routeByDomain } from "../sdk/domains/route.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import { openMesh } from "../sdk/mesh.ts";
+import type { Mesh } from "../sdk/mesh.ts";
 import { meters } from "../sdk/metrics/meters.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
+import { createRegistryClient } from "../sdk/registry/client.ts";
 import { createPresence } from "../sdk/registry/presence.ts";
+import type { Registries } from "../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { table } from "./config.ts";
+import type { RegistryConfig } from "./config.ts";
 import { createMemoryRegistries } from "./memory.ts";
 import { keepServices } from "./services-file.ts";
 
@@ -36,15 +41,22 @@ export const daemon = defineDaemon({
         { labels: { kind: "endpoint" }, value: registries.sizes().endpoints },
       ]),
     );
+    const routed = routeByDomain(registries, elsewhere(config, mesh));
     const mayRelay = idMatcher(config.managerIds, mesh.trustDomain);
     const options = { ...mesh, ...registries, mayRelay, presence };
     const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(
       await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {
-        add(NetworkServiceRegistry, serviceRegistryHandlers(registries, options));
-        add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(registries, options));
+        add(NetworkServiceRegistry, serviceRegistryHandlers(routed, options));
+        add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(routed, options));
       }),
     );
     runtime.log.info({ addresses: server.addresses }, "registry serves");
   },
 });
+
+/** Registries of other domains, behind the proxy of this one. */
+function elsewhere({ proxyRegistryUrl: url, proxyIds }: RegistryConfig, mesh: Mesh): Registries | undefined {
+  if (url === undefined) return undefined;
+  return createRegistryClient({ ...mesh, target: { url, expect: idMatcher(proxyIds, mesh.trustDomain) } });
+}

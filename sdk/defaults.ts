@@ -11,6 +11,9 @@ export const Defaults = {
   managerPort: "tcp://:5001",
   registryListen: "tcp://:5002",
   registryUrl: "tcp://localhost:5002",
+  /** The proxy for this domain's registry and forwarders, and for other domains. */
+  proxyListen: "tcp://:5004",
+  registryProxyListen: "tcp://:5005",
   forwarderSocket: "unix:///run/nsm/forwarder.sock",
   identitySocket: "unix:///run/nsm/identity.sock",
   forwarderService: "forwarder",
@@ -24,6 +27,7 @@ export const Defaults = {
   managerIds: "/nsmgr/*,/ns/nsm-system/pod/*",
   forwarderIds: "/forwarder/*,/ns/nsm-system/pod/*",
   registryIds: "/registry,/registry/*,/ns/nsm-system/pod/*",
+  proxyIds: "/nsmgr-proxy/*,/registry-proxy/*,/proxy/*,/ns/nsm-system/pod/*",
   /** People and tools that look at wires of others. The pods of the Go manifests have four segments, so none of them is one by chance. */
   operatorIds: "/operator/*",
 } as const;

@@ -30,7 +30,7 @@ function target(path: string, specifier: string): string {
   return relative(root, join(root, dirname(path), specifier));
 }
 
-const DAEMONS = ["nsmgr", "forwarder", "nsc", "nse", "registry", "identity"];
+const DAEMONS = ["nsmgr", "forwarder", "nsc", "nse", "registry", "identity", "proxy"];
 /** What each folder may import besides itself. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   api: [],

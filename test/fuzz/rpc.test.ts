@@ -47,7 +47,7 @@ const minter = createTokenMinter({ clock });
 
 beforeAll(async () => {
   const bed = stack.use(await openBed());
-  const mesh = stack.use(await startInProcess(bed.authority));
+  const mesh = stack.use(await startInProcess({ authority: bed.authority }));
   await mesh.service({ name: "service", payload: "IP" });
   const [node] = await mesh.nodes("one");
   await node.endpoint({ name: "nse", service: "service" });

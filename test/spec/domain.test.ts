@@ -1,5 +1,5 @@
 /** Names with a domain as recorded. */
-import { hasDomain, joinDomain, splitDomain } from "../../sdk/domain.ts";
+import { hasDomain, joinDomain, splitDomain } from "../../sdk/domains/name.ts";
 import { describeVectors, same, vectorKind } from "./support.ts";
 
 type DomainCase =

@@ -4,6 +4,7 @@ import { table as forwarder } from "../../forwarder/config.ts";
 import { table as nsc } from "../../nsc/config.ts";
 import { table as nse } from "../../nse/config.ts";
 import { table as nsmgr } from "../../nsmgr/config.ts";
+import { managerProxyTable, registryProxyTable } from "../../proxy/config.ts";
 import { table as registry } from "../../registry/config.ts";
 import { readConfig } from "../../sdk/config.ts";
 import type { Table } from "../../sdk/config.ts";
@@ -86,8 +87,30 @@ const PROGRAMS: readonly (readonly [string, Table, Readonly<Record<string, strin
       NSM_LISTEN_ON: "tcp://:5002",
       NSM_REGISTRY_SERVER_POLICIES: SERVER_POLICIES,
       NSM_REGISTRY_CLIENT_POLICIES: CLIENT_POLICIES,
-      NSM_PROXY_REGISTRY_URL: "",
+      NSM_PROXY_REGISTRY_URL: "nsmgr-proxy:5004",
       NSM_EXPIRE_PERIOD: "1s",
+    },
+  ],
+  [
+    "nsmgr-proxy",
+    managerProxyTable,
+    {
+      NSM_NAME: "nsmgr-proxy",
+      NSM_LISTEN_ON: "tcp://:5004",
+      NSM_MAP_IP_FILE_PATH: "map-ip.yaml",
+      NSM_REGISTRY_PROXY_URL: "registry-proxy:5005",
+      NSM_REGISTRY_URL: "registry:5002",
+      NSM_REGISTRY_SERVER_POLICIES: SERVER_POLICIES,
+      NSM_REGISTRY_CLIENT_POLICIES: CLIENT_POLICIES,
+    },
+  ],
+  [
+    "registry-proxy",
+    registryProxyTable,
+    {
+      NSM_LISTEN_ON: "tcp://:5005",
+      NSM_REGISTRY_SERVER_POLICIES: SERVER_POLICIES,
+      NSM_REGISTRY_CLIENT_POLICIES: CLIENT_POLICIES,
     },
   ],
   [
@@ -122,7 +145,6 @@ test.each([
   ["nsmgr", nsmgr, { NSM_REGISTRY_SERVER_POLICIES: "/etc/own/.*.rego" }],
   ["nsmgr", nsmgr, { NSM_REGISTRY_CLIENT_POLICIES: "/etc/own/.*.rego" }],
   ["registry", registry, { NSM_REGISTRY_SERVER_POLICIES: SERVER_POLICIES + ",x.rego" }],
-  ["registry", registry, { NSM_PROXY_REGISTRY_URL: "nsmgr-proxy:5004" }],
   ["nse", nse, { NSM_DNS_CONFIGS: '[{"dns_server_ips":["ns.example"]}]' }],
   ["nsc", nsc, { NSM_NETWORK_SERVICES: "kernel://a", NSM_AWARENESS_GROUPS: "[kernel://a],[" }],
   ["nsc", nsc, { NSM_NETWORK_SERVICES: "kernel://a", NSM_MECHANISM: "vfio" }],

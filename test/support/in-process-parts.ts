@@ -153,7 +153,7 @@ export async function startManager(
     history,
     hops: resources.use(repeatCloses(station.hops, { clock, log })),
     view,
-    mayForward,
+    mayForward: (id) => mayForward(id) || id.includes("/nsmgr-proxy/"),
     excluded: () => [],
     clientGraceMs: 1000,
   });
@@ -201,6 +201,7 @@ export function startForwarder(
       clock,
       log,
       isManager,
+      isProxy: (id) => id.includes("/nsmgr-proxy/"),
       holdsWire: () => false,
       refusedAddresses: [],
     },

@@ -9,6 +9,7 @@ import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/ge
 import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../../registry/memory.ts";
 import { systemClock as clock } from "../../sdk/clock.ts";
+import { routeByDomain } from "../../sdk/domains/route.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { EMPTY_PATH } from "../../sdk/registry-path.ts";
 import type { Registries, Registry, RegistryContext } from "../../sdk/registry/registry.ts";
@@ -17,7 +18,7 @@ import type { FakeDataplane } from "./dataplane.ts";
 import { makeAuthority } from "./certificates.ts";
 import type { TestAuthority } from "./certificates.ts";
 import { createStations } from "./stations.ts";
-import type { Station, Transit } from "./stations.ts";
+import type { Station, Stations, Transit } from "./stations.ts";
 import {
   CALL_MS,
   FORWARDER_SERVICE,
@@ -77,11 +78,23 @@ export function hopsIn({ path }: Connection): readonly string[] {
   return path?.pathSegments.map(({ name }) => name) ?? [];
 }
 
-/** `authority`: whose identities its parts have; one of its own unless given. `transit`: how long messages take, at once unless given. */
-export async function startInProcess(authority?: TestAuthority, transit?: Transit): Promise<InProcessMesh> {
+export interface InProcessOptions {
+  /** Whose identities its parts have; one of its own unless given. */
+  readonly authority?: TestAuthority;
+  /** Where its parts meet those of other meshes; in place of `authority`. */
+  readonly stations?: Stations;
+  /** How long messages take; at once unless given. */
+  readonly transit?: Transit;
+  /** Who knows other domains. */
+  readonly elsewhere?: Registries;
+}
+
+export async function startInProcess(options: InProcessOptions = {}): Promise<InProcessMesh> {
   await using stack = new AsyncDisposableStack();
-  const stations = createStations(authority ?? (await makeAuthority("example.org")), transit);
-  const memory = stack.use(createMemoryRegistries(clock));
+  const { authority, elsewhere, transit } = options;
+  const stations =
+    options.stations ?? createStations(authority ?? (await makeAuthority("example.org")), transit);
+  const memory = routeByDomain(stack.use(createMemoryRegistries(clock)), elsewhere);
   const outage = { current: new AbortController(), isDown: false };
   const registries: Registries = {
     services: copying(memory.services, (entry) => clone(NetworkServiceSchema, entry), outage),

@@ -31,6 +31,7 @@ export const startForwarder: Start = (bench, playback) => {
   const stack = new AsyncDisposableStack();
   const { pool } = playback;
   const isManager = idMatcher(Defaults.managerIds.split(","), trustDomain);
+  const isProxy = idMatcher(Defaults.proxyIds.split(","), trustDomain);
   const ofManager = ({ peer }: CallContext) => peer?.transport === "unix" && isManager(peer.spiffeId);
   const view = stack.use(createRegistryView(registriesOf(bench, playback), clock, log));
   const registering = stack.use(createRegistering(forwarderRegistrants(bench, playback)));
@@ -51,7 +52,7 @@ export const startForwarder: Start = (bench, playback) => {
     newId: () => subject.names.invent(randomUUID()),
     client: { tunnels, isManager: ofManager, release: (id) => dataplane.release(id), priority: [] },
     // The recordings were made on the loopback.
-    select: { view, clock, log, isManager, holdsWire: () => false, refusedAddresses: [] },
+    select: { view, clock, log, isManager, isProxy, holdsWire: () => false, refusedAddresses: [] },
     plumb: { dataplane, tunnels, listenerOf: (hop) => listenerOf(bench, hop), log },
     orphans: stack.use(createOrphans({ clock, log })),
   });

@@ -3,6 +3,7 @@ import { startForwarder } from "./forwarder.ts";
 import { startClient } from "./nsc.ts";
 import { startEndpoint } from "./nse.ts";
 import { startManager } from "./nsmgr.ts";
+import { startManagerProxy, startRegistryProxy } from "./proxies.ts";
 import { startRegistry } from "./registry.ts";
 import type { Start } from "./roles.ts";
 
@@ -12,6 +13,8 @@ const OURS: ReadonlyMap<string, Start> = new Map([
   ["forwarder", startForwarder],
   ["nse", startEndpoint],
   ["nsc", startClient],
+  ["nsmgr-proxy", startManagerProxy],
+  ["registry-proxy", startRegistryProxy],
 ]);
 
 /** Undefined for a role that we do not have. */
@@ -19,5 +22,5 @@ export function startOf(role: string): Start | undefined {
   return OURS.get(role);
 }
 
-/** `admin`: somebody who calls by hand. The proxies join domains, which we do not do yet (D26). */
-export const NOT_OURS: ReadonlySet<string> = new Set(["admin", "registry-proxy", "nsmgr-proxy"]);
+/** `admin`: somebody who calls by hand. */
+export const NOT_OURS: ReadonlySet<string> = new Set(["admin"]);

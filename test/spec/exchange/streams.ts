@@ -9,6 +9,7 @@ import {
 import type { Connection } from "../../../api/gen/connection_pb.js";
 import type { Bench } from "./bench.ts";
 import { differencesOf } from "./compare.ts";
+import { findDifference } from "./differences.ts";
 import { normalRequest } from "./normalise.ts";
 import { isKilled, methodOf, requestOf } from "./recording.ts";
 import type { RecordedCall } from "./recording.ts";
@@ -31,7 +32,8 @@ export function checkStream(
   // Calls are recorded where they are served: a process that is killed takes those that are open with it.
   if (fits || isKilled(bench.recorded, server, Infinity)) return;
   const line = `opens ${path} to ${server} with ${JSON.stringify(ours)}, which nobody recorded`;
-  bench.report.add({ component: bench.component.name, call: undefined, lines: [line] });
+  const record = findDifference(bench, path);
+  bench.report.add({ component: bench.component.name, call: undefined, lines: [line], ...record });
 }
 
 /** Go opens several streams for one connection, which tell the same: ours hears the one that has been open for longest. */

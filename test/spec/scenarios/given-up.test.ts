@@ -34,7 +34,7 @@ beforeAll(async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date", "performance"] });
   random = seeded(1);
   steps = createSteps(() => random());
-  mesh = await startInProcess(undefined, steps.transit);
+  mesh = await startInProcess({ transit: steps.transit });
   await mesh.service({ name: "service", payload: "IP" });
   const [one, two] = [await mesh.node("one"), await mesh.node("two")];
   nodes = [one, two];

@@ -1,11 +1,11 @@
 /** Which endpoints a Request may go to, as far as the registry says (docs/protocol.md, "Matching"). */
 import type { Connection } from "../api/gen/connection_pb.js";
 import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
-import type { Clock } from "../sdk/clock.ts";
-import { NsmError } from "../sdk/errors.ts";
-import { checkNamed, discover } from "../sdk/match.ts";
-import type { DiscoverInput, Discovery } from "../sdk/match.ts";
-import type { RegistryView } from "../sdk/registry/view.ts";
+import type { Clock } from "./clock.ts";
+import { NsmError } from "./errors.ts";
+import { checkNamed, discover } from "./match.ts";
+import type { DiscoverInput, Discovery } from "./match.ts";
+import type { RegistryView } from "./registry/view.ts";
 
 export interface CandidateOptions {
   readonly view: Pick<RegistryView, "service" | "endpointsOf" | "endpoint">;

@@ -5,12 +5,12 @@
  *                                              |silence           ^ answer, ten seconds
  *                                              +----> lost -------+
  */
-import type { Clock } from "../sdk/clock.ts";
-import type { NextHop } from "../sdk/elements/target.ts";
-import { isLocal } from "../sdk/elements/target.ts";
-import { NsmError } from "../sdk/errors.ts";
-import type { Logger } from "../sdk/log.ts";
-import { LruMap } from "../sdk/lru.ts";
+import type { Clock } from "./clock.ts";
+import type { NextHop } from "./elements/target.ts";
+import { isLocal } from "./elements/target.ts";
+import { NsmError } from "./errors.ts";
+import type { Logger } from "./log.ts";
+import { LruMap } from "./lru.ts";
 
 /** A Request that takes longer makes us ask whether the hop is there at all: most wires are made sooner. */
 const DOUBT_AFTER_MS = 150;

@@ -1,27 +1,27 @@
 /** Chooses the endpoint of a connection and tries the candidates in turn (docs/protocol.md, "Matching"). */
 import { clone } from "@bufbuild/protobuf";
-import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
-import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
-import type { Connection } from "../api/gen/connection_pb.js";
-import { State } from "../api/gen/connection_pb.js";
-import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
-import type { CallContext, Element } from "../sdk/chain.ts";
-import type { Clock } from "../sdk/clock.ts";
-import { NOWHERE } from "../sdk/elements/target.ts";
-import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
-import { connectionOf } from "../sdk/elements/update-path.ts";
-import { checkTcpUrl } from "../sdk/endpoint-url.ts";
-import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
-import { NsmError, asNsmError, messageOf } from "../sdk/errors.ts";
-import type { CodeName } from "../sdk/errors.ts";
-import type { Logger } from "../sdk/log.ts";
-import type { Candidate } from "../sdk/match.ts";
-import { tries } from "../sdk/prefer.ts";
-import { createTurns } from "../sdk/turns.ts";
-import { candidatesOf } from "./candidates.ts";
-import type { CandidateOptions } from "./candidates.ts";
-import type { WithClientEnd } from "./client-side.ts";
-import type { Reach } from "./reach.ts";
+import { NetworkServiceRequestSchema } from "../../api/gen/networkservice_pb.js";
+import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
+import type { Connection } from "../../api/gen/connection_pb.js";
+import { State } from "../../api/gen/connection_pb.js";
+import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
+import type { CallContext, Element } from "../chain.ts";
+import type { Clock } from "../clock.ts";
+import { hasDomain } from "../domains/name.ts";
+import { NOWHERE } from "./target.ts";
+import type { NextHop, WithNextHop } from "./target.ts";
+import { connectionOf } from "./update-path.ts";
+import { checkTcpUrl } from "../endpoint-url.ts";
+import type { RefusedAddresses } from "../endpoint-url.ts";
+import { NsmError, asNsmError, messageOf } from "../errors.ts";
+import type { CodeName } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { Candidate } from "../match.ts";
+import { tries } from "../prefer.ts";
+import { createTurns } from "../turns.ts";
+import { candidatesOf } from "../candidates.ts";
+import type { CandidateOptions } from "../candidates.ts";
+import type { Reach } from "../reach.ts";
 
 /** Failures that another endpoint would not mend: the caller's own side is at fault, or the call is over. */
 const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXISTS", "ABORTED", "CANCELLED"]);
@@ -31,21 +31,22 @@ const PATIENCE_MS = 4000;
 /** For one look at the registry that nobody waits for. */
 const LOOK_UP_MS = 5000;
 
-export interface SelectOptions extends CandidateOptions {
+export interface SelectOptions<C> extends CandidateOptions {
   readonly clock: Clock;
   readonly log: Logger;
   /** Throws for a hop that is known not to answer. */
   readonly refuseStopped?: (hop: NextHop) => void;
   /** Without it every hop is waited for that has others beside it. */
   readonly reach?: Reach;
+  /** True when another forwarder of the mesh asks: it has made the choice. */
+  readonly isChosen: (ctx: C) => boolean;
   /** Who may answer at a URL of another node: the managers of this mesh. */
   readonly isManager: (spiffeId: string) => boolean;
+  /** Who may answer for endpoints of other domains: the proxies of this one. */
+  readonly isProxy: (spiffeId: string) => boolean;
   /** Networks that no endpoint's URL may lead to. */
   readonly refusedAddresses: RefusedAddresses;
 }
-
-type Needs = Pick<WithClientEnd, "clientEnd">;
-type Context = CallContext & Needs;
 
 interface Choice {
   readonly endpoint: string;
@@ -53,12 +54,14 @@ interface Choice {
 }
 
 /** State: the choice per connection, so that refresh and close go where the first request went; dropped on close. */
-export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextHop> {
+export function selectEndpoint<Needs>(
+  options: SelectOptions<CallContext & Needs>,
+): Element<Needs, WithNextHop> {
   const choices = new Map<string, Choice>();
   const turns = createTurns();
 
   return (next) => {
-    const attempt = async (request: NetworkServiceRequest, ctx: Context, choice: Choice) => {
+    const attempt = async (request: NetworkServiceRequest, ctx: CallContext & Needs, choice: Choice) => {
       const { id } = connectionOf(request);
       options.refuseStopped?.(choice.hop);
       connectionOf(request).networkServiceEndpointName = choice.endpoint;
@@ -66,10 +69,8 @@ export function selectEndpoint(options: SelectOptions): Element<Needs, WithNextH
       choices.set(id, choice);
       return response;
     };
-    const tryInTurn = async (request: NetworkServiceRequest, ctx: Context) => {
-      // Only forwarders ask for tunnels: the one before us has chosen.
-      const isChosen = ctx.clientEnd.kind !== "kernel";
-      const found = await candidatesOf(options, connectionOf(request), isChosen, ctx.signal);
+    const tryInTurn = async (request: NetworkServiceRequest, ctx: CallContext & Needs) => {
+      const found = await candidatesOf(options, connectionOf(request), options.isChosen(ctx), ctx.signal);
       if (found.kind === "named")
         return attempt(request, ctx, { endpoint: found.endpoint.name, hop: hopTo(found.endpoint, options) });
       connectionOf(request).payload = found.payload;
@@ -167,7 +168,7 @@ async function refuseLost(hop: NextHop, reach: Reach | undefined, signal: AbortS
 }
 
 /** Each once, without those that are not to be dialled. */
-function hopsOf(candidates: readonly Candidate[], options: SelectOptions): readonly NextHop[] {
+function hopsOf(candidates: readonly Candidate[], options: HopOptions): readonly NextHop[] {
   const byUrl = new Map(candidates.map(({ endpoint }) => [endpoint.url, endpoint]));
   return [...byUrl.values()].flatMap((endpoint) => {
     try {
@@ -178,9 +179,11 @@ function hopsOf(candidates: readonly Candidate[], options: SelectOptions): reado
   });
 }
 
+type HopOptions = Pick<SelectOptions<never>, "view" | "log" | "isManager" | "isProxy" | "refusedAddresses">;
+
 /** Where a connection of an earlier life leads; as long as the registry is away that is to be found out later. */
 async function lookUp(
-  options: SelectOptions,
+  options: HopOptions,
   connection: Connection,
   { signal }: CallContext,
 ): Promise<NextHop> {
@@ -204,12 +207,13 @@ async function lookUp(
 }
 
 /** An endpoint on this node is the one that registered; one elsewhere is reached by the manager there. */
-function hopTo(endpoint: NetworkServiceEndpoint, options: SelectOptions): NextHop {
+function hopTo(endpoint: NetworkServiceEndpoint, options: HopOptions): NextHop {
   const { url } = endpoint;
   const owner = endpoint.pathIds[0];
   if (!url.startsWith("unix:")) {
     checkUrl(endpoint, options.refusedAddresses);
-    return { url, expect: (id) => options.isManager(id) || id === owner };
+    const serves = hasDomain(endpoint.name) ? options.isProxy : options.isManager;
+    return { url, expect: (id) => serves(id) || id === owner };
   }
   return owner === undefined ? { url } : { url, expect: (id) => id === owner };
 }

@@ -1,27 +1,23 @@
 import { create } from "@bufbuild/protobuf";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
-import { State } from "../api/gen/connection_pb.js";
-import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
-import type { MatchSchema, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
-import type { CallContext } from "../sdk/chain.ts";
-import type { WithNextHop } from "../sdk/elements/target.ts";
-import { parseRefusedAddresses } from "../sdk/endpoint-url.ts";
-import { NsmError } from "../sdk/errors.ts";
-import { silentLogger } from "../sdk/log.ts";
-import { callBy, connectionOn, createRecorder, requestOn } from "../test/support/chain.ts";
-import { createFakeClock } from "../test/support/fake-clock.ts";
-import { makePeer } from "../test/support/peer.ts";
-import { selectEndpoint } from "./select.ts";
+import { State } from "../../api/gen/connection_pb.js";
+import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/gen/registry_pb.js";
+import type { MatchSchema, NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
+import type { CallContext } from "../chain.ts";
+import type { WithNextHop } from "./target.ts";
+import { parseRefusedAddresses } from "../endpoint-url.ts";
+import { NsmError } from "../errors.ts";
+import { silentLogger } from "../log.ts";
+import { callBy, connectionOn, createRecorder, requestOn } from "../../test/support/chain.ts";
+import { createFakeClock } from "../../test/support/fake-clock.ts";
+import { makePeer } from "../../test/support/peer.ts";
+import { selectEndpoint } from "./select-endpoint.ts";
 
 const call = callBy(await makePeer("/nsmgr/node1"));
-const netns = { pid: 1, inode: 1n };
-const MANAGER = { ...call, clientEnd: { kind: "kernel", netns, interfaceName: "nsm-1" } } as const;
+const MANAGER = { ...call, byForwarder: false };
 /** Another forwarder asks, for the other end of a tunnel. */
-const OTHER_NODE = {
-  ...call,
-  clientEnd: { kind: "vxlan", vni: 1, localIp: "192.0.2.1", remoteIp: "192.0.2.2", port: 4789 },
-} as const;
+const OTHER_NODE = { ...call, byForwarder: true };
 
 const endpoint = (name: string, url = `unix:///proc/1/root/${name}`, labels = {}) =>
   create(NetworkServiceEndpointSchema, {
@@ -70,10 +66,12 @@ function build(endpoints: NetworkServiceEndpoint[], { matches = [], held = [] }:
     clock,
     log: silentLogger,
     isManager,
+    isProxy: (id: string) => id.startsWith("spiffe://example.org/nsmgr-proxy/"),
     holdsWire,
     refusedAddresses,
   };
-  const service = selectEndpoint(options)(recorder);
+  const isChosen = ({ byForwarder }: { readonly byForwarder: boolean }) => byForwarder;
+  const service = selectEndpoint({ ...options, isChosen })(recorder);
   const failing = (...names: string[]) => {
     recorder.answer = (call, ctx) => {
       hops.push(ctx.nextHop.url);

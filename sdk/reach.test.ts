@@ -2,21 +2,18 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
-import type { CallContext } from "../sdk/chain.ts";
-import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
-import { silentLogger } from "../sdk/log.ts";
+import type { CallContext } from "./chain.ts";
+import type { NextHop, WithNextHop } from "./elements/target.ts";
+import { silentLogger } from "./log.ts";
 import { callBy, createRecorder, requestOn } from "../test/support/chain.ts";
 import { createFakeClock } from "../test/support/fake-clock.ts";
 import { makePeer } from "../test/support/peer.ts";
 import { createReach } from "./reach.ts";
-import { selectEndpoint } from "./select.ts";
+import { selectEndpoint } from "./elements/select-endpoint.ts";
 
 const HOP = { url: "tcp://192.0.2.1:5001" };
 const OTHER = { url: "tcp://192.0.2.2:5001" };
-const MANAGER = {
-  ...callBy(await makePeer("/nsmgr/node1")),
-  clientEnd: { kind: "kernel", netns: { pid: 1, inode: 1n }, interfaceName: "nsm-1" },
-} as const;
+const MANAGER = callBy(await makePeer("/nsmgr/node1"));
 
 function build() {
   const clock = createFakeClock();
@@ -133,7 +130,9 @@ describe("a choice among endpoints", () => {
       },
       clock: bed.clock,
       log: silentLogger,
+      isChosen: () => false,
       isManager: () => true,
+      isProxy: () => false,
       holdsWire: () => false,
       refusedAddresses: [],
       reach: bed.reach,

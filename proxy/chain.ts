@@ -1,0 +1,49 @@
+/** The proxy's chain: forwarder -> proxy -> proxy of another domain, and from there to a manager of that domain. */
+import type { Element, NetworkService } from "../sdk/chain.ts";
+import { connect, followNextHop } from "../sdk/elements/next-hop.ts";
+import type { Hops } from "../sdk/elements/next-hop.ts";
+import { closeOldHalf } from "../sdk/elements/old-half.ts";
+import { selectEndpoint } from "../sdk/elements/select-endpoint.ts";
+import type { SelectOptions } from "../sdk/elements/select-endpoint.ts";
+import { serverChain } from "../sdk/elements/server-chain.ts";
+import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
+import type { WithNextHop } from "../sdk/elements/target.ts";
+import { chooseSide } from "./side.ts";
+import type { SideOptions, WithSide } from "./side.ts";
+import { swapAddresses } from "./swap-addresses.ts";
+import type { OuterAddress } from "./swap-addresses.ts";
+
+export interface ProxyChainOptions extends ServerChainOptions {
+  readonly hops: Hops;
+  readonly side: SideOptions;
+  readonly select: Omit<SelectOptions<unknown>, "isChosen" | "holdsWire">;
+  readonly outerAddress: OuterAddress;
+}
+
+export function createProxyChain(options: ProxyChainOptions): NetworkService {
+  return serverChain({ ...options, closeUnknown: true })
+    .use("chooseSide", chooseSide(options.side)) // the names by which all that follows goes
+    .use("findWay", findWay(options.select)) // out to where the endpoint was found, or in to one of this domain
+    .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
+    .use("swapAddresses", swapAddresses(options.outerAddress)) // for the next hop alone
+    .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
+    .end(connect(options.hops));
+}
+
+/** The registry is asked for endpoints of this domain alone; the service's rules hold for clients of others, too. */
+function findWay(select: ProxyChainOptions["select"]): Element<WithSide, WithNextHop> {
+  const element = selectEndpoint<WithSide>({ ...select, isChosen: () => false, holdsWire: () => false });
+  return (next) => {
+    const inward = element(next);
+    return {
+      request: (request, ctx) =>
+        ctx.way === undefined
+          ? inward.request(request, ctx)
+          : next.request(request, { ...ctx, nextHop: ctx.way }),
+      close: (connection, ctx) =>
+        ctx.way === undefined
+          ? inward.close(connection, ctx)
+          : next.close(connection, { ...ctx, nextHop: ctx.way }),
+    };
+  };
+}

@@ -1,0 +1,95 @@
+/** The proxies' variables. */
+import {
+  addressList,
+  address,
+  commonTable,
+  duration,
+  optionalAddress,
+  optionalText,
+  policies,
+  text,
+} from "../sdk/config.ts";
+import type { ConfigOf, Table } from "../sdk/config.ts";
+import { Defaults } from "../sdk/defaults.ts";
+import { refusedAddresses } from "../sdk/endpoint-url.ts";
+import { idPatterns } from "../sdk/peer-ids.ts";
+
+const shared = {
+  dialTimeoutMs: duration("NSM_DIAL_TIMEOUT", "750ms", "longest wait for a session"),
+  registryIds: idPatterns(
+    "NSM_REGISTRY_IDS",
+    Defaults.registryIds,
+    "who may answer as registry, here and in other domains",
+  ),
+  proxyIds: idPatterns(
+    "NSM_PROXY_IDS",
+    Defaults.proxyIds,
+    "ids of proxies, in each domain's own trust domain",
+  ),
+  refusedAddresses: refusedAddresses(),
+  registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
+  registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
+  ...commonTable,
+} as const satisfies Table;
+
+/** How domains are found. */
+const finding = {
+  registryService: text(
+    "NSM_REGISTRY_SERVICE",
+    "registry.nsm-system",
+    "name of a domain's registry, in front of the domain (DNS: SRV and A or AAAA)",
+  ),
+  proxyService: text(
+    "NSM_NSMGR_PROXY_SERVICE",
+    "nsmgr-proxy.nsm-system",
+    "name of a domain's manager proxy, in front of the domain",
+  ),
+} as const satisfies Table;
+
+const passing = {
+  name: text("NSM_NAME", Defaults.nameOf("nsmgr-proxy"), "own path segment name, unique in all domains"),
+  registryUrl: address("NSM_REGISTRY_URL", Defaults.registryUrl, "registry of this domain"),
+  externalUrl: optionalText(
+    "NSM_EXTERNAL_URL",
+    "",
+    "address by which other domains reach this proxy; else the published one, as the map of addresses has it",
+  ),
+  mapIpFilePath: optionalText(
+    "NSM_MAP_IP_FILE_PATH",
+    "",
+    "file with the address that each node has for other domains (172.18.0.2: 203.0.113.2, one a line), read again when it changes",
+  ),
+  managerIds: idPatterns("NSM_MANAGER_IDS", Defaults.managerIds, "who may answer as manager of this domain"),
+  forwarderIds: idPatterns(
+    "NSM_FORWARDER_IDS",
+    Defaults.forwarderIds,
+    "who may ask for endpoints of other domains",
+  ),
+} as const satisfies Table;
+
+const listenOn = addressList(
+  "NSM_LISTEN_ON",
+  Defaults.proxyListen,
+  "where the proxy serves; the first TCP address is published",
+);
+
+/** Both roles in one process. */
+export const proxyTable = { ...passing, listenOn, ...finding, ...shared } as const satisfies Table;
+
+export const managerProxyTable = {
+  ...passing,
+  listenOn,
+  registryProxyUrl: optionalAddress("NSM_REGISTRY_PROXY_URL", "", "registry proxy of this domain"),
+  ...shared,
+} as const satisfies Table;
+
+export const registryProxyTable = {
+  listenOn: addressList("NSM_LISTEN_ON", Defaults.registryProxyListen, "where the registry proxy serves"),
+  ...finding,
+  ...shared,
+} as const satisfies Table;
+
+export type SharedConfig = ConfigOf<typeof shared>;
+export type FindingConfig = ConfigOf<typeof finding> & SharedConfig;
+export type PassingConfig = ConfigOf<typeof passing> &
+  SharedConfig & { readonly listenOn: readonly string[] };

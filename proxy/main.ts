@@ -1,0 +1,170 @@
+/** The proxies of a domain: what a domain's clients ask of others goes out through them, what others ask comes in. */
+import { MonitorConnection } from "../api/gen/connection_pb.js";
+import { NetworkService } from "../api/gen/networkservice_pb.js";
+import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
+import { defineDaemon } from "../sdk/daemon.ts";
+import type { Runtime } from "../sdk/daemon.ts";
+import { Defaults } from "../sdk/defaults.ts";
+import { createMonitorStore } from "../sdk/elements/monitor.ts";
+import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
+import { NsmError } from "../sdk/errors.ts";
+import { openServer } from "../sdk/grpc/server.ts";
+import { createHops } from "../sdk/hops.ts";
+import { openMesh } from "../sdk/mesh.ts";
+import type { Mesh } from "../sdk/mesh.ts";
+import { trackStore } from "../sdk/metrics/wires.ts";
+import { idMatcher, idMatcherOfAnyDomain } from "../sdk/peer-ids.ts";
+import { publishedUrl } from "../sdk/published-url.ts";
+import { createRegistryClient } from "../sdk/registry/client.ts";
+import type { Registries } from "../sdk/registry/registry.ts";
+import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
+import { createRegistryView } from "../sdk/registry/view.ts";
+import { openWatchedFile } from "../sdk/watched-file.ts";
+import { createProxyChain } from "./chain.ts";
+import { managerProxyTable, proxyTable, registryProxyTable } from "./config.ts";
+import type { FindingConfig, PassingConfig, SharedConfig } from "./config.ts";
+import { createDnsResolver } from "./dns-resolver.ts";
+import { createDomainRegistries } from "./domain-registries.ts";
+import { parseOuterAddresses } from "./outer-addresses.ts";
+import { rememberEndpoints } from "./remote-endpoints.ts";
+
+export const proxy = defineDaemon({
+  name: "proxy",
+  summary: "joins this domain to others: finds their services and passes Requests through",
+  about:
+    "The door of a domain. Registries ask it for names of other domains (service@domain), forwarders send it their Requests for endpoints that it found there, and the proxies of other domains come here for endpoints of this one. Both roles of a domain's proxies in one process; nsm nsmgr-proxy and nsm registry-proxy run one each. It needs no privileges.",
+  table: proxyTable,
+  async open(config, runtime, stack) {
+    const mesh = stack.use(await openMesh(config, runtime));
+    stack.use(await servePassing(config, runtime, mesh, registriesOfDomains(config, mesh)));
+  },
+});
+
+export const managerProxy = defineDaemon({
+  name: "nsmgr-proxy",
+  summary: "the part of nsm proxy that passes Requests from and to other domains",
+  about:
+    "Passes Requests between this domain and others. It finds endpoints of other domains by a registry proxy (NSM_REGISTRY_PROXY_URL). It needs no privileges.",
+  table: managerProxyTable,
+  async open(config, runtime, stack) {
+    const url = config.registryProxyUrl;
+    if (url === undefined)
+      throw new NsmError(
+        "INVALID_ARGUMENT",
+        "no-registry-proxy",
+        "NSM_REGISTRY_PROXY_URL is not set: name the registry proxy, or run nsm proxy, which is both",
+      );
+    const mesh = stack.use(await openMesh(config, runtime));
+    const expect = idMatcher([...config.registryIds, ...config.proxyIds], mesh.trustDomain);
+    const elsewhere = createRegistryClient({ ...mesh, target: { url, expect } });
+    stack.use(await servePassing(config, runtime, mesh, elsewhere));
+  },
+});
+
+export const registryProxy = defineDaemon({
+  name: "registry-proxy",
+  summary: "the part of nsm proxy that asks registries of other domains",
+  about: "Asks the registries of other domains, which it finds by DNS. It needs no privileges.",
+  table: registryProxyTable,
+  async open(config, runtime, stack) {
+    const mesh = stack.use(await openMesh(config, runtime));
+    const registries = registriesOfDomains(config, mesh);
+    const server = stack.use(
+      await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {
+        add(NetworkServiceRegistry, serviceRegistryHandlers(registries, relayed(config, mesh)));
+        add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(registries, relayed(config, mesh)));
+      }),
+    );
+    runtime.log.info({ addresses: server.addresses }, "registry proxy serves");
+  },
+});
+
+const limits = { maxConcurrentStreams: Defaults.watchStreams };
+
+function registriesOfDomains(config: FindingConfig, mesh: Mesh): Registries {
+  const resolver = createDnsResolver({ ...config, clock: mesh.clock });
+  const expect = idMatcherOfAnyDomain(config.registryIds);
+  return createDomainRegistries({
+    resolver,
+    open: (url) => createRegistryClient({ ...mesh, target: { url, expect } }),
+  });
+}
+
+/** What passes through is the caller's: the registry that keeps it knows whose it is. */
+function relayed({ registryIds, proxyIds }: SharedConfig, mesh: Mesh) {
+  return {
+    ...mesh,
+    ownersOfService: () => undefined,
+    ownersOfEndpoint: () => undefined,
+    mayRelay: idMatcher([...registryIds, ...proxyIds], mesh.trustDomain),
+  };
+}
+
+async function servePassing(
+  config: PassingConfig,
+  { log }: Runtime,
+  mesh: Mesh,
+  elsewhere: Registries,
+): Promise<AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const { clock, pool, minter, trustDomain } = mesh;
+  const { name } = config;
+  const path = config.mapIpFilePath;
+  const file =
+    path === undefined
+      ? undefined
+      : stack.use(
+          await openWatchedFile({
+            path,
+            what: "addresses for other domains",
+            parse: parseOuterAddresses,
+            missing: new Map<string, string>(), // it may come with the nodes
+            log,
+            clock,
+          }),
+        );
+  const outerAddress = (inner: string) => file?.current().get(inner) ?? inner;
+  const here = publishedUrl(config.listenOn);
+  const { registry: endpoints, remote } = rememberEndpoints(elsewhere.endpoints, {
+    here,
+    elsewhere: () => config.externalUrl ?? here.replace(/(?<=^tcp:\/\/)[^:]+/, outerAddress),
+  });
+  const home = createRegistryClient({
+    ...mesh,
+    target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
+  });
+  const view = stack.use(createRegistryView(home, clock, log));
+  const store = createMonitorStore();
+  stack.use(trackStore(store));
+  const isProxy = idMatcherOfAnyDomain(config.proxyIds);
+  const isManager = idMatcher(config.managerIds, trustDomain);
+  const hops = stack.use(createHops({ pool, minter, name, log }));
+  const chain = createProxyChain({
+    name,
+    minter,
+    clock,
+    store,
+    log,
+    hops,
+    side: { remote, isProxy, isManager, isForwarder: idMatcher(config.forwarderIds, trustDomain) },
+    select: {
+      view,
+      clock,
+      log,
+      isManager,
+      isProxy: () => false, // nobody is led through this domain to a third one
+      refusedAddresses: config.refusedAddresses,
+    },
+    outerAddress,
+  });
+  const server = stack.use(
+    await openServer({ ...mesh, log, listen: config.listenOn, limits }, (add) => {
+      add(NetworkService, networkServiceHandlers(chain));
+      add(MonitorConnection, monitorHandlers(store));
+      add(NetworkServiceRegistry, serviceRegistryHandlers(elsewhere, relayed(config, mesh)));
+      add(NetworkServiceEndpointRegistry, endpointRegistryHandlers({ endpoints }, relayed(config, mesh)));
+    }),
+  );
+  log.info({ addresses: server.addresses, published: here }, "proxy serves");
+  return stack.move();
+}

@@ -1,0 +1,17 @@
+/** The file that says by which address a node is reached from other domains (docs/protocol.md, "Domains"). */
+import { z } from "zod";
+import { formatAddress, parseIp } from "../sdk/prefix.ts";
+import { parseYamlAs } from "../sdk/yaml.ts";
+
+const ip = z.string().refine((text) => parseIp(text) !== undefined, { error: "is no address" });
+const Addresses = z.record(ip, ip).nullable();
+
+/** From inner to outer address, both in canonical form. Throws INVALID_ARGUMENT `bad-yaml`. */
+export function parseOuterAddresses(text: string): ReadonlyMap<string, string> {
+  const canonical = (address: string) => {
+    const parsed = parseIp(address);
+    return parsed === undefined ? address : formatAddress(parsed);
+  };
+  const pairs = Object.entries(parseYamlAs(text, Addresses) ?? {});
+  return new Map(pairs.map(([inner, outer]) => [canonical(inner), canonical(outer)]));
+}

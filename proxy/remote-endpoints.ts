@@ -1,0 +1,74 @@
+/** Where endpoints with a domain in their names are, as this proxy has passed it on: it publishes itself in their place. */
+import { create } from "@bufbuild/protobuf";
+import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
+import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import { LruMap } from "../sdk/lru.ts";
+import { findAll } from "../sdk/registry/registry.ts";
+import type { Registry } from "../sdk/registry/registry.ts";
+
+/** Endpoints that were found; the least used is forgotten, and found again. */
+const MOST_FOUND = 65_536;
+
+export interface RemoteEndpoints {
+  /**
+   * The manager of an endpoint of this domain that is registered elsewhere (`service@floating`). Undefined for any other.
+   */
+  registered(name: string): string | undefined;
+  /** The proxy of the domain of an endpoint, asked for when it is not known any more. Undefined for one that is not there. */
+  find(name: string, signal: AbortSignal): Promise<string | undefined>;
+}
+
+export interface RememberedEndpoints {
+  readonly registry: Registry<NetworkServiceEndpoint>;
+  readonly remote: RemoteEndpoints;
+}
+
+/**
+ * Finds and registrations that go through this proxy. `ownUrl`: under which it is reached, here (in what is found) and from
+ * elsewhere (in what is registered there).
+ */
+export function rememberEndpoints(
+  elsewhere: Registry<NetworkServiceEndpoint>,
+  ownUrl: { readonly here: string; readonly elsewhere: () => string },
+): RememberedEndpoints {
+  const found = new LruMap<string, string>(MOST_FOUND);
+  const registered = new Map<string, string>();
+  /** Who asks another domain for an endpoint of its own, under that domain's name, is sent back to itself. */
+  const isOwn = (url: string) => url === ownUrl.here || url === ownUrl.elsewhere();
+  const note = ({ name, url }: NetworkServiceEndpoint, deleted: boolean) => {
+    if (deleted || isOwn(url)) found.delete(name);
+    else found.set(name, url);
+  };
+  return {
+    remote: {
+      registered: (name) => registered.get(name),
+      async find(name, signal) {
+        if (found.get(name) === undefined) {
+          const query = create(NetworkServiceEndpointSchema, { name });
+          for (const entry of await findAll(elsewhere, query, signal)) note(entry, false);
+        }
+        return found.get(name);
+      },
+    },
+    registry: {
+      async register(endpoint, ctx) {
+        const { name, url } = endpoint;
+        endpoint.url = ownUrl.elsewhere();
+        const answer = await elsewhere.register(endpoint, ctx);
+        registered.set(name, url);
+        answer.url = url;
+        return answer;
+      },
+      async *find(query, ctx) {
+        for await (const { entry, deleted } of elsewhere.find(query, ctx)) {
+          note(entry, deleted);
+          yield { entry: { ...entry, url: ownUrl.here }, deleted };
+        }
+      },
+      async unregister(endpoint, ctx) {
+        await elsewhere.unregister({ ...endpoint, url: ownUrl.elsewhere() }, ctx);
+        registered.delete(endpoint.name);
+      },
+    },
+  };
+}

@@ -1,0 +1,82 @@
+/**
+ * Which way a Request goes through a proxy (docs/protocol.md, "Domains"): out, from a forwarder of this domain to the proxy of
+ * another, or in, from the proxy of another to an endpoint of this domain, which here has a name without domain.
+ */
+import type { Connection } from "../api/gen/connection_pb.js";
+import type { CallContext, Element } from "../sdk/chain.ts";
+import { hasDomain, splitDomain } from "../sdk/domains/name.ts";
+import type { NextHop } from "../sdk/elements/target.ts";
+import { connectionOf } from "../sdk/elements/update-path.ts";
+import { NsmError } from "../sdk/errors.ts";
+import type { RemoteEndpoints } from "./remote-endpoints.ts";
+
+export interface WithSide {
+  /** Undefined on the way in to an endpoint that the registry of this domain knows. */
+  readonly way: NextHop | undefined;
+}
+
+export interface SideOptions {
+  readonly remote: RemoteEndpoints;
+  /** Ids of proxies, of any domain that this one trusts. */
+  readonly isProxy: (spiffeId: string) => boolean;
+  /** Ids of this domain's forwarders. */
+  readonly isForwarder: (spiffeId: string) => boolean;
+  /** Ids of this domain's managers. */
+  readonly isManager: (spiffeId: string) => boolean;
+}
+
+export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
+  return (next) => ({
+    async request(request, ctx) {
+      const connection = connectionOf(request);
+      const way = await wayOf(connection, ctx, options);
+      if (way !== undefined) return await next.request(request, { ...ctx, way });
+      const asked = stripNames(connection);
+      const response = await next.request(request, { ...ctx, way });
+      joinNames(response, asked);
+      return response;
+    },
+    async close(connection, ctx) {
+      const way = await wayOf(connection, ctx, options);
+      if (way === undefined) stripNames(connection);
+      await next.close(connection, { ...ctx, way });
+    },
+  });
+}
+
+async function wayOf(
+  { networkServiceEndpointName: name }: Connection,
+  { peer, signal }: CallContext,
+  { remote, isForwarder, isManager, isProxy }: SideOptions,
+): Promise<NextHop | undefined> {
+  // What this proxy does by itself goes where the Request went.
+  const comesFromHere = peer === undefined || isForwarder(peer.spiffeId);
+  if (!comesFromHere && !isProxy(peer.spiffeId))
+    throw new NsmError(
+      "PERMISSION_DENIED",
+      "not-a-proxy",
+      `${peer.spiffeId} may not ask this proxy: forwarders of this domain do for endpoints of others (NSM_FORWARDER_IDS), and proxies of other domains for those of this one (NSM_PROXY_IDS)`,
+    );
+  const home = remote.registered(name);
+  if (home !== undefined) return { url: home, expect: isManager };
+  const url = comesFromHere && hasDomain(name) ? await remote.find(name, signal) : undefined;
+  return url === undefined ? undefined : { url, expect: isProxy };
+}
+
+type Names = Pick<Connection, "networkService" | "networkServiceEndpointName">;
+
+/** Returns the names as they were asked for. */
+function stripNames(connection: Connection): Names {
+  const { networkService, networkServiceEndpointName } = connection;
+  connection.networkService = splitDomain(networkService).target;
+  connection.networkServiceEndpointName = splitDomain(networkServiceEndpointName).target;
+  return { networkService, networkServiceEndpointName };
+}
+
+/** An endpoint that was chosen here is of the domain that the service was asked in. */
+function joinNames(response: Connection, { networkService, networkServiceEndpointName }: Names): void {
+  response.networkService = networkService;
+  if (networkServiceEndpointName !== "") response.networkServiceEndpointName = networkServiceEndpointName;
+  else if (hasDomain(networkService))
+    response.networkServiceEndpointName += networkService.slice(networkService.indexOf("@"));
+}

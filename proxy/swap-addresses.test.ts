@@ -1,0 +1,55 @@
+import { create } from "@bufbuild/protobuf";
+import { expect, test } from "vitest";
+import { ConnectionSchema, MechanismSchema } from "../api/gen/connection_pb.js";
+import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
+import type { NetworkService } from "../sdk/chain.ts";
+import { callBy } from "../test/support/chain.ts";
+import { makePeer } from "../test/support/peer.ts";
+import { swapAddresses } from "./swap-addresses.ts";
+
+const call = callBy(await makePeer("/forwarder/one"));
+const OUTER: Readonly<Record<string, string>> = { "10.0.0.1": "198.51.100.1", "10.0.0.2": "198.51.100.2" };
+const outer = (inner: string) => OUTER[inner] ?? inner;
+
+const tunnel = (parameters: Record<string, string>) =>
+  create(MechanismSchema, { cls: "REMOTE", type: "WIREGUARD", parameters });
+
+/** What the next hop saw, and what came back. */
+async function pass(parameters: Record<string, string>, answered: Record<string, string>) {
+  const seen: Record<string, string>[] = [];
+  const next: NetworkService = {
+    request(request) {
+      for (const { parameters: sent } of request.mechanismPreferences) seen.push({ ...sent });
+      return Promise.resolve(create(ConnectionSchema, { mechanism: tunnel({ ...seen[0], ...answered }) }));
+    },
+    close: () => Promise.resolve(),
+  };
+  const request = create(NetworkServiceRequestSchema, {
+    connection: create(ConnectionSchema, { id: "id" }),
+    mechanismPreferences: [tunnel(parameters)],
+  });
+  const response = await swapAddresses(outer)(next).request(request, call);
+  return { seen, answer: response.mechanism?.parameters };
+}
+
+test("on the asking side the other domain sees the outer address, and the forwarder its own again", async () => {
+  const { seen, answer } = await pass({ src_ip: "10.0.0.1" }, { dst_ip: "198.51.100.2" });
+  expect(seen).toEqual([{ src_ip: "198.51.100.1", orig_src_ip: "10.0.0.1" }]);
+  expect(answer).toEqual({ src_ip: "10.0.0.1", orig_src_ip: "", dst_ip: "198.51.100.2" });
+});
+
+test("on the serving side the answer has the outer address, and a refresh asks for it anew", async () => {
+  const arriving = { src_ip: "198.51.100.1", orig_src_ip: "10.0.0.1" };
+  const { seen, answer } = await pass(
+    { ...arriving, dst_ip: "198.51.100.2", orig_dst_ip: "10.0.0.2" },
+    { dst_ip: "10.0.0.2" },
+  );
+  expect(seen).toEqual([{ ...arriving, dst_ip: "", orig_dst_ip: "" }]);
+  expect(answer).toEqual({ ...arriving, dst_ip: "198.51.100.2", orig_dst_ip: "10.0.0.2" });
+});
+
+test("an address without another one stays as it is", async () => {
+  const { seen, answer } = await pass({ src_ip: "192.0.2.9" }, { dst_ip: "192.0.2.10" });
+  expect(seen).toEqual([{ src_ip: "192.0.2.9", orig_src_ip: "192.0.2.9" }]);
+  expect(answer).toMatchObject({ src_ip: "192.0.2.9", dst_ip: "192.0.2.10" });
+});
