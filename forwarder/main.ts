@@ -4,6 +4,7 @@ import { Wires } from "../api/gen/admin_pb.js";
 import { MonitorConnection } from "../api/gen/connection_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
+import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { CallContext } from "../sdk/chain.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
@@ -16,6 +17,7 @@ import { trackStore } from "../sdk/metrics/wires.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { keepRegistered } from "../sdk/registry/registrant.ts";
+import { findAll } from "../sdk/registry/registry.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
 import { repeatCloses } from "../sdk/repeat-closes.ts";
 import { createForwarderChain } from "./chain.ts";
@@ -114,7 +116,14 @@ export const daemon = defineDaemon({
         },
       ),
     );
-    stack.use(startSweep({ dataplane, store, clock, log, afterMs: config.maxTokenLifetimeMs }));
+    // Endpoints of this node are shown with their sockets, those of others are not.
+    const isOther = ({ name, url }: NetworkServiceEndpoint) =>
+      name !== config.name && url.startsWith("unix:");
+    const sameService = create(NetworkServiceEndpointSchema, { networkServiceNames: [config.service] });
+    const isAlone = async (signal: AbortSignal) =>
+      !(await findAll(registries.endpoints, sameService, signal)).some(isOther);
+    const afterMs = config.maxTokenLifetimeMs;
+    stack.use(startSweep({ dataplane, store, isAlone, clock, log, afterMs }));
     stack.use(
       keepRegistered({
         registry: registries.endpoints,
