@@ -27,7 +27,7 @@ export const table = {
   env: variables(
     "NSM_SUPPLY_ENV",
     "{}",
-    "variables of what it starts, beside its own; {{.label}} as above, not in those that choose code, such as PATH. One endpoint serves all clients for whom command and variables are the same",
+    "variables of what it starts, beside its own (without name, labels, sockets, metrics); {{.label}} as above, not in those that choose code, such as PATH. One endpoint serves all clients for whom command and variables are the same",
   ),
   limit: integer("NSM_SUPPLY_LIMIT", "10", "endpoints at the same time"),
   keep: bool("NSM_SUPPLY_KEEP", "false", "what it started goes on when it ends"),

@@ -8,8 +8,8 @@ import { managerTarget } from "../../sdk/manager-client.ts";
 import { openMesh } from "../../sdk/mesh.ts";
 import { createRegistryClient } from "../../sdk/registry/client.ts";
 import { serveEndpoint } from "../serve.ts";
+import { childEnvironment } from "./child-environment.ts";
 import { table } from "./config.ts";
-import type { SupplierConfig } from "./config.ts";
 import { startChild } from "./start-child.ts";
 import { createSupply } from "./supply.ts";
 import { orderFor } from "./template.ts";
@@ -24,7 +24,7 @@ export const daemon = defineDaemon({
     const { log } = runtime;
     const mesh = stack.use(await openMesh(config, runtime));
     const { keep, limit } = config;
-    const env = childEnvironment(config);
+    const env = childEnvironment(config, process.env);
     const supply = stack.use(
       createSupply({
         start: (order) =>
@@ -48,19 +48,3 @@ export const daemon = defineDaemon({
     stack.use(await serveEndpoint({ config, mesh, runtime, chain, store, registries }));
   },
 });
-
-/** Those that only the supplier has a use for. */
-const OWN = /^NSM_(SUPPLY_\w+|NAME|LISTEN_ON|LABELS)$/;
-
-/** It offers the same services, leaves their definition to us, and goes when nobody needs it. */
-function childEnvironment({ serviceNames, payload, idleTimeoutMs }: SupplierConfig): NodeJS.ProcessEnv {
-  const inherited = Object.entries(process.env).filter(([name]) => !OWN.test(name));
-  return {
-    ...Object.fromEntries(inherited),
-    NSM_SERVICE_NAMES: serviceNames.join(","),
-    NSM_PAYLOAD: payload,
-    NSM_REGISTER_SERVICE: "false",
-    NSM_UNREGISTER_ITSELF: "true",
-    NSM_IDLE_TIMEOUT: `${idleTimeoutMs}ms`,
-  };
-}
