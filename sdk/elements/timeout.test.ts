@@ -4,6 +4,7 @@ import { callBy, connectionOn, createRecorder, eventsOf, requestOn } from "../..
 import { createFakeClock } from "../../test/support/fake-clock.ts";
 import { makePeer } from "../../test/support/peer.ts";
 import type { CallContext } from "../chain.ts";
+import { NsmError } from "../errors.ts";
 import type { WithEvents } from "./begin.ts";
 import { timeout } from "./timeout.ts";
 
@@ -25,7 +26,7 @@ function build() {
     return service.request(request, eventsOf(callBy(PEER, { deadlineMs }), { events: { close } }));
   };
   const service = timeout(clock)(recorder);
-  return { clock, closed, ask, service };
+  return { clock, closed, ask, service, recorder };
 }
 
 test("closes when the caller's lease runs out", async () => {
@@ -61,6 +62,21 @@ test("a refresh moves the end", async () => {
   await clock.advance(59_999);
   expect(closed).toEqual([]);
   expect(clock.armed).toBe(1);
+});
+
+test("refreshes that fail do not move the end, which comes once however many there were", async () => {
+  const { clock, closed, ask, recorder } = build();
+  await Promise.all(Array.from({ length: 1000 }, () => ask(60_000)));
+  expect(clock.armed).toBe(1);
+  recorder.answer = () => Promise.reject(new NsmError("UNAVAILABLE", "unreachable", "the next hop is away"));
+  for (let refresh = 0; refresh < 5; refresh++) {
+    await clock.advance(10_000);
+    await expect(ask(60_000)).rejects.toMatchObject({ reason: "unreachable" });
+  }
+  await clock.advance(9999);
+  expect(closed).toEqual([]);
+  await clock.advance(100_000);
+  expect(closed).toHaveLength(1);
 });
 
 test("close leaves no timer", async () => {

@@ -12,6 +12,8 @@ import type { Registry, RegistryContext } from "./registry.ts";
 /** Part of the remaining life after which a registration is renewed; the value of the Go clients. */
 const RENEW_AT = 2 / 3;
 const CALL_TIMEOUT_MS = 15_000;
+/** A watch that held for so long was none that the registry refuses. */
+const STEADY_MS = 1000;
 
 export interface RegistrantOptions<T> {
   readonly registry: Registry<T>;
@@ -76,12 +78,14 @@ async function run<T extends Record>(
       isRegistered = true;
       onFirst();
       options.onRegistered?.();
-      backoff.reset();
+      const watchedMs = clock.monotonic();
       await untilRenewal(
         options,
         expiryMs === undefined ? undefined : (expiryMs - clock.now()) * RENEW_AT,
         signal,
       );
+      // Who takes the record but lets nobody watch it is asked ever more seldom, too.
+      if (clock.monotonic() - watchedMs >= STEADY_MS) backoff.reset();
     } catch (err) {
       if (signal.aborted) return;
       log.warn({ err }, `${what}: not registered yet, trying again: ${messageOf(err)}`);
