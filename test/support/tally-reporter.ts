@@ -25,11 +25,11 @@ function tallyOf(modules: readonly TestModule[], errors: readonly SerializedErro
   const failedTests = tests.flatMap((test) => {
     const result = test.result();
     return result.state === "failed"
-      ? [`${test.module.relativeModuleId} > ${test.fullName}: ${firstLine(result.errors[0]?.message)}`]
+      ? [`${test.module.relativeModuleId} > ${test.fullName}: ${tellingLine(result.errors[0])}`]
       : [];
   });
   const failedFiles = modules.flatMap((module) =>
-    module.errors().map((error) => `${module.relativeModuleId}: ${firstLine(error.message)}`),
+    module.errors().map((error) => `${module.relativeModuleId}: ${tellingLine(error)}`),
   );
   const outside = errors.map((error) => `outside any test: ${error.stack ?? error.message}`);
   return {
@@ -39,6 +39,8 @@ function tallyOf(modules: readonly TestModule[], errors: readonly SerializedErro
   };
 }
 
-function firstLine(text = "no message"): string {
-  return text.split("\n", 1)[0] ?? text;
+/** The message's first line; the stack of an error without one, such as of several in one. */
+function tellingLine(error: Partial<SerializedError> | undefined): string {
+  const line = error?.message?.split("\n", 1)[0] ?? "";
+  return line === "" ? (error?.stack ?? error?.name ?? "no message") : line;
 }
