@@ -15,6 +15,14 @@ import type { Wanted } from "./plan.ts";
 import { swapWire } from "./swap.ts";
 import { fitsBeside, tunnelFits, updateTunnel } from "./tunnel-device.ts";
 
+/** The namespaces of a wire's ends, each with a socket in it; `stack` closes them. Throws as `openNetns`. */
+export function openPods({ ends }: Wanted, stack: DisposableStack): readonly Pod[] {
+  return ends.map((end): Pod => {
+    const netns = stack.use(openNetns(end.netns));
+    return { wanted: end, netns, socket: stack.use(openNetlink("route", netns.fd)) };
+  });
+}
+
 /**
  * Makes the kernel as wanted and returns the wire's devices. `known` are those that it may have already: they are kept, with
  * their index and traffic, when their shape fits. Else they are replaced: at an end that stays where it is with the new device
@@ -23,14 +31,10 @@ import { fitsBeside, tunnelFits, updateTunnel } from "./tunnel-device.ts";
 export async function applyWire(
   options: ApplyOptions,
   wanted: Wanted,
+  opened: readonly Pod[],
   known: readonly Device[],
   signal: AbortSignal,
 ): Promise<readonly Device[]> {
-  using stack = new DisposableStack();
-  const opened = wanted.ends.map((end): Pod => {
-    const netns = stack.use(openNetns(end.netns));
-    return { wanted: end, netns, socket: stack.use(openNetlink("route", netns.fd)) };
-  });
   signal.throwIfAborted();
   try {
     const pods = await Promise.all(opened.map((pod) => fit(pod, known)));

@@ -41,13 +41,12 @@ export async function readPast({ wanted, socket }: Pod, link: Link): Promise<Pas
 
 /** Throws KernelError for the first change that the kernel refuses; those before it are made. */
 export async function configure(pod: Pod, found: FoundEnd): Promise<void> {
-  const { wanted, netns, socket } = pod;
+  const { wanted, socket } = pod;
   const changes = diffEnd(wanted, found);
   const results = await socket.batch(changes.map((item) => requestOf(item, found.link.ifindex)));
   const refusal = results.find((error, i) => error && !isAlreadySo(changes[i], error));
   if (refusal) throw refusal;
-  if (wanted.side === "client")
-    await setPolicies(socket, String(netns.inode), found.link.ifindex, wanted.policies);
+  if (wanted.side === "client") await setPolicies(socket, found.link.ifindex, wanted.policies);
 }
 
 /** Best effort on the way out of a failure: the failure is what the caller must hear of. */
@@ -59,7 +58,7 @@ export async function restore(pod: Pod, { found: before, policies }: Past): Prom
   const changes = diffEnd(past, await observeEnd(pod.socket, link));
   await pod.socket.batch(changes.map((item) => requestOf(item, link.ifindex)));
   if (pod.wanted.side === "client")
-    await setPolicies(pod.socket, String(pod.netns.inode), link.ifindex, policies).catch(() => undefined);
+    await setPolicies(pod.socket, link.ifindex, policies).catch(() => undefined);
 }
 
 function isAlreadySo(change: Change | undefined, error: KernelError): boolean {

@@ -67,11 +67,12 @@ export async function createWire(
 /** The end that was up first gets its queue a moment after the second is up; what it sends before that is lost. */
 async function waitUntilRunning(pods: readonly Pod[], indexes: readonly number[]): Promise<void> {
   const endMs = systemClock.monotonic() + RUNNING_MS;
-  for (const [i, { socket }] of pods.entries())
-    while ((await readLink(socket, { ifindex: at(indexes, i) }))?.running === false) {
-      if (systemClock.monotonic() > endMs) return;
-      await delay(1);
-    }
+  const isWaiting = async ({ socket }: Pod, i: number) =>
+    (await readLink(socket, { ifindex: at(indexes, i) }))?.running === false;
+  while ((await Promise.all(pods.map(isWaiting))).includes(true)) {
+    if (systemClock.monotonic() > endMs) return;
+    await delay(1);
+  }
 }
 
 /** One message makes both ends or none. Interface indexes are ours to choose, so nothing needs to be asked afterwards. */

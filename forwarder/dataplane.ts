@@ -4,9 +4,9 @@ import { stat } from "node:fs/promises";
 import { systemClock } from "../sdk/clock.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
-import { applyWire } from "./apply.ts";
+import { applyWire, openPods } from "./apply.ts";
 import type { ApplyOptions } from "./create.ts";
-import { exists, removeDevices } from "./device.ts";
+import { at, exists, removeDevices } from "./device.ts";
 import type { Device } from "./device.ts";
 import { formatAlias } from "./alias.ts";
 import { checkWanted } from "./guard.ts";
@@ -14,10 +14,10 @@ import { createInterfaceNames } from "./interface-names.ts";
 import { openNetlink } from "../sdk/netlink/socket.ts";
 import { openNamespaceEnds, watchEnds } from "./namespace-ends.ts";
 import type { NamespaceEnds } from "./namespace-ends.ts";
-import { netnsIdentity, openNetns } from "./netns.ts";
+import { identityBySocket, openNetns } from "./netns.ts";
 import { readLink } from "./observe.ts";
 import { planWire } from "./plan.ts";
-import type { Wanted, WantedEnd } from "./plan.ts";
+import type { Wanted } from "./plan.ts";
 import { createReservations } from "./reservations.ts";
 import type { WireguardReservation } from "./reservations.ts";
 import { ownGroup, scan } from "./scan.ts";
@@ -235,16 +235,24 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const looksAgain = isDue || wire.isDoubted === true;
   if (before?.fingerprint === fingerprint && !looksAgain && (await isThere(wanted, before))) return;
   const known = before?.devices ?? (await claim(state, wanted));
-  const places = wanted.ends.map(placeOf);
+  using stack = new DisposableStack();
+  const pods = openPods(wanted, stack);
+  // By more than their inodes, which namespaces inherit from those that ended, whose wires may still be known.
+  const places = pods.map(({ netns, socket }) => identityBySocket(netns, socket));
   const names = state.names.take(wanted, places);
   try {
-    const made = await applyWire(state.options, wanted, known, signal);
+    const made = await applyWire(state.options, wanted, pods, known, signal);
     const devices = made.map((device, i) => remembered(device, places[i]));
     const { kind } = wanted.link;
     if (before !== undefined && before.kind !== kind) await forgetOtherTunnel(state.options.drivers, wanted);
     const checkedMs = systemClock.monotonic();
     before?.watch[Symbol.dispose]();
-    const watch = await watchEnds(state.namespaceEnds, devices, state.log, (side) =>
+    const watched = pods.map((pod, i) => ({
+      side: pod.wanted.side,
+      netns: pod.netns,
+      identity: at(places, i),
+    }));
+    const watch = await watchEnds(state.namespaceEnds, watched, state.log, (side) =>
       state.onNamespaceEnded(wire.id, side),
     );
     state.applied.set(wire.id, { fingerprint, devices, kind, checkedMs, stats: [], watch });
@@ -257,12 +265,6 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
     names.undo();
     throw error;
   }
-}
-
-/** By more than its inode, which a namespace inherits from one that ended, whose wires may still be known. */
-function placeOf({ netns }: WantedEnd): string {
-  using open = openNetns(netns);
-  return netnsIdentity(open);
 }
 
 /** In the order of the ends. */

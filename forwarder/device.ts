@@ -45,7 +45,7 @@ export async function removeDevices(
     if (netns === undefined) continue;
     using socket = openNetlink("route", netns.fd);
     // Rules outlive their device.
-    if (device.side !== "endpoint") await setPolicies(socket, String(netns.inode), device.ifindex, []);
+    if (device.side !== "endpoint") await setPolicies(socket, device.ifindex, []);
     const link = await readLink(socket, { ifindex: device.ifindex });
     if (link !== undefined && (link.alias === device.alias || link.name === device.name)) {
       const [refusal] = await socket.batch([deleteLink(device.ifindex)]);

@@ -15,8 +15,7 @@ import {
   newNamespaceId,
 } from "../sdk/netlink/namespace-id.ts";
 import { openNetlink } from "../sdk/netlink/socket.ts";
-import { openNetns } from "./netns.ts";
-import type { NetnsRef } from "./netns.ts";
+import type { Netns } from "./netns.ts";
 import type { Side } from "./wire.ts";
 
 const AF_NETLINK = 16;
@@ -29,21 +28,27 @@ const DATAGRAM_BYTES = 16 * 1024;
 export interface NamespaceEnds extends Disposable {
   /**
    * Calls back once when the open namespace has ended. The node's namespace gets a number for it, which the kernel takes back
-   * with either of the two.
+   * with either of the two. `identity` tells the namespace from all others for ever: then the number is asked for once.
    */
-  watch(netnsFd: number, onEnded: () => void): Promise<Disposable>;
+  watch(netnsFd: number, onEnded: () => void, identity?: string): Promise<Disposable>;
 }
 
-/** State: one socket, and who waits for which namespace. */
+/** State: one socket, who waits for which namespace, and the numbers of namespaces that are known to live. */
 export function openNamespaceEnds(log: Logger): NamespaceEnds {
   const waiting = new Map<number, Set<() => void>>();
+  const numbers = new Map<string, number>();
+  const identities = new Map<number, string>();
   const fd = openEventSocket();
-  const events = watchReadable(fd, () => readEvents(fd, end, () => void catchUp()));
+  const drain = () => readEvents(fd, end, () => void catchUp());
+  const events = watchReadable(fd, drain);
   let isOpen = true;
 
   function end(id: number): void {
     const callbacks = waiting.get(id);
     waiting.delete(id);
+    const identity = identities.get(id);
+    identities.delete(id);
+    if (identity !== undefined) numbers.delete(identity);
     for (const onEnded of callbacks ?? []) onEnded();
   }
   /** Events were lost: whoever has no number any more has ended. */
@@ -51,14 +56,23 @@ export function openNamespaceEnds(log: Logger): NamespaceEnds {
     try {
       using socket = openNetlink("route");
       const ids = new Set((await socket.dump(dumpNamespaceIds())).map(decodeNamespaceId));
-      if (isOpen) for (const id of waiting.keys()) if (!ids.has(id)) end(id);
+      if (!isOpen) return;
+      for (const id of [...waiting.keys(), ...identities.keys()]) if (!ids.has(id)) end(id);
     } catch (err) {
       log.warn({ err }, "the ends of network namespaces were missed; their wires end with their leases");
     }
   }
   return {
-    async watch(netnsFd, onEnded) {
-      const id = await numberOf(netnsFd);
+    async watch(netnsFd, onEnded, identity) {
+      const known = identity === undefined ? undefined : numbers.get(identity);
+      const id = known ?? (await numberOf(netnsFd));
+      if (known === undefined && isOpen) {
+        drain(); // the end of whoever had the number before is no news of this namespace
+        if (identity !== undefined) {
+          numbers.set(identity, id);
+          identities.set(id, identity);
+        }
+      }
       const callbacks = waiting.get(id) ?? new Set();
       waiting.set(id, callbacks);
       callbacks.add(onEnded);
@@ -73,6 +87,8 @@ export function openNamespaceEnds(log: Logger): NamespaceEnds {
       if (!isOpen) return;
       isOpen = false;
       waiting.clear();
+      numbers.clear();
+      identities.clear();
       events[Symbol.dispose]();
       closeFd(fd);
     },
@@ -82,15 +98,16 @@ export function openNamespaceEnds(log: Logger): NamespaceEnds {
 /** Watches the namespaces of a wire's ends; one that cannot be watched ends the wire with its lease, as ever. */
 export async function watchEnds(
   ends: NamespaceEnds,
-  wire: readonly { readonly side: Side; readonly netns: NetnsRef }[],
+  wire: readonly { readonly side: Side; readonly netns: Netns; readonly identity: string }[],
   log: Logger,
   onEnded: (side: Side) => void,
 ): Promise<Disposable> {
   const stack = new DisposableStack();
-  for (const { side, netns } of wire) {
+  for (const { side, netns, identity } of wire) {
+    // An inode alone is given to the next namespace.
+    const lasting = identity.startsWith("cookie-") ? identity : undefined;
     try {
-      using open = openNetns(netns);
-      stack.use(await ends.watch(open.fd, () => onEnded(side)));
+      stack.use(await ends.watch(netns.fd, () => onEnded(side), lasting));
     } catch (err) {
       log.info({ netns: String(netns.inode), err }, "the end of a network namespace cannot be watched");
     }

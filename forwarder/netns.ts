@@ -2,7 +2,8 @@
 import { closeSync, fstatSync, openSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { systemClock } from "../sdk/clock.ts";
 import { NsmError, errnoOf } from "../sdk/errors.ts";
-import { closeFd, insideNetns, openSocket, socketOption } from "../sdk/native.ts";
+import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
+import { closeFd, insideNetns, netnsCookie, openSocket } from "../sdk/native.ts";
 
 /** How long one look through all processes serves. It takes milliseconds, and a node's pods may all end at once. */
 const SEEN_MS = 1000;
@@ -125,8 +126,6 @@ export function tryOpen(path: string): Netns | undefined {
 
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
-const SOL_SOCKET = 1;
-const SO_NETNS_COOKIE = 71;
 
 /**
  * Tells a namespace from all others since the machine started. Its inode does not: the kernel gives the number of a namespace
@@ -136,14 +135,20 @@ export function netnsIdentity({ fd, inode }: Netns): string {
   return insideNetns(fd, () => {
     const socket = openSocket(AF_UNIX, SOCK_DGRAM, 0);
     try {
-      return `cookie-${socketOption(socket, SOL_SOCKET, SO_NETNS_COOKIE, 8).readBigUInt64LE()}`;
-    } catch (error) {
-      if (error instanceof NsmError && error.reason === "enoprotoopt") return `inode-${inode}`;
-      throw error;
+      return identityText(inode, netnsCookie(socket));
     } finally {
       closeFd(socket);
     }
   });
+}
+
+/** The same by a socket of it, which spares making one. */
+export function identityBySocket({ inode }: Netns, socket: Pick<NetlinkSocket, "netnsCookie">): string {
+  return identityText(inode, socket.netnsCookie());
+}
+
+function identityText(inode: bigint, cookie: bigint | undefined): string {
+  return cookie === undefined ? `inode-${inode}` : `cookie-${cookie}`;
 }
 
 function netnsGone(ref: NetnsRef): NsmError {

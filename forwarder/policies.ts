@@ -1,6 +1,7 @@
 /** Policy routes in a pod: the only code that touches its routing rules. */
 import { diffPolicies, policiesOf } from "./diff-policies.ts";
 import type { FoundTables, PolicyChange } from "./diff-policies.ts";
+import { LruMap } from "../sdk/lru.ts";
 import { isKernelError } from "../sdk/netlink/message.ts";
 import type { Family } from "../sdk/prefix.ts";
 import type { KernelError, Request } from "../sdk/netlink/message.ts";
@@ -14,20 +15,28 @@ import { createTurns } from "./turns.ts";
 
 /** Two wires of one pod do not choose the same table. */
 const turn = createTurns();
+/**
+ * Namespaces, by their cookie, that had no rule of ours when they were read last: nobody but this process makes one. Most pods
+ * never have any, and are not asked at each of their wires.
+ */
+const withoutRules = new LruMap<bigint, true>(10_000);
 
 /**
  * Makes the policies of a device as wanted, and removes rules of devices that are gone. When the kernel refuses one, it throws
- * KernelError, and those that were there come back. `place` names the namespace, `past` a device whose place this one takes.
+ * KernelError, and those that were there come back. `past` is a device whose place this one takes.
  */
 export async function setPolicies(
   socket: NetlinkSocket,
-  place: string,
   ifindex: number,
   wanted: readonly Policy[],
   past?: number,
 ): Promise<void> {
-  await turn(place, async () => {
+  const cookie = socket.netnsCookie();
+  await turn(String(cookie), async () => {
+    if (wanted.length === 0 && hasNone(cookie)) return;
+    if (cookie !== undefined) withoutRules.delete(cookie);
     const before = await readTables(socket, wanted.length > 0);
+    if (wanted.length === 0) remember(cookie, before);
     const refusal = await make(socket, ifindex, diffPolicies(wanted, before, ifindex, past));
     if (!refusal) return;
     const earlier = policiesOf(before, ifindex);
@@ -38,21 +47,33 @@ export async function setPolicies(
 
 /** As they are. */
 export async function readPolicies(socket: NetlinkSocket, ifindex: number): Promise<readonly Policy[]> {
+  if (hasNone(socket.netnsCookie())) return [];
   return policiesOf(await readTables(socket), ifindex);
 }
 
 /** Without rules of ours there is nothing to compare, unless some are wanted: `always` says so. */
 async function readTables(socket: NetlinkSocket, always = false): Promise<FoundTables> {
-  const rules = [...(await rulesOf(socket, 4)), ...(await rulesOf(socket, 6))];
-  if (!always && !rules.some(({ protocol }) => protocol === NSM_PROTOCOL)) return { rules, routes: [] };
+  const rules = await readRules(socket);
+  if (!always && !rules.some(isOurs)) return { rules, routes: [] };
   return { rules, routes: [...(await routesOf(socket, 4)), ...(await routesOf(socket, 6))] };
 }
 
-/** A kernel without policy routing, or without IPv6, has none. */
-async function rulesOf(socket: NetlinkSocket, family: Family): Promise<FoundRule[]> {
+function hasNone(cookie: bigint | undefined): boolean {
+  return cookie !== undefined && withoutRules.get(cookie) === true;
+}
+
+function remember(cookie: bigint | undefined, { rules }: FoundTables): void {
+  if (cookie !== undefined && !rules.some(isOurs)) withoutRules.set(cookie, true);
+}
+
+function isOurs({ protocol }: FoundRule): boolean {
+  return protocol === NSM_PROTOCOL;
+}
+
+/** Of both families. A kernel without policy routing has none. */
+async function readRules(socket: NetlinkSocket): Promise<FoundRule[]> {
   try {
-    const rules = (await socket.dump(dumpRules(family))).map(decodeRule);
-    return rules.filter((rule) => rule?.family === family).filter((rule) => rule !== undefined);
+    return (await socket.dump(dumpRules())).map(decodeRule).filter((rule) => rule !== undefined);
   } catch (error) {
     if (isKernelError(error, "ENOTSUP", "EAFNOSUPPORT")) return [];
     throw error;

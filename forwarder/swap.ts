@@ -69,18 +69,13 @@ function passingName(): string {
 }
 
 /** Rules stay, tables lead through the new device; when the kernel refuses one, all lead through the old one again. */
-async function leadPolicies(
-  { wanted, netns, socket }: Pod,
-  ifindex: number,
-  past: Link | undefined,
-): Promise<void> {
+async function leadPolicies({ wanted, socket }: Pod, ifindex: number, past: Link | undefined): Promise<void> {
   if (wanted.side !== "client" || past === undefined) return;
-  const place = String(netns.inode);
   const before = await readPolicies(socket, past.ifindex);
   try {
-    await setPolicies(socket, place, ifindex, wanted.policies, past.ifindex);
+    await setPolicies(socket, ifindex, wanted.policies, past.ifindex);
   } catch (error) {
-    await setPolicies(socket, place, past.ifindex, before, ifindex);
+    await setPolicies(socket, past.ifindex, before, ifindex);
     throw error;
   }
 }

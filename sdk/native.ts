@@ -35,6 +35,7 @@ const SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERPIDFD = 77;
+const SO_NETNS_COOKIE = 71;
 const MSG_DONTWAIT = 0x40;
 const POLLIN = 1;
 const O_CLOEXEC = 0x80000;
@@ -202,6 +203,16 @@ export function socketOption(fd: number, level: number, name: number, length: nu
 export function setSocketOption(fd: number, level: number, name: number, value: number | Buffer): void {
   const bytes = typeof value === "number" ? Buffer.from(Int32Array.of(value).buffer) : value;
   checked(`setsockopt ${level}/${name}`, Number(c.setsockopt(fd, level, name, bytes, bytes.length)));
+}
+
+/** Tells the network namespace of a socket from all others since the machine started; undefined before Linux 5.14. */
+export function netnsCookie(fd: number): bigint | undefined {
+  try {
+    return socketOption(fd, SOL_SOCKET, SO_NETNS_COOKIE, 8).readBigUInt64LE();
+  } catch (error) {
+    if (error instanceof NsmError && error.reason === "enoprotoopt") return undefined;
+    throw error;
+  }
 }
 
 /** send(2) on the calling thread; a short write is an error of a datagram socket and cannot happen. */

@@ -52,6 +52,7 @@ test.each<[string, Request, number, number, string]>([
     0x600,
     "0a000000 00000006 00000000 0a000300 6e736d2d31000000 08000600 0f000000 05001500 9f000000",
   ],
+  ["all rules of all families", dumpRules(), 34, 0x300, "00000000 00000000 00000000"],
   ["all rules of a family", dumpRules(6), 34, 0x300, "0a000000 00000000 00000000"],
 ])("%s", (_, request, type, flags, body) => {
   expect([request.type, request.flags]).toEqual([type, flags]);

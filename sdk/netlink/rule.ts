@@ -19,6 +19,7 @@ const FRA = {
   SPORT_RANGE: 23,
   DPORT_RANGE: 24,
 } as const;
+const AF_UNSPEC = 0;
 const FR_ACT = { TO_TBL: 1, BLACKHOLE: 6 } as const;
 
 /** 1 to 65535, `from` not above `to`. */
@@ -54,8 +55,10 @@ export function deleteRule(rule: Rule): Request {
   return ruleRequest(RTM_RULE.DEL, 0, "delete", rule);
 }
 
-export function dumpRules(family: Family): Request {
-  return { doing: "dump rules", type: RTM_RULE.GET, flags: NLM_F.DUMP, body: ruleHeader(family, 0, 0, 0) };
+/** Of a family, or of all. */
+export function dumpRules(family?: Family): Request {
+  const body = ruleHeader(family === undefined ? AF_UNSPEC : AF[family], 0, 0, 0);
+  return { doing: "dump rules", type: RTM_RULE.GET, flags: NLM_F.DUMP, body };
 }
 
 export interface FoundRule extends Rule {
@@ -94,7 +97,7 @@ function ruleRequest(type: number, flags: number, doing: string, rule: Rule): Re
   if (destinationPorts) attributes.push(bytes(FRA.DPORT_RANGE, encodePorts(destinationPorts)));
   const shortTable = table !== undefined && table < 256 ? table : 0;
   const action = table === undefined ? FR_ACT.BLACKHOLE : FR_ACT.TO_TBL;
-  const header = ruleHeader(family, source?.length ?? 0, shortTable, action);
+  const header = ruleHeader(AF[family], source?.length ?? 0, shortTable, action);
   return {
     doing: `${doing} rule ${priority}: ${selectorText(rule)} to ${table === undefined ? "nowhere" : `table ${table}`}`,
     type,
@@ -110,8 +113,8 @@ function selectorText({ family, source, iif }: Rule): string {
 }
 
 /** struct fib_rule_hdr */
-function ruleHeader(family: Family, sourceLength: number, table: number, action: number): Buffer {
-  return Buffer.from([AF[family], 0, sourceLength, 0, table, 0, 0, action, 0, 0, 0, 0]);
+function ruleHeader(family: number, sourceLength: number, table: number, action: number): Buffer {
+  return Buffer.from([family, 0, sourceLength, 0, table, 0, 0, action, 0, 0, 0, 0]);
 }
 
 /** struct fib_rule_port_range, in the byte order of the host. */

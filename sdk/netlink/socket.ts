@@ -1,5 +1,5 @@
 /** A netlink socket of one network namespace: requests out, every answer checked (netlink(7)). */
-import { closeFd, insideNetns, openSocket, receive, send, setSocketOption } from "../native.ts";
+import { closeFd, insideNetns, netnsCookie, openSocket, receive, send, setSocketOption } from "../native.ts";
 import { NLMSG, NLM_F, decodeError, decodeMessages, encodeMessage, KernelError } from "./message.ts";
 import type { Message, Request } from "./message.ts";
 
@@ -35,6 +35,8 @@ export interface NetlinkSocket extends Disposable {
   get(request: Request): Promise<Message>;
   /** A consistent list: redone when the kernel says that it changed meanwhile. */
   dump(request: Request): Promise<Message[]>;
+  /** Of the namespace that it is bound to, as `netnsCookie`. */
+  netnsCookie(): bigint | undefined;
 }
 
 /**
@@ -124,6 +126,7 @@ export function netlinkOn(fd: number): NetlinkSocket {
         if (tries === DUMP_TRIES || !messages.some(({ flags }) => flags & NLM_F.DUMP_INTR)) return messages;
       }
     },
+    netnsCookie: () => netnsCookie(fd),
     [Symbol.dispose]() {
       if (isOpen) closeFd(fd);
       isOpen = false;

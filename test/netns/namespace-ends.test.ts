@@ -2,9 +2,13 @@ import { closeSync, openSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openNamespaceEnds } from "../../forwarder/namespace-ends.ts";
 import type { NamespaceEnds } from "../../forwarder/namespace-ends.ts";
+import { netnsIdentity, tryOpen } from "../../forwarder/netns.ts";
 import { silentLogger } from "../../sdk/log.ts";
 import { createNamespace, eventually, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
+
+/** A descriptor that is open, and no network namespace's. */
+const NO_NAMESPACE = 2;
 
 describe.skipIf(!isRoot)("the end of network namespaces (need root)", () => {
   let ends: NamespaceEnds;
@@ -47,6 +51,28 @@ describe.skipIf(!isRoot)("the end of network namespaces (need root)", () => {
       await eventually(`the end of n${i} is told`, () => ended.length === i);
     }
     expect(ended).toEqual(Array.from({ length: 20 }, (_, i) => `n${i + 1}`));
+  });
+
+  test("one whose identity is known is asked for its number once, and told like the others", async () => {
+    const [one, next] = [createNamespace("one"), createNamespace("next")];
+    const path = `/run/netns/${one.name}`;
+    using open = tryOpen(path);
+    if (open === undefined) throw new Error(`${path} is not there`);
+    const identity = netnsIdentity(open);
+    await ends.watch(open.fd, () => ended.push("first"), identity);
+    await ends.watch(NO_NAMESPACE, () => ended.push("second"), identity); // the kernel is not asked
+    await expect(ends.watch(NO_NAMESPACE, () => undefined, "cookie-of-another")).rejects.toThrow(
+      "get namespace id",
+    );
+    open[Symbol.dispose]();
+    await one.kill();
+    await eventually("the end is told", () => ended.length === 2);
+    // Its number is free again, and the next one's.
+    await watch(next, "next");
+    await expect(ends.watch(NO_NAMESPACE, () => undefined, identity)).rejects.toThrow("get namespace id");
+    await next.kill();
+    await eventually("the next one's end is told", () => ended.length === 3);
+    expect(ended).toEqual(["first", "second", "next"]);
   });
 
   test("of many at once, none is missed", async () => {

@@ -1,7 +1,7 @@
 /** Stands in for sdk/native.ts below the netlink socket of a stepped node: each send waits until the test lets it go. */
 import { send as sendNow } from "../../sdk/native.ts";
 
-export { closeFd, insideNetns, openSocket, receive, setSocketOption } from "../../sdk/native.ts";
+export { closeFd, insideNetns, netnsCookie, openSocket, receive, setSocketOption } from "../../sdk/native.ts";
 
 let sends = 0;
 let stopAt = 0;
