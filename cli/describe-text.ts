@@ -1,6 +1,7 @@
 /** A wire as text for people. Pure. */
 import type { ClosedWire, Counters, DescribedWire } from "./describe-wire.ts";
 import { labelText } from "./get-registry.ts";
+import { printable } from "./printable.ts";
 import { formatTable } from "./table.ts";
 
 const INDENT = "  ";
@@ -9,7 +10,7 @@ const INDENT = "  ";
 export function describeText(wire: DescribedWire | ClosedWire, nowMs: number, width = Infinity): string {
   const table: TableOf = (rows, columns) => formatRows(rows, columns, width - INDENT.length);
   const lines =
-    "hops" in wire ? ofWire(wire, nowMs, table) : [`Wire         ${wire.id}`, "State        closed"];
+    "hops" in wire ? ofWire(wire, nowMs, table) : [fact("Wire", wire.id), fact("State", "closed")];
   return [...lines, ...eventLines(wire.events, nowMs, table), ""].join("\n");
 }
 
@@ -99,12 +100,12 @@ function eventLines(events: DescribedWire["events"], nowMs: number, table: Table
 }
 
 function fact(name: string, value: string): string {
-  return `${name.padEnd(12)} ${value}`;
+  return `${name.padEnd(12)} ${printable(value)}`;
 }
 
 /** Nothing when there is nothing to say. */
 function section(title: string, lines: readonly string[]): string[] {
-  return lines.length === 0 ? [] : ["", title, ...lines.map((line) => INDENT + line)];
+  return lines.length === 0 ? [] : ["", title, ...lines.map((line) => INDENT + printable(line))];
 }
 
 type TableOf = <T>(

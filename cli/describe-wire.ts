@@ -15,6 +15,7 @@ import { managersOf, otherForwarders, wiresOf } from "./get-sources.ts";
 import { compare, expiryOf, wireId, wireRow } from "./get-wires.ts";
 import type { WireRow } from "./get-wires.ts";
 import { untilInterrupted } from "./interrupted.ts";
+import { printableLines } from "./printable.ts";
 
 /** Less of an id is not looked for. */
 const SHORTEST_ID = 4;
@@ -94,7 +95,7 @@ export async function runDescribeWire(asked: string, options: DescribeOptions): 
   } catch (error) {
     if (signal.aborted) return ExitCode.interrupted;
     if (!(error instanceof NsmError) || error.code !== "NOT_FOUND") throw error;
-    process.stderr.write(`nsm describe: ${error.message}\n`);
+    process.stderr.write(`nsm describe: ${printableLines(error.message)}\n`);
     return ExitCode.notFound;
   }
 }

@@ -1,6 +1,7 @@
 /** What `nsm explain` tells people. Pure. */
 import type { ExplainedEndpoint, Explained as ExplainedForwarder } from "../sdk/explain.ts";
 import type { Preference } from "../sdk/prefer.ts";
+import { printable } from "./printable.ts";
 import { formatTable } from "./table.ts";
 
 /** Of `nsm explain -o json`. */
@@ -60,7 +61,7 @@ export function explainText(explained: Explained, width: number): string {
     width,
   );
   return [
-    ...head,
+    ...head.map(printable),
     "",
     ...(endpoints.length === 0 ? ["no endpoint of it is registered"] : endpointTable),
     "",

@@ -15,6 +15,7 @@ import { outputWidth, writeDocument } from "./get-print.ts";
 import { wiresOf } from "./get-sources.ts";
 import { wireId } from "./get-wires.ts";
 import { untilInterrupted } from "./interrupted.ts";
+import { printableLines } from "./printable.ts";
 
 export interface ExplainOptions {
   readonly output: "table" | "json" | "yaml";
@@ -40,7 +41,7 @@ export async function runExplain(client: string, service: string, options: Expla
   } catch (error) {
     if (signal.aborted) return ExitCode.interrupted;
     if (!(error instanceof NsmError) || error.reason !== "service-not-found") throw error;
-    process.stderr.write(`nsm explain: ${error.message}\n`);
+    process.stderr.write(`nsm explain: ${printableLines(error.message)}\n`);
     return ExitCode.notFound;
   }
 }

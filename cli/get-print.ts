@@ -1,6 +1,7 @@
 /** What `nsm get` writes: a table that fits the terminal, JSON or YAML; one document, or one piece a change. */
 import { stringify } from "yaml";
 import type { Kind, Shown } from "./get-kinds.ts";
+import { printable, printableDocument } from "./printable.ts";
 import { formatTable } from "./table.ts";
 
 export const formats = ["table", "wide", "json", "yaml"] as const;
@@ -30,7 +31,10 @@ export interface PrinterOptions {
 }
 
 export function createPrinter(options: PrinterOptions): Printer {
-  const { kind, titles, format, write = writeOut, width = outputWidth() } = options;
+  const { kind, titles, format, width = outputWidth() } = options;
+  const put = options.write ?? writeOut;
+  const isDocument = format === "json" || format === "yaml";
+  const write = (text: string) => put(isDocument ? printableDocument(text) : text);
   switch (format) {
     case "json":
       return {
@@ -56,7 +60,7 @@ export function createPrinter(options: PrinterOptions): Printer {
         },
         changes(list) {
           const above = ["EVENT", ...titles];
-          const lines = list.map(({ what, row }) => [what.toUpperCase(), ...row.cells]);
+          const lines = list.map(({ what, row }) => [what.toUpperCase(), ...row.cells.map(printable)]);
           if (widths.length === 0) lines.unshift(above);
           widths = above.map((_, index) =>
             Math.max(widths[index] ?? 0, ...lines.map((line) => line[index]?.length ?? 0)),
@@ -70,7 +74,9 @@ export function createPrinter(options: PrinterOptions): Printer {
 
 /** One document on stdout. */
 export function writeDocument(format: "json" | "yaml", value: object): void {
-  writeOut(format === "json" ? `${JSON.stringify(value, undefined, 2)}\n` : stringify(value));
+  writeOut(
+    printableDocument(format === "json" ? `${JSON.stringify(value, undefined, 2)}\n` : stringify(value)),
+  );
 }
 
 function columnsOf(titles: readonly string[]) {

@@ -9,6 +9,7 @@ import { managersOf } from "./get-sources.ts";
 import { createPrinter } from "./get-print.ts";
 import type { Format, Printer } from "./get-print.ts";
 import { untilInterrupted } from "./interrupted.ts";
+import { printableLines } from "./printable.ts";
 
 export interface GetOptions {
   readonly names: readonly string[];
@@ -130,5 +131,5 @@ function nothing({ name }: Kind, names: readonly string[], spiffeId: string): st
 }
 
 function complain(text: string): void {
-  process.stderr.write(`nsm get: ${text}\n`);
+  process.stderr.write(`nsm get: ${printableLines(text)}\n`);
 }

@@ -6,6 +6,7 @@ import { NsmError, messageOf } from "../sdk/errors.ts";
 import { DEFAULT_SCENARIOS, SCENARIOS } from "./demo/scenario-names.ts";
 import { ExitCode } from "./exit-code.ts";
 import { addLookingCommands } from "./look.ts";
+import { printableLines } from "./printable.ts";
 import { roles } from "./roles.ts";
 import type { Role } from "./roles.ts";
 import { versionText } from "./version.ts";
@@ -155,7 +156,7 @@ function scenarioHelp(): string {
 try {
   process.exit(await main(process.argv.slice(2)));
 } catch (error) {
-  console.error(`nsm: ${messageOf(error)}`);
+  console.error(`nsm: ${printableLines(messageOf(error))}`);
   const misused = error instanceof NsmError && error.code === "INVALID_ARGUMENT";
   process.exit(misused ? ExitCode.badUsage : ExitCode.failed);
 }

@@ -1,4 +1,5 @@
 /** Tables for people, as wide as their terminal. */
+import { printable } from "./printable.ts";
 
 /** How wide the terminal is; what goes to a file or pipe gets 100 columns. */
 export function terminalWidth(): number {
@@ -20,8 +21,9 @@ export function formatTable<T>(
   below: readonly Column<T>[],
   width: number,
 ): readonly string[] {
-  const widths = columns.map(({ title, value }) =>
-    Math.max(title.length, ...rows.map((row) => value(row).length)),
+  const cell = ({ value }: Column<T>, row: T) => printable(value(row));
+  const widths = columns.map((column) =>
+    Math.max(column.title.length, ...rows.map((row) => cell(column, row).length)),
   );
   const beside = columns.filter((_, index) => sum(widths.slice(0, index + 1)) + 2 * index <= width);
   const line = (values: readonly string[]) =>
@@ -33,8 +35,8 @@ export function formatTable<T>(
   return [
     line(beside.map(({ title }) => title)),
     ...rows.flatMap((row) => [
-      line(beside.map(({ value }) => value(row))),
-      ...details.map(({ title, value }) => `    ${title.toLowerCase()} ${value(row)}`),
+      line(beside.map((column) => cell(column, row))),
+      ...details.map((column) => `    ${column.title.toLowerCase()} ${cell(column, row)}`),
     ]),
   ];
 }
