@@ -32,6 +32,7 @@ const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 7 };
 const MOST_ADDRESSES: Readonly<Record<Family, bigint>> = { 4: 4n << 24n, 6: 1n << 119n };
 /** Of policies that send everything to these ports by the wire. */
 const MOST_PORTS = 1024;
+const NAT64 = prefixOf("64:ff9b::/96");
 const NOBODYS: readonly AddressKind[] = ["loopback", "multicast", "unspecified", "broadcast", "linkLocal"];
 const DNS_PORT = 53;
 const PROTECTED =
@@ -201,8 +202,13 @@ function isOfPod({ selector }: Policy): boolean {
   return selector.source === undefined;
 }
 
-function isNearlyEverything({ family, length }: Prefix): boolean {
-  return length < SHORTEST[family];
+function isNearlyEverything(prefix: Prefix): boolean {
+  return prefix.length < SHORTEST[prefix.family] || isNearlyAllOfIpv4(prefix);
+}
+
+/** Of pods without IPv4 addresses all traffic to the IPv4 internet goes to these (RFC 6052 §2.1). */
+function isNearlyAllOfIpv4(prefix: Prefix): boolean {
+  return prefix.length < NAT64.length + SHORTEST[4] && (isInside(prefix, NAT64) || isInside(NAT64, prefix));
 }
 
 /** `own` with its length is the network `source`, or wider. */

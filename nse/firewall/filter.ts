@@ -6,7 +6,7 @@ import { oneAtATime } from "../../sdk/one-at-a-time.ts";
 import { runProgram } from "../../sdk/run-program.ts";
 import { FLUSH_FLOWS } from "./conntrack.ts";
 import type { Ruleset } from "./rules.ts";
-import { REMOVE, nameOfCounter, scriptOf } from "./script.ts";
+import { REMOVE, TABLE, nameOfCounter, scriptOf } from "./script.ts";
 import type { Sides, Zone } from "./script.ts";
 
 export interface Counter {
@@ -92,7 +92,8 @@ export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
 }
 
 async function list() {
-  const tables = await nft(["-j", "list", "counters"], "");
+  // Of our table alone: a pod may have others, whose counters are nobody's rules here.
+  const tables = await nft(["-j", "list", "counters", "table", "inet", TABLE], "");
   return Listed.parse(JSON.parse(tables)).nftables.flatMap(({ counter }) =>
     counter === undefined ? [] : [counter],
   );

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { counterOf } from "../../nse/firewall/script.ts";
 import { closeFd, connectSocket, openSocket, sendSync } from "../../sdk/native.ts";
 import type { FilterCall } from "../support/filter-process.ts";
 import { createNamespace, eventually, isRoot } from "../support/netns.ts";
@@ -95,6 +96,17 @@ describe.skipIf(!isRoot)("the firewall's table (needs root)", () => {
   afterEach(async () => {
     await filter.kill();
     await Promise.all([firewall, ...pods.values()].map((ns) => ns.kill()));
+  });
+
+  test("counters of other tables in the namespace are none of its own", async () => {
+    const others = "add table ip other; add counter ip other b; add counter ip other default";
+    firewall.exec("nft", others);
+    for (const name of ["first", "second"])
+      await filter.call({ do: "set", rules: `default: deny\nrules: [{ name: ${name}, action: allow }]` });
+    const counters = firewall.exec("nft", "list", "counters");
+    expect(counters).toContain(counterOf({ name: "second" }));
+    expect(counters).not.toContain(counterOf({ name: "first" }));
+    expect(counters).toMatch(/table ip other \{\s*counter b/);
   });
 
   test("nothing passes while a killed firewall is started again", async () => {
