@@ -63,7 +63,7 @@ function decode(bytes: Buffer): DecodedPacket | undefined {
 }
 
 /** Undefined for records that the library reads but does not write. */
-function encode(decoded: Packet): Buffer | undefined {
+export function encode(decoded: Packet): Buffer | undefined {
   try {
     return packet.encode(decoded);
   } catch {

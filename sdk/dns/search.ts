@@ -7,6 +7,7 @@ import { encodeQuery, parseAnswer, renamed, withName } from "./message.ts";
 import type { Answer, AnswerKind, Query } from "./message.ts";
 import { searchDomainsOf, stagesFor } from "./routing.ts";
 import type { Asked, ServerGroup, Standing } from "./routing.ts";
+import { scrubbed } from "./scrub.ts";
 import type { Upstreams } from "./upstream.ts";
 
 /** The next stage of servers is asked when this one has not answered. */
@@ -155,7 +156,7 @@ export async function lookUp(query: Query, options: Search, isGuess = false): Pr
       const bytes = await options.upstreams.exchange(server, encodeQuery(query), signal);
       answers++;
       options.suspects.clear(server);
-      const answer = saidBy(standing, parseAnswer(bytes));
+      const answer = saidBy(standing, parseAnswer(bytes), query, options);
       // That a name does not exist is believed of those who would know; others just do not have it.
       if (answer.kind !== "nxDomain" || isResponsible) best = better(best, answer);
       if (best?.kind === "positive") found.resolve();
@@ -188,7 +189,17 @@ export async function lookUp(query: Query, options: Search, isGuess = false): Pr
   }
 }
 
-function saidBy(standing: Standing, answer: Answer): Said {
+/** Of a wire's server only what it was asked for counts, and no alias of a name of the pod. */
+function saidBy(standing: Standing, answer: Answer, query: Query, { groups }: Search): Said {
+  if (standing === "pod") return { ...answer, standing };
+  const isPods = (name: string) =>
+    stagesFor(name, groups())
+      .flat()
+      .every((asked) => asked.standing === "pod");
+  return limited(standing, scrubbed(answer, query, isPods));
+}
+
+function limited(standing: Standing, answer: Answer): Said {
   const ttlSeconds =
     standing === "other" ? Math.min(LONGEST_OTHER_TTL_S, answer.ttlSeconds) : answer.ttlSeconds;
   return { ...answer, ttlSeconds, standing };
