@@ -137,7 +137,12 @@ describe("a choice among endpoints", () => {
       refusedAddresses: [],
       reach: bed.reach,
     })(recorder);
-    return { ...bed, asked, request: () => service.request(requestOn(["manager", "forwarder"]), MANAGER) };
+    return {
+      ...bed,
+      recorder,
+      asked,
+      request: () => service.request(requestOn(["manager", "forwarder"]), MANAGER),
+    };
   }
 
   test("costs half a second for a lost node, however many endpoints are on it", async () => {
@@ -169,6 +174,25 @@ describe("a choice among endpoints", () => {
     await clock.advance(2000);
     silent.delete(HOP.url);
     answer(HOP.url);
+    expect((await answering).networkServiceEndpointName).toBe("b");
+  });
+
+  test("and gives it its time, which begins when it has answered", async () => {
+    const { request, silent, clock, answer, recorder } = choose(
+      ["a", "b", "c"].map((name) => endpoint(name, HOP)),
+    );
+    const answering = request();
+    await clock.advance(2000);
+    silent.delete(HOP.url);
+    const done = Promise.withResolvers<void>();
+    recorder.answer = async ({ connection }, ctx) => {
+      ctx.signal.addEventListener("abort", () => done.reject(ctx.signal.reason), { once: true });
+      await done.promise;
+      return connection;
+    };
+    answer(HOP.url);
+    await clock.advance(3000);
+    done.resolve();
     expect((await answering).networkServiceEndpointName).toBe("b");
   });
 });

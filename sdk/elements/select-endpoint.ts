@@ -82,10 +82,10 @@ export function selectEndpoint<Needs>(
       for (const { endpoint } of lastOf(found.candidates, choices.get(id)?.endpoint, inTurn, isLost)) {
         const copy = clone(NetworkServiceRequestSchema, request);
         const hasOthers = failures.length < found.candidates.length - 1;
-        using patience = hasOthers ? patienceOf(options.clock, endpoint.name) : undefined;
         try {
           const choice = { endpoint: endpoint.name, hop: hopTo(endpoint, options) };
           if (isLost(endpoint)) await refuseLost(choice.hop, reach, ctx.signal);
+          using patience = hasOthers ? patienceOf(options.clock, endpoint.name) : undefined;
           using watch = hasOthers
             ? reach?.watch(choice.hop, () => hopsOf(found.candidates, options))
             : undefined;

@@ -197,6 +197,15 @@ describe("a service that is followed", () => {
   });
 });
 
+test("a service that the registry does not have is watched no longer than it is followed", async () => {
+  const { view, watching } = build();
+  const followed = view.follow("nonsense", () => undefined);
+  await vi.waitFor(() => expect(watching()).toBe(2));
+  followed[Symbol.dispose]();
+  await vi.waitFor(() => expect(watching()).toBe(0));
+  view[Symbol.dispose]();
+});
+
 test("changes arrive by the watch", async () => {
   const { memory, register, names, view } = build();
   await register("a");

@@ -112,7 +112,10 @@ export function createWatches<T extends { readonly name: string }>(
       return {
         [Symbol.dispose]() {
           each.listeners.delete(onChange);
-          if (each.listeners.size === 0 && followed.get(key) === each) followed.delete(key);
+          if (each.listeners.size > 0 || followed.get(key) !== each) return;
+          followed.delete(key);
+          // What the registry does not have takes no room once nobody waits for it.
+          if (watches.get(key)?.entries.size === 0) end(key);
         },
       };
     },
