@@ -3,7 +3,7 @@ import { normalize } from "node:path";
 import * as z from "zod";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { parseWorkloadId } from "../sdk/spiffe/id.ts";
-import { parseYaml } from "../sdk/yaml.ts";
+import { parseYamlAs } from "../sdk/yaml.ts";
 
 const id = z.int().min(0).max(0xffff_fffe);
 const absolutePath = z
@@ -61,17 +61,8 @@ export function parseRegistrations(text: string, trustDomain: string): readonly 
 }
 
 function readFile(text: string): z.infer<typeof File> {
-  const value = readValue(text);
-  const result = File.safeParse(value);
-  if (result.success) return result.data;
-  throw bad(
-    result.error.issues.map(({ path, message }) => `${path.map(String).join(".") || "file"}: ${message}`),
-  );
-}
-
-function readValue(text: string): unknown {
   try {
-    return parseYaml(text);
+    return parseYamlAs(text, File);
   } catch (error) {
     throw bad([messageOf(error)]);
   }

@@ -1,5 +1,8 @@
 import { expect, test } from "vitest";
-import { parseYaml, readYaml } from "./yaml.ts";
+import * as z from "zod";
+import { parseYamlAs, readYaml } from "./yaml.ts";
+
+const parseYaml = (text: string) => parseYamlAs(text, z.unknown());
 
 test("documents are read with the places of their parts", () => {
   const [first, second] = readYaml("a: [1, { b: text }]\n---\n- true\n- null\n");

@@ -74,12 +74,10 @@ export function readYaml(text: string): readonly YamlDocument[] {
   });
 }
 
-/** The one document of a text; null of an empty one. Throws INVALID_ARGUMENT `bad-yaml` that lists every fault with its place. */
-export function parseYaml(text: string): unknown {
-  return readOne(text)?.value ?? null;
-}
-
-/** As {@link parseYaml}, of the shape that a schema wants (of zod). */
+/**
+ * The one document of a text, null of an empty one, of the shape that a schema wants (of zod). Throws INVALID_ARGUMENT `bad-yaml` that
+ * lists every fault with its place.
+ */
 export function parseYamlAs<T>(text: string, schema: Schema<T>): T {
   const document = readOne(text);
   const read = schema.safeParse(document?.value ?? null);
