@@ -22,7 +22,7 @@ Every daemon serves them for Prometheus (text format 0.0.4) at \`GET /metrics\` 
 \`unix:///run/nsm/metrics.sock\`), and at \`GET /healthz\` whether it is ready: 200, or 503 while it starts. Without that variable nothing listens, nothing is loaded, and
 counting costs next to nothing. There is neither TLS nor a question who asks: choose an address that only your scraper reaches.
 
-The label \`role\`, the daemon's subcommand of \`nsm\` (\`nsmgr\`, \`forwarder\`, \`nse firewall\`), is on every series. A metric that a role has nothing to say of has no series there. No label
+The label \`role\`, the daemon's subcommand of \`nsm\` (\`nsmgr\`, \`forwarder\`, \`nse firewall\`), is on every series. A metric that a role has nothing to say of has no series there, but for counters without labels, which begin at 0. No label
 holds a value that a client chooses; \`wire\` is the forwarder's own, random id of a wire, which \`nsm describe wire\` takes.
 `;
 

@@ -1,5 +1,5 @@
 /** The meters of this process as a page of Prometheus's text format 0.0.4, by its client library, which is loaded only now. */
-import type { Counter, Gauge, Registry } from "prom-client";
+import type { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Meter, Sample, Sink } from "./meter.ts";
 
 export interface Exposition extends Disposable {
@@ -60,8 +60,22 @@ function connect(
     throw new Error(`${name} is a ${kind}`);
   };
   if (kind === "histogram") {
-    const histogram = new library.Histogram({ ...common, buckets: [...meter.buckets] });
-    return meter.connect({ add: refuse, observe: (labels, value) => histogram.observe(labels, value) });
+    let isSeen = false;
+    const histogram = new library.Histogram({
+      ...common,
+      buckets: [...meter.buckets],
+      collect(this: Histogram) {
+        // One without labels would stand there with all its buckets in roles that never measure it.
+        if (!isSeen) this.remove({});
+      },
+    });
+    return meter.connect({
+      add: refuse,
+      observe(labels, value) {
+        isSeen = true;
+        histogram.observe(labels, value);
+      },
+    });
   }
   const Kind = kind === "counter" ? library.Counter : library.Gauge;
   let isUsed = kind === "counter";

@@ -100,12 +100,13 @@ test("a reader that fails is told of, and the rest of the page is there", async 
   expect(onFault).toEqual([[open, fault]]);
 });
 
-test("a gauge that nobody has spoken of has no value, a counter begins at 0", async () => {
-  using exposition = await expose([gauge("nsm_test_open", "open"), counter("nsm_test_total", "all")], {
-    role: "test",
-    onFault: () => undefined,
-  });
+test("a gauge and a histogram that nobody has spoken of have no value, a counter begins at 0", async () => {
+  const seconds = histogram("nsm_test_seconds", "time", [], [1]);
+  const all = [gauge("nsm_test_open", "open"), counter("nsm_test_total", "all"), seconds];
+  using exposition = await expose(all, { role: "test", onFault: () => undefined });
   expect(samplesOf(await exposition.page())).toEqual(["nsm_test_total 0"]);
+  seconds.observe({}, 2);
+  expect(samplesOf(await exposition.page())).toContain("nsm_test_seconds_count 1");
 });
 
 test("values of labels cannot end their line or their quotes", async () => {
