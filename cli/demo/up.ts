@@ -9,7 +9,7 @@ import { checkMachine } from "./machine.ts";
 import type { Machine, Unavailable } from "./machine.ts";
 import { makeNamespaces } from "./namespaces.ts";
 import { processId } from "./processes.ts";
-import { createRecord, listRuns, parseRunName, readRecord } from "./record.ts";
+import { createRecord, isDriven, listRuns, parseRunName, readRecord } from "./record.ts";
 import type { RunRecord } from "./record.ts";
 import { operator, registrationsOf } from "./registrations.ts";
 import { FAILED } from "./scenario.ts";
@@ -65,6 +65,10 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   const topology = { run, folder: runFolder(run), places: placesOf(parts), parts };
   const record = newRecord(topology);
   createRecord(record);
+  for (const other of leftRuns(run))
+    story.step(
+      `run ${other} is there, too, kept or left by a demo that was killed: nsm demo down --run ${other} removes it`,
+    );
 
   const progress: Progress = { firstPingMs: null, wires: [], scenarios: {} };
   let failure: unknown;
@@ -147,4 +151,17 @@ async function playAll(run: Play, progress: Progress): Promise<void> {
   } finally {
     cast.dismiss();
   }
+}
+
+/** Names of other runs that nobody drives any more; one whose record cannot be read is nobody's, either. */
+function leftRuns(own: string): readonly string[] {
+  return listRuns().filter((name) => {
+    if (name === own) return false;
+    try {
+      const record = readRecord(name);
+      return record !== undefined && !isDriven(record);
+    } catch {
+      return true;
+    }
+  });
 }

@@ -271,6 +271,8 @@ test("two demos run at once, and taking one down leaves the other alone", async 
 
   const three = new Demo(["--keep", "--run", "three"]);
   expect(await three.ended(), three.stderr).toBe(0);
+  expect(three.stdout).toContain("run one is there, too");
+  expect(three.stdout).not.toContain("run two is there, too");
   expect(down("three")).toEqual({ runs: ["three"], removed: true });
   const links = spawnSync("ip", ["-n", "nsm-one-pod-client", "link", "show", "nsm-2"]);
   expect(links.status).toBe(0);
