@@ -12,6 +12,7 @@ import { formatAlias } from "./alias.ts";
 import { checkWanted } from "./guard.ts";
 import { createInterfaceNames } from "./interface-names.ts";
 import { openNetlink } from "../sdk/netlink/socket.ts";
+import { oneAtATimeByKey } from "../sdk/one-at-a-time.ts";
 import { openNamespaceEnds, watchEnds } from "./namespace-ends.ts";
 import type { NamespaceEnds } from "./namespace-ends.ts";
 import { identityBySocket, openNetns } from "./netns.ts";
@@ -27,7 +28,6 @@ import { endsOf, readStats } from "./stats.ts";
 import type { EndStats } from "./stats.ts";
 import { forgetOtherTunnel, forgetTunnel } from "./tunnel-device.ts";
 import type { TunnelDrivers } from "./tunnel-device.ts";
-import { createTurns } from "./turns.ts";
 import { kernelKnows, renamesLive, underlayMtu } from "./underlay.ts";
 import { openVxlanFilter } from "./vxlan-filter.ts";
 import type { VxlanFilter } from "./vxlan-filter.ts";
@@ -152,7 +152,7 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     namespaceEnds: openNamespaceEnds(log),
     onNamespaceEnded: () => undefined,
   };
-  const turn = createTurns();
+  const turn = oneAtATimeByKey();
   const remove = (wireId: string) =>
     turn(wireId, async () => {
       await removeNow(state, wireId);

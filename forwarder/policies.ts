@@ -10,11 +10,11 @@ import type { FoundRoute } from "../sdk/netlink/route.ts";
 import { decodeRule, deleteRule, dumpRules, newRule } from "../sdk/netlink/rule.ts";
 import type { FoundRule } from "../sdk/netlink/rule.ts";
 import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
+import { oneAtATimeByKey } from "../sdk/one-at-a-time.ts";
 import type { Policy } from "./plan-policies.ts";
-import { createTurns } from "./turns.ts";
 
 /** Two wires of one pod do not choose the same table. */
-const turn = createTurns();
+const turn = oneAtATimeByKey();
 /**
  * Namespaces, by their cookie, that had no rule of ours when they were read last: nobody but this process makes one. Most pods
  * never have any, and are not asked at each of their wires.

@@ -36,6 +36,7 @@ import {
 } from "../sdk/netlink/nftables.ts";
 import type { NftSet } from "../sdk/netlink/nftables.ts";
 import { openNetlink } from "../sdk/netlink/socket.ts";
+import { oneAtATime } from "../sdk/one-at-a-time.ts";
 import type { NetlinkSocket } from "../sdk/netlink/socket.ts";
 
 export type FilterEntry = Pick<VxlanShape, "port" | "vni" | "remoteIp">;
@@ -62,11 +63,11 @@ export async function openVxlanFilter(
   using stack = new DisposableStack();
   const transaction = kernel ?? transactionsOn(stack.use(openNetlink("netfilter")));
   const entries = new Map(found);
-  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = oneAtATime();
 
-  /** One at a time; the table is written as a whole when a step on it is refused, as after `nft flush ruleset`. */
+  /** The table is written as a whole when a step on it is refused, as after `nft flush ruleset`. */
   function run(step: () => readonly Request[]): Promise<void> {
-    const result = last.then(async () => {
+    return inTurn(async () => {
       const requests = step();
       if (requests.length === 0) return;
       try {
@@ -80,8 +81,6 @@ export async function openVxlanFilter(
         );
       }
     });
-    last = result.catch(() => undefined);
-    return result;
   }
 
   // The first transaction proves that the kernel knows every expression, and leaves nothing.

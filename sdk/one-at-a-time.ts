@@ -10,3 +10,18 @@ export function oneAtATime(): OneAtATime {
     return mine;
   };
 }
+
+/** The same for each key; different ones go side by side. */
+export function oneAtATimeByKey(): <T>(key: string, work: () => Promise<T>) => Promise<T> {
+  const last = new Map<string, Promise<unknown>>();
+  return async (key, work) => {
+    const before = last.get(key) ?? Promise.resolve();
+    const mine = before.then(work, work);
+    last.set(key, mine);
+    try {
+      return await mine;
+    } finally {
+      if (last.get(key) === mine) last.delete(key);
+    }
+  };
+}
