@@ -113,6 +113,20 @@ describe("orders", () => {
     expect(parseVariables('{"PATH":"/bin","NSM_LABELS":"app:{{.app}}"}')).toHaveProperty("PATH", "/bin");
   });
 
+  test("a label adds nothing to a list or a map of ours", () => {
+    const env = parseVariables(
+      '{"NSM_LABELS":"app:rare,pod:{{.pod}}","NSM_NAME":"{{index . \\"pod\\"}}","OTHER":"{{.pod}}"}',
+    );
+    expect(orderFor(["run"], env, { pod: "web-0.a_b", other: "a,b" }).env["NSM_LABELS"]).toBe(
+      "app:rare,pod:web-0.a_b",
+    );
+    for (const pod of ["x,app:admin", "x:y", "a b", "é", "a\nb"])
+      expect(() => orderFor(["run"], env, { pod }), pod).toThrow(
+        expect.objectContaining({ code: "FAILED_PRECONDITION", reason: "label-not-plain" }),
+      );
+    expect(orderFor(["run"], { OTHER: "{{.pod}}" }, { pod: "a,b" }).env).toEqual({ OTHER: "a,b" });
+  });
+
   test("a label does not become an option", () => {
     const command = parseCommand('["nsm","nse","{{.a}}","--name={{.a}}"]');
     expect(orderFor(command, {}, { a: "x" }).command).toEqual(["nsm", "nse", "x", "--name=x"]);

@@ -14,6 +14,9 @@ const CHOOSES_CODE =
 const INTERPRETER =
   /(?:^|\/)(?:(?:ba|da|k|z|fi|c|tc|a)?sh|busybox|env|xargs|eval|awk|sed|perl|ruby|php|lua|python[\d.]*)$/;
 
+/** As Kubernetes has them. What separates entries of our variables is no part of it. */
+const PLAIN = /^[A-Za-z0-9._-]*$/;
+
 /** JSON list of words. Throws a text that says what is expected: a client's label chooses neither the program nor its code. */
 export function parseCommand(text: string): Command {
   const read = z.array(z.string().min(1)).min(1).safeParse(parseJson(text));
@@ -52,12 +55,17 @@ export interface Order {
 
 /**
  * Templates are those of selectors: `{{.podName}}`. A word without a value for one of its labels is refused: it would become the
- * text `<no value>`; and so is one that a label would make an option. Throws FAILED_PRECONDITION `label-missing`, `label-is-option`.
+ * text `<no value>`; and so is one that a label would make an option, and a list or map of ours to which it would add entries. Throws
+ * FAILED_PRECONDITION `label-missing`, `label-is-option`, `label-not-plain`.
  */
 export function orderFor(command: Command, env: Variables, labels: Variables): Order {
   const rendered = command.map((word) => refuseOption(word, render(word, labels)));
   const variables = Object.fromEntries(
-    Object.entries(env).map(([name, value]) => [name, render(value, labels)]),
+    Object.entries(env).map(([name, value]) => {
+      const text = render(value, labels);
+      if (name.startsWith("NSM_")) refuseSyntax(name, value, text, labels);
+      return [name, text];
+    }),
   );
   return { command: rendered, env: variables, key: JSON.stringify([rendered, variables]) };
 }
@@ -72,6 +80,17 @@ function refuseOption(template: string, word: string): string {
     "FAILED_PRECONDITION",
     "label-is-option",
     `${JSON.stringify(template)} would become the option ${JSON.stringify(word.slice(0, 80))}: no label here begins with "-"`,
+  );
+}
+
+/** `app:{{.app}}` is one label of the endpoint's, whatever the client's is. */
+function refuseSyntax(variable: string, template: string, text: string, labels: Variables): void {
+  const plain = Object.entries(labels).map(([key, value]) => [key, PLAIN.test(value) ? value : ""]);
+  if (!isTemplate(template) || renderSelectorValue(template, Object.fromEntries(plain)) === text) return;
+  throw new NsmError(
+    "FAILED_PRECONDITION",
+    "label-not-plain",
+    `${variable} takes labels of letters, digits, dots, dashes and underscores alone: ${JSON.stringify(template)} would become ${JSON.stringify(text.slice(0, 80))}`,
   );
 }
 
