@@ -95,6 +95,28 @@ test("ChangeRemoteForwarderOnDeath: the other node goes on with another forwarde
   expect(hopsIn(kept.wire.connection ?? healed)[4]).toBe(other);
 });
 
+test.for(["local", "remote"])(
+  "a forwarder that is gone for good is left without anybody's word, and the endpoint is kept: %s",
+  async (where) => {
+    const mesh = await startScenario();
+    const [one, two] = [await mesh.node("one"), await mesh.node("two")];
+    const [dying, serving, hop] = where === "local" ? [one, one, 2] : [two, two, 4];
+    if (where === "remote") await one.forwarder("forwarder-one");
+    await dying.forwarder("forwarder-1");
+    await dying.forwarder("forwarder-2");
+    await serving.endpoint({ name: "nse", service: "service" });
+    await serving.endpoint({ name: "another", service: "service" });
+    const kept = (await one.client("nsc")).keep("service");
+    const first = await kept.up();
+    const used = hopsIn(first)[hop] ?? "";
+    await dying.killForwarder(used);
+    const other = used === "forwarder-1" ? "forwarder-2" : "forwarder-1";
+    await eventually("the other forwarder", () => hopsIn(kept.wire.connection ?? first)[hop] === other);
+    expect(kept.wire.connection?.networkServiceEndpointName).toBe(first.networkServiceEndpointName);
+    await kept.stop();
+  },
+);
+
 test("Should_KeepSelectedForwarder: a wire stays with its forwarder however many appear", async () => {
   const node = await (await startScenario()).node("one");
   await node.forwarder("forwarder-1");
