@@ -34,6 +34,11 @@ const shared = {
 
 /** How domains are found. */
 const finding = {
+  domainsPath: optionalText(
+    "NSM_DOMAINS_PATH",
+    "",
+    "file with domains that are not looked up in DNS (domains: { west: { registry: tcp://address:port, proxy: tcp://address:port } }), read again when it changes",
+  ),
   registryService: text(
     "NSM_REGISTRY_SERVICE",
     "registry.nsm-system",

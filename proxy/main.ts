@@ -10,6 +10,7 @@ import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.t
 import { NsmError } from "../sdk/errors.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import { createHops } from "../sdk/hops.ts";
+import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import type { Mesh } from "../sdk/mesh.ts";
 import { trackStore } from "../sdk/metrics/wires.ts";
@@ -25,6 +26,7 @@ import { managerProxyTable, proxyTable, registryProxyTable } from "./config.ts";
 import type { FindingConfig, PassingConfig, SharedConfig } from "./config.ts";
 import { createDnsResolver } from "./dns-resolver.ts";
 import { createDomainRegistries } from "./domain-registries.ts";
+import { parseDomains, resolveByTable } from "./domains-file.ts";
 import { parseOuterAddresses } from "./outer-addresses.ts";
 import { rememberEndpoints } from "./remote-endpoints.ts";
 
@@ -36,7 +38,8 @@ export const proxy = defineDaemon({
   table: proxyTable,
   async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
-    stack.use(await servePassing(config, runtime, mesh, registriesOfDomains(config, mesh)));
+    const elsewhere = await registriesOfDomains(config, mesh, runtime.log, stack);
+    stack.use(await servePassing(config, runtime, mesh, elsewhere));
   },
 });
 
@@ -68,7 +71,7 @@ export const registryProxy = defineDaemon({
   table: registryProxyTable,
   async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
-    const registries = registriesOfDomains(config, mesh);
+    const registries = await registriesOfDomains(config, mesh, runtime.log, stack);
     const server = stack.use(
       await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {
         add(NetworkServiceRegistry, serviceRegistryHandlers(registries, relayed(config, mesh)));
@@ -81,11 +84,29 @@ export const registryProxy = defineDaemon({
 
 const limits = { maxConcurrentStreams: Defaults.watchStreams };
 
-function registriesOfDomains(config: FindingConfig, mesh: Mesh): Registries {
-  const resolver = createDnsResolver({ ...config, clock: mesh.clock });
+async function registriesOfDomains(
+  config: FindingConfig,
+  mesh: Mesh,
+  log: Logger,
+  stack: AsyncDisposableStack,
+): Promise<Registries> {
+  const dns = createDnsResolver({ ...config, clock: mesh.clock });
+  const { clock } = mesh;
+  const file =
+    config.domainsPath === undefined
+      ? undefined
+      : stack.use(
+          await openWatchedFile({
+            path: config.domainsPath,
+            what: "domains",
+            parse: parseDomains,
+            log,
+            clock,
+          }),
+        );
   const expect = idMatcherOfAnyDomain(config.registryIds);
   return createDomainRegistries({
-    resolver,
+    resolver: file === undefined ? dns : resolveByTable(file.current, dns),
     open: (url) => createRegistryClient({ ...mesh, target: { url, expect } }),
   });
 }

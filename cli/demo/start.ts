@@ -20,6 +20,7 @@ import type { Part, Topology } from "./topology.ts";
 const CAPABILITIES: Readonly<Record<Part["role"], readonly string[]>> = {
   identity: ["dac_read_search", "sys_ptrace"],
   registry: ["dac_read_search"],
+  proxy: ["dac_read_search"],
   nsmgr: ["dac_read_search"],
   forwarder: ["dac_read_search", "net_admin", "sys_admin", "sys_ptrace"],
   nse: ["dac_read_search"],

@@ -23,7 +23,7 @@ type Environment = Readonly<Record<string, string>>;
 export interface Part {
   /** Unique in the run; names its log and its SPIFFE id (`nsmgr-node1`). */
   readonly name: string;
-  readonly role: "identity" | "registry" | "nsmgr" | "forwarder" | "nse" | "nsc";
+  readonly role: "identity" | "registry" | "proxy" | "nsmgr" | "forwarder" | "nse" | "nsc";
   /** Words after `nsm` that start it, when they are others than its role. */
   readonly command?: readonly string[];
   /** Capabilities beside those of its role. */
@@ -59,7 +59,15 @@ export function runFolder(run: string): string {
 export const FOLDERS: readonly string[] = ["identity", "node1", "node2", "pods", "logs", "metrics"];
 
 /** A group of its own for each role; those of ordinary users end at 60000, those of systemd begin above 65535. */
-const GID = { identity: 64400, registry: 64401, nsmgr: 64402, forwarder: 64403, nse: 64404, nsc: 64405 };
+const GID = {
+  identity: 64400,
+  registry: 64401,
+  nsmgr: 64402,
+  forwarder: 64403,
+  nse: 64404,
+  nsc: 64405,
+  proxy: 64406,
+};
 
 /** A client or an endpoint. */
 export interface WorkloadSpec {
@@ -94,6 +102,8 @@ export interface Parts {
   readonly daemons: readonly Part[];
   endpoint(spec: EndpointSpec): Part;
   client(spec: ClientSpec): Part;
+  /** Another daemon of a node; its SPIFFE id is `/<role>/<name>`. */
+  daemon(role: "registry" | "proxy", name: string, node: NodeName, env: Environment): Part;
 }
 
 /** Where a part of a run that is kept serves its metrics. */
@@ -191,6 +201,7 @@ export function createParts(run: string, { logLevel, metrics }: PartsOptions): P
       return { ...part, command: ["nse", kind], capabilities: kind === "supplier" ? [] : ["net_admin"] };
     },
     client: (spec) => workload("nsc", spec, { NSM_NETWORK_SERVICES: spec.services }),
+    daemon: (role, name, node, env) => part(role, name, node, `${role}/${name}`, env),
   };
 }
 

@@ -1,6 +1,7 @@
 /** What a mesh of a test consists of: the demo's daemons, with endpoints, clients and lifetimes of the test's choice. */
-import { createParts, placesOf, runFolder } from "../../cli/demo/topology.ts";
-import type { ClientSpec, EndpointSpec, Part, Topology } from "../../cli/demo/topology.ts";
+import { join } from "node:path";
+import { NODES, createParts, placesOf, runFolder, underlay } from "../../cli/demo/topology.ts";
+import type { ClientSpec, EndpointSpec, NodeName, Part, Parts, Topology } from "../../cli/demo/topology.ts";
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -33,6 +34,8 @@ export interface MeshOptions {
   readonly tokenLifetime?: string;
   /** Manifests of network services, for the registry. */
   readonly networkServices?: string;
+  /** Each node is a domain of its own, `east` and `west`, with a registry and a proxy. */
+  readonly domains?: boolean;
   /** How long the wires of a killed client wait for its restart; default a second. */
   readonly clientGrace?: string;
   /** For every daemon, or by its name. */
@@ -55,7 +58,9 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
   const { nodes = 2, endpoints = [], clients = [], pods = [] } = options;
   const make = createParts(run, { logLevel: "INFO", metrics: false });
   const parts = [
-    ...make.daemons.filter(({ place }) => nodes === 2 || place !== "node2"),
+    ...(options.domains === true ? domainDaemons(make) : make.daemons).filter(
+      ({ place }) => nodes === 2 || place !== "node2",
+    ),
     ...(options.spareForwarder === true ? spareOf(make.daemons) : []),
     ...endpoints.map((endpoint) => make.endpoint(endpoint)),
     ...clients.map((client) => {
@@ -93,6 +98,51 @@ function spareOf(parts: readonly Part[]): readonly Part[] {
         NSM_LISTEN_ON: (part.env["NSM_LISTEN_ON"] ?? "").replace("forwarder.sock", `${name}.sock`),
       },
     }));
+}
+
+export const DOMAINS_FILE = "domains.yaml";
+const DOMAINS = { node1: "east", node2: "west" } as const;
+
+/** Where each domain's registry and proxy are, for the proxies. */
+export function domainsFile(): string {
+  const lines = NODES.map(
+    (node) => `  ${DOMAINS[node]}: { registry: ${registryOf(node)}, proxy: ${proxyOf(node)} }`,
+  );
+  return ["domains:", ...lines, ""].join("\n");
+}
+
+function registryOf(node: NodeName): string {
+  return `tcp://${underlay[node]}:5002`;
+}
+
+function proxyOf(node: NodeName): string {
+  return `tcp://${underlay[node]}:5004`;
+}
+
+function domainDaemons(make: Parts): readonly Part[] {
+  const registries = NODES.map((node) =>
+    make.daemon("registry", `registry-${DOMAINS[node]}`, node, {
+      NSM_LISTEN_ON: registryOf(node),
+      NSM_PROXY_REGISTRY_URL: proxyOf(node),
+    }),
+  );
+  const proxies = NODES.map((node) =>
+    make.daemon("proxy", `proxy-${DOMAINS[node]}`, node, {
+      NSM_NAME: `proxy-${DOMAINS[node]}`,
+      NSM_LISTEN_ON: proxyOf(node),
+      NSM_REGISTRY_URL: registryOf(node),
+      NSM_DOMAINS_PATH: join(make.folder, DOMAINS_FILE),
+    }),
+  );
+  const others = make.daemons
+    .filter(({ role }) => role !== "registry")
+    .map((part) => {
+      const node = NODES.find((name) => name === part.place);
+      if (part.role !== "nsmgr" || node === undefined) return part;
+      return { ...part, env: { ...part.env, NSM_REGISTRY_URL: registryOf(node) } };
+    });
+  const authority = others.filter(({ role }) => role === "identity");
+  return [...authority, ...registries, ...proxies, ...others.filter((part) => !authority.includes(part))];
 }
 
 export const SERVICES_FILE = "network-services.yaml";

@@ -24,7 +24,7 @@ import type { NodeName, Part, Topology } from "../../cli/demo/topology.ts";
 import { warmUp } from "../../cli/demo/warm-up.ts";
 import { parseEstablished } from "../../cli/demo/wires.ts";
 import type { Established } from "../../cli/demo/wires.ts";
-import { SERVICES_FILE, gidOfWorkload, meshTopology } from "./mesh-topology.ts";
+import { DOMAINS_FILE, SERVICES_FILE, domainsFile, gidOfWorkload, meshTopology } from "./mesh-topology.ts";
 import type { MeshOptions } from "./mesh-topology.ts";
 import { namespaceNamed } from "./netns.ts";
 import type { NamedNamespace } from "./netns.ts";
@@ -76,6 +76,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   mkdirSync(WIREGUARD_FOLDER, { recursive: true }); // the first wireguard-go would make it, and nobody remove it
   await Promise.all([makeNamespaces(topology, markedEnvironment(run)), warmUp()]);
   writeFileSync(join(topology.folder, "registrations.yaml"), registrationsFor(topology, options));
+  if (options.domains === true) writeFileSync(join(topology.folder, DOMAINS_FILE), domainsFile());
   if (options.networkServices !== undefined)
     writeFileSync(join(topology.folder, SERVICES_FILE), options.networkServices);
 
@@ -168,6 +169,9 @@ async function isReady(process: DaemonProcess, topology: Topology): Promise<void
           ({ msg, connection }) => msg === "wire established" && connection === `${name}-${index}`,
           READY_WITHIN_MS,
         );
+      return;
+    case "proxy":
+      await process.waitFor("proxy serves", READY_WITHIN_MS);
       return;
     case "identity":
     case "registry":

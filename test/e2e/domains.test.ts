@@ -1,0 +1,76 @@
+/** Two domains of real daemons, each node one with a registry and a proxy of its own: wires between them, restarts, and nothing left. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
+import type { Inventory } from "../support/inventory.ts";
+import { startMesh } from "../support/mesh.ts";
+import type { Mesh } from "../support/mesh.ts";
+import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
+
+let empty: Inventory;
+let before: Inventory;
+let mesh: Mesh;
+beforeAll(async () => {
+  empty = await takeSettledInventory();
+  mesh = await startMesh({
+    domains: true,
+    endpoints: [{ name: "gateway", node: "node2", service: "gateway", prefixes: "172.16.7.0/24" }],
+    clients: [{ name: "client", services: "kernel://gateway@west/nsm-1", started: false }],
+  });
+  before = await takeSettledInventory();
+});
+afterAll(async () => {
+  await mesh[Symbol.asyncDispose]();
+  await expectNothingLeft(empty);
+});
+
+const messagesSince = (since: number) =>
+  mesh
+    .daemon("client")
+    .log.slice(since)
+    .map(({ msg }) => msg);
+
+test("a client of one domain reaches a service of the other through both proxies, over WireGuard", async () => {
+  mesh.start("client");
+  const wire = await mesh.established("client", "nsm-1");
+  expect(wire.path).toEqual([
+    "client",
+    "nsmgr-node1",
+    "forwarder-node1",
+    "proxy-east",
+    "proxy-west",
+    "nsmgr-node2",
+    "forwarder-node2",
+    "gateway",
+  ]);
+  const pod = mesh.namespace("pod-client");
+  expect(deviceIn(pod, "nsm-1").kind).toMatch(/^(wireguard|tun)$/);
+  expect((await pingFrom(pod, "172.16.7.0")).received).toBe(5);
+});
+
+test.for([["proxy-east"], ["proxy-west"], ["registry-east", "registry-west"], ["proxy-east", "proxy-west"]])(
+  "%s killed and started again: the wire is the same, and still answers",
+  async (names) => {
+    const pod = mesh.namespace("pod-client");
+    const { ifindex } = deviceIn(pod, "nsm-1");
+    const since = mesh.daemon("client").log.length;
+    await mesh.restart(...names);
+    for (const name of names) await mesh.daemon(name).waitFor(" serves", 20_000);
+    expect((await pingFrom(pod, "172.16.7.0")).received).toBe(5);
+    expect(deviceIn(pod, "nsm-1").ifindex).toBe(ifindex);
+    expect(messagesSince(since)).not.toContain("wire closed");
+  },
+);
+
+test("the end of the client ends all of it, in both domains", async () => {
+  await mesh.daemon("client").stop();
+  expect(devicesIn(mesh.namespace("pod-gateway"))).toEqual([]);
+  await expectNothingLeft(before);
+});
+
+test("a domain that nobody knows is said to be unknown", async () => {
+  const client = mesh.start("client", { NSM_NETWORK_SERVICES: "kernel://gateway@nowhere.invalid/nsm-1" });
+  const { err } = await client.waitFor("request failed", 20_000);
+  expect(JSON.stringify(err)).toContain("nowhere.invalid");
+  await client.stop();
+  await expectNothingLeft(before);
+});
