@@ -10,7 +10,7 @@ import { TABLE, counterOf } from "../../nse/firewall/script.ts";
 import { chainService } from "../support/chains.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
+import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
 import { probe, startEcho, startStream } from "../support/udp.ts";
@@ -172,17 +172,30 @@ test("two links that are killed at once are replaced, a firewall among them, and
   expect(await passed("firewall-a")).toEqual([0, 0]);
 });
 
-test("the pods of two links that end at once are left for others, too", async () => {
-  mesh.start("firewall-b");
+test("links that die while nobody can take their place are replaced once somebody can, and nothing passes meanwhile", async () => {
+  const said = fresh(mesh.daemon("client"));
+  await Promise.all(["firewall-a", "link-b"].map((name) => mesh.daemon(name).kill()));
+  await said("wire is down, healing", HEALED_WITHIN_MS);
   mesh.start("link-a");
-  await areRegistered("firewall-b", "link-a");
-  await Promise.all(["firewall-a", "link-b"].map((name) => mesh.killPod(name)));
+  await areRegistered("link-a");
+  expect([denied.received, deniedBack.received]).toEqual([0, 0]);
+  mesh.start("firewall-b");
+  await areRegistered("firewall-b");
   await expectChain("firewall-b", "link-a");
   expect(await passed("firewall-b")).toEqual([0, 0]);
 });
 
+test("the pods of two links that end at once are left for others, too", async () => {
+  mesh.start("firewall-a");
+  mesh.start("link-b");
+  await areRegistered("firewall-a", "link-b");
+  await Promise.all(["firewall-b", "link-a"].map((name) => mesh.killPod(name)));
+  await expectChain("firewall-a", "link-b");
+  expect(await passed("firewall-a")).toEqual([0, 0]);
+});
+
 test("one Close of the client after all that leaves nothing in any pod", async () => {
   expect(await mesh.daemon("client").stop()).toBe(0);
-  for (const name of ["firewall-b", "link-a", "gateway"])
+  for (const name of ["firewall-a", "link-b", "gateway"])
     await eventually(`no wire in ${name}`, () => wiresOf(name).length === 0, HEALED_WITHIN_MS);
 });

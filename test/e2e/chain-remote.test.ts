@@ -17,6 +17,8 @@ const SERVICES = [
 const app = (name: string) => ({ name, env: { NSM_LABELS: `app:${name}` } });
 const link = { kind: "passthrough" } as const;
 
+const HEALED_WITHIN_MS = 30_000;
+
 let before: Inventory;
 let mesh: Mesh;
 beforeAll(async () => {
@@ -26,6 +28,8 @@ beforeAll(async () => {
     endpoints: [
       { ...app("link-a"), ...link, service: "far", node: "node2" },
       { ...app("link-b"), ...link, service: "far" },
+      { ...app("link-a"), ...link, name: "spare-a", service: "far", started: false },
+      { ...app("link-b"), ...link, name: "spare-b", service: "far", node: "node2", started: false },
       { ...app("gateway"), service: "far", node: "node2", prefixes: "172.16.20.0/24,2001:db8:20::/112" },
       { ...app("link-e"), ...link, service: "lan", payload: "ETHERNET", node: "node2" },
       { ...app("switch"), service: "lan", payload: "ETHERNET", prefixes: "172.16.21.0/24" },
@@ -77,11 +81,37 @@ test("a link carries the wires of several clients, and the end of one is no matt
     expect(await pings("two", peerAddresses[0]?.split("/")[0] ?? "")).toMatchObject({ received: 5 });
 });
 
+test("two links that are killed at once are replaced by those of the other nodes", async () => {
+  const { peerAddresses } = await mesh.established("two", "nsm-1");
+  const gateway = devicesIn(mesh.namespace("pod-gateway"));
+  for (const name of ["spare-a", "spare-b"]) await mesh.start(name).waitFor(`endpoint ${name} registered`);
+  await Promise.all(["link-a", "link-b"].map((name) => mesh.daemon(name).kill()));
+  for (const name of ["spare-a", "spare-b"])
+    await eventually(
+      `two devices in ${name}`,
+      () => devicesIn(mesh.namespace(`pod-${name}`)).length === 2,
+      HEALED_WITHIN_MS,
+    );
+  for (const address of peerAddresses)
+    await eventually(
+      `${address} answers`,
+      async () => (await pings("two", address.split("/")[0] ?? "")).received === 5,
+      HEALED_WITHIN_MS,
+    );
+  expect(devicesIn(mesh.namespace("pod-gateway"))).toHaveLength(gateway.length);
+  for (const name of ["link-a", "link-b"])
+    await eventually(
+      `no device in ${name}`,
+      () => devicesIn(mesh.namespace(`pod-${name}`)).length === 0,
+      HEALED_WITHIN_MS,
+    );
+});
+
 test("after the last client nothing is left in the links' namespaces", async () => {
   await mesh.daemon("two").stop();
-  for (const pod of ["link-a", "link-b", "link-e", "gateway", "switch"])
+  for (const pod of ["spare-a", "spare-b", "link-e", "gateway", "switch"])
     await eventually(`no device in ${pod}`, () => devicesIn(mesh.namespace(`pod-${pod}`)).length === 0);
-  for (const pod of ["link-a", "link-b"]) {
+  for (const pod of ["spare-a", "spare-b"]) {
     expect(mesh.namespace(`pod-${pod}`).ip("rule show")).not.toMatch(/proto 158/);
     expect(mesh.namespace(`pod-${pod}`).ip("route show table all")).not.toMatch(/proto 158/);
   }
