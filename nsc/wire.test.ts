@@ -105,13 +105,14 @@ describe("healing", () => {
   });
 
   test("bad news end a refresh that hangs, and are acted upon at once", async () => {
-    const { wire, clock, count, hang, last, ups, end } = build();
+    const { wire, clock, count, hang, aborted, last, ups, end } = build();
     await vi.waitFor(() => expect(ups).toHaveLength(1));
     const release = hang();
     await clock.advance(20_000);
     await count(2);
     release();
     wire.tell("dead");
+    expect(aborted()).toMatchObject({ code: "CANCELLED", message: expect.stringContaining("is dead") });
     await clock.advance(50);
     await count(3);
     expect(last()?.state).toBe(State.RESELECT_REQUESTED);

@@ -15,6 +15,7 @@ import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import { createBackoff } from "../sdk/backoff.ts";
 import type { Clock } from "../sdk/clock.ts";
+import { NsmError } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { measureWire } from "../sdk/metrics/wire-measure.ts";
 import { earliestExpiry } from "../sdk/path.ts";
@@ -187,7 +188,10 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     // Bad news are the stronger ones and are not forgotten for later others.
     if (news === "retry") pending ??= news;
     else if (!isBad(pending)) pending = news;
-    if (isBad(pending)) refreshing?.abort();
+    if (isBad(pending))
+      refreshing?.abort(
+        new NsmError("CANCELLED", "superseded", `the wire is ${pending}, its refresh is given up`),
+      );
     if (wake !== undefined) wake(takePending());
   };
 

@@ -18,6 +18,7 @@ export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
   const watches: { onDead: () => void; hasAnswered: boolean }[] = [];
   let failure = firstFailure;
   let hangs = false;
+  let aborted: unknown;
   const wire = createWire(
     WISH,
     {
@@ -25,9 +26,13 @@ export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
         request(request, signal) {
           requests.push(request);
           if (hangs)
-            return new Promise((_, reject) =>
-              signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true }),
-            );
+            return new Promise((_, reject) => {
+              const onAbort = () => {
+                aborted = signal.reason;
+                reject(new Error("aborted"));
+              };
+              signal.addEventListener("abort", onAbort, { once: true });
+            });
           return failure ? Promise.reject(failure) : Promise.resolve(answered(request, clock.now()));
         },
         close(connection) {
@@ -69,6 +74,8 @@ export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
         hangs = false;
       };
     },
+    /** Why the last Request that hung was aborted. */
+    aborted: () => aborted,
     last: () => requests.at(-1)?.connection,
     fail: (error: NsmError) => {
       failure = error;
