@@ -1,8 +1,10 @@
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 
 const PRELUDE = `
   import { runDaemon } from ${JSON.stringify(join(import.meta.dirname, "run-daemon.ts"))};
@@ -50,6 +52,17 @@ const SERVES = `async (config, { log, signal }) => {
   signal.addEventListener("abort", () => log.info("aborted"));
   return { async [Symbol.asyncDispose]() { log.info("disposed"); } };
 }`;
+
+test("what was compiled for a daemon is kept while it runs, so that a killed one starts fast", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "compiled-"));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  const daemon = trial(SERVES, { NSM_NAME: "x", NODE_COMPILE_CACHE: folder });
+  await daemon.says("serving");
+  const kept = () => readdirSync(folder, { recursive: true, withFileTypes: true }).filter((f) => f.isFile());
+  await vi.waitFor(() => expect(kept().length).toBeGreaterThan(5), { timeout: 10_000 });
+  daemon.kill("SIGKILL");
+  await daemon.ended();
+});
 
 test.for(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const)(
   "%s aborts, disposes and exits 0",

@@ -1,4 +1,5 @@
 /** Runs one daemon as this process: configuration, signals, faults and the exit code. */
+import module from "node:module";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { readConfig } from "../sdk/config.ts";
 import type { Environment } from "../sdk/config.ts";
@@ -13,6 +14,8 @@ import { packageVersion } from "./version.ts";
 const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
 /** How long a daemon may take to stop after one of them. */
 const STOP_WITHIN_MS = 5000;
+/** After its start a daemon is busy with what waited for it. */
+const KEEP_COMPILED_AFTER_MS = 1000;
 /** A second signal this soon is the same one: a terminal and npm both pass Ctrl-C on. */
 const SAME_SIGNAL_MS = 500;
 
@@ -41,6 +44,8 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
   const { signal: stop, end } = stopSignal(log);
   // Nothing of the daemon may be all that keeps the process alive: it ends here, not when handles run out.
   const alive = setInterval(() => undefined, 2 ** 30);
+  // Node keeps what it has compiled when a process ends, which one that is killed does not: the next would compile all again.
+  const compiled = setTimeout(() => module.flushCompileCache(), KEEP_COMPILED_AFTER_MS);
   try {
     await using resources = new AsyncDisposableStack();
     const metrics = await startMetrics(daemon.name, config, log);
@@ -54,6 +59,7 @@ export async function runDaemon(daemon: Daemon, env: Environment): Promise<numbe
     return ExitCode.failed;
   } finally {
     clearInterval(alive);
+    clearTimeout(compiled);
   }
   return ExitCode.ok;
 }
