@@ -96,6 +96,7 @@ export const daemon = defineDaemon({
         refuseStopped: sockets.refuseStopped,
         reach: createReach({ probe: calls.probe, clock, log }),
         refusedAddresses: config.refusedAddresses,
+        forwarderService: config.service,
         holdsWire: (id) => dataplane.found(id).length > 0,
       },
       plumb: { dataplane, tunnels, listenerOf: sockets.listenerOf, log },

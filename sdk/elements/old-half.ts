@@ -10,30 +10,42 @@ import { ownCall } from "./own-call.ts";
 import type { NextHop, WithLastHop, WithNextHop } from "./target.ts";
 import { connectionOf, leadsElsewhere } from "./update-path.ts";
 
+/** Connections that this process had before it was started again. */
+export interface FormerLife {
+  readonly has: (id: string) => boolean;
+  readonly hopOf: (connection: Connection, signal: AbortSignal) => Promise<NextHop>;
+}
+
 /**
  * The new half is there before the old one goes, and no caller waits for that: who is left behind is often dead. The old half is
- * what stood behind us under another segment id; one under the same id has been changed by its own hop. State: the next hop
- * per connection; dropped on close.
+ * what stood behind us under another segment id; one under the same id has been changed by its own hop. `former`: what
+ * is known by its caller's path alone. State: the next hop per connection; dropped on close.
  */
 export function closeOldHalf(
   hops: Pick<Hops, "close">,
   log: Logger,
+  former?: FormerLife,
 ): Element<WithEvents & WithNextHop, WithEvents & WithNextHop & WithLastHop> {
   const lastHops = new Map<string, NextHop>();
+  const close = async (old: Connection, lastHop: NextHop | undefined) => {
+    const { id: connection, networkServiceEndpointName: nse } = old;
+    const own = ownCall();
+    const hop = lastHop ?? (await former?.hopOf(old, own.signal));
+    if (hop === undefined) return;
+    log.info({ connection, nse }, "closing the half left behind");
+    await hops.close(hop, old, own).catch((err: unknown) => {
+      log.info({ connection, peer: hop.url, err }, "closing the half left behind failed");
+    });
+  };
   return (next) => ({
     async request(request, ctx) {
       const { id, path } = connectionOf(request);
       const before = path?.pathSegments.slice(0, path.index + 1) ?? [];
       const lastHop = lastHops.get(id);
+      const left = ctx.previous ?? (former?.has(id) === true ? broughtBy(connectionOf(request)) : undefined);
       const response = await next.request(request, { ...ctx, lastHop });
       lastHops.set(id, ctx.nextHop);
-      if (lastHop !== undefined && ctx.previous !== undefined && leadsElsewhere(ctx.previous, response)) {
-        const old = oldHalf(ctx.previous, before);
-        log.info({ connection: id, nse: old.networkServiceEndpointName }, "closing the half left behind");
-        hops.close(lastHop, old, ownCall()).catch((err: unknown) => {
-          log.info({ connection: id, peer: lastHop.url, err }, "closing the half left behind failed");
-        });
-      }
+      if (left !== undefined && leadsElsewhere(left, response)) void close(oldHalf(left, before), lastHop);
       return response;
     },
     async close(connection, ctx) {
@@ -42,6 +54,13 @@ export function closeOldHalf(
       await next.close(connection, { ...ctx, lastHop });
     },
   });
+}
+
+/** By its caller's path; the endpoint that it names is the one that has been chosen now. */
+function broughtBy(asked: Connection): Connection {
+  const brought = clone(ConnectionSchema, asked);
+  brought.networkServiceEndpointName = "";
+  return brought;
 }
 
 /** As it was, with the tokens of now up to our own segment: those of then may have run out. */

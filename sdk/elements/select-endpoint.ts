@@ -7,15 +7,14 @@ import { State } from "../../api/gen/connection_pb.js";
 import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import type { CallContext, Element } from "../chain.ts";
 import type { Clock } from "../clock.ts";
-import { hasDomain } from "../domains/name.ts";
-import { NOWHERE } from "./target.ts";
 import type { NextHop, WithNextHop } from "./target.ts";
+import { formerHop } from "./former-hop.ts";
+import type { FormerHopOptions } from "./former-hop.ts";
+import { hopTo } from "./hop-to.ts";
+import type { HopToOptions } from "./hop-to.ts";
 import { connectionOf } from "./update-path.ts";
-import { checkTcpUrl } from "../endpoint-url.ts";
-import type { RefusedAddresses } from "../endpoint-url.ts";
 import { NsmError, asNsmError, messageOf } from "../errors.ts";
 import type { CodeName } from "../errors.ts";
-import type { Logger } from "../log.ts";
 import type { Candidate } from "../match.ts";
 import { tries } from "../prefer.ts";
 import { createTurns } from "../turns.ts";
@@ -28,24 +27,15 @@ const FINAL: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "ALREADY_EXIST
 
 /** For one candidate, as long as there are others: far more than a chain of endpoints needs to be made. */
 const PATIENCE_MS = 4000;
-/** For one look at the registry that nobody waits for. */
-const LOOK_UP_MS = 5000;
 
-export interface SelectOptions<C> extends CandidateOptions {
+export interface SelectOptions<C> extends CandidateOptions, Omit<FormerHopOptions, "view"> {
   readonly clock: Clock;
-  readonly log: Logger;
   /** Throws for a hop that is known not to answer. */
   readonly refuseStopped?: (hop: NextHop) => void;
   /** Without it every hop is waited for that has others beside it. */
   readonly reach?: Reach;
   /** True when another forwarder of the mesh asks: it has made the choice. */
   readonly isChosen: (ctx: C) => boolean;
-  /** Who may answer at a URL of another node: the managers of this mesh. */
-  readonly isManager: (spiffeId: string) => boolean;
-  /** Who may answer for endpoints of other domains: the proxies of this one. */
-  readonly isProxy: (spiffeId: string) => boolean;
-  /** Networks that no endpoint's URL may lead to. */
-  readonly refusedAddresses: RefusedAddresses;
 }
 
 interface Choice {
@@ -120,9 +110,9 @@ export function selectEndpoint<Needs>(
         return await tryInTurn(request, ctx);
       },
       async close(connection, ctx) {
-        const known = choices.get(connection.id)?.hop ?? (await lookUp(options, connection, ctx));
+        const nextHop = choices.get(connection.id)?.hop ?? (await formerHop(options, connection, ctx.signal));
         choices.delete(connection.id);
-        await next.close(connection, { ...ctx, nextHop: known });
+        await next.close(connection, { ...ctx, nextHop });
       },
     };
   };
@@ -168,7 +158,7 @@ async function refuseLost(hop: NextHop, reach: Reach | undefined, signal: AbortS
 }
 
 /** Each once, without those that are not to be dialled. */
-function hopsOf(candidates: readonly Candidate[], options: HopOptions): readonly NextHop[] {
+function hopsOf(candidates: readonly Candidate[], options: HopToOptions): readonly NextHop[] {
   const byUrl = new Map(candidates.map(({ endpoint }) => [endpoint.url, endpoint]));
   return [...byUrl.values()].flatMap((endpoint) => {
     try {
@@ -177,55 +167,6 @@ function hopsOf(candidates: readonly Candidate[], options: HopOptions): readonly
       return []; // its own try says why
     }
   });
-}
-
-type HopOptions = Pick<SelectOptions<never>, "view" | "log" | "isManager" | "isProxy" | "refusedAddresses">;
-
-/** Where a connection of an earlier life leads; as long as the registry is away that is to be found out later. */
-async function lookUp(
-  options: HopOptions,
-  connection: Connection,
-  { signal }: CallContext,
-): Promise<NextHop> {
-  const name = connection.networkServiceEndpointName;
-  if (name === "") return NOWHERE;
-  const { networkService } = connection;
-  const find = async (limit: AbortSignal) => {
-    const endpoint = await options.view.endpoint(name, networkService, limit);
-    return endpoint && hopTo(endpoint, options);
-  };
-  try {
-    return (await find(signal)) ?? NOWHERE;
-  } catch (err) {
-    options.log.info(
-      { connection: connection.id, nse: name, err },
-      "endpoint of a closing connection not found",
-    );
-    const key = `endpoint ${name} of ${networkService}`;
-    return { ...NOWHERE, again: { key, find: () => find(AbortSignal.timeout(LOOK_UP_MS)) } };
-  }
-}
-
-/** An endpoint on this node is the one that registered; one elsewhere is reached by the manager there. */
-function hopTo(endpoint: NetworkServiceEndpoint, options: HopOptions): NextHop {
-  const { url } = endpoint;
-  const owner = endpoint.pathIds[0];
-  if (!url.startsWith("unix:")) {
-    checkUrl(endpoint, options.refusedAddresses);
-    const serves = hasDomain(endpoint.name) ? options.isProxy : options.isManager;
-    return { url, expect: (id) => serves(id) || id === owner };
-  }
-  return owner === undefined ? { url } : { url, expect: (id) => id === owner };
-}
-
-/** A record with a URL that is not to be dialled is one endpoint less, and no fault of the caller's. */
-function checkUrl({ name, url }: NetworkServiceEndpoint, refused: RefusedAddresses): void {
-  try {
-    checkTcpUrl(url, refused, `endpoint ${name}`);
-  } catch (error) {
-    const reason = error instanceof NsmError ? error.reason : "bad-endpoint-url";
-    throw new NsmError("UNAVAILABLE", reason, messageOf(error), error);
-  }
 }
 
 function failureOf(endpoint: NetworkServiceEndpoint, error: unknown): NsmError {

@@ -2,17 +2,15 @@
  * Requests that are given up at every step: afterwards the wire is there at every hop, or nothing of it anywhere. Real chains in one
  * process, whose messages arrive in an order drawn from a seed; the clock stands still.
  */
-import { clone } from "@bufbuild/protobuf";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { ConnectionSchema, State } from "../../../api/gen/connection_pb.js";
 import type { Connection } from "../../../api/gen/connection_pb.js";
 import { NsmError } from "../../../sdk/errors.ts";
-import { netnsUrl } from "../../../sdk/netns-url.ts";
 import { startInProcess } from "../../support/in-process.ts";
 import type { ForwarderHandle, InProcessMesh, NodeHandle } from "../../support/in-process.ts";
 import type { ClientHandle, EndpointHandle } from "../../support/in-process-parts.ts";
 import { createSteps, seeded } from "../../support/steps.ts";
 import type { Steps } from "../../support/steps.ts";
+import { chosenAnew } from "./mesh.ts";
 
 /** Schedules a run; each has some Requests. */
 const SCHEDULES = 80;
@@ -91,14 +89,8 @@ const setFaults = (fails: () => boolean) => {
   }
 };
 
-const reselect = (connection: Connection, signal?: AbortSignal) => {
-  const again = clone(ConnectionSchema, connection);
-  delete again.mechanism;
-  again.networkServiceEndpointName = "";
-  again.state = State.RESELECT_REQUESTED;
-  const offer = { cls: "LOCAL", type: "KERNEL", parameters: { inodeURL: netnsUrl() } };
-  return client.request({ connection: again, mechanismPreferences: [offer] }, signal);
-};
+const reselect = (connection: Connection, signal?: AbortSignal) =>
+  client.request(chosenAnew(connection), signal);
 
 type Ask = (signal: AbortSignal) => Promise<Connection>;
 
