@@ -9,14 +9,14 @@ import { selectEndpoint } from "../sdk/elements/select-endpoint.ts";
 import type { SelectOptions } from "../sdk/elements/select-endpoint.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
-import { createClientNamespaces } from "./client-namespaces.ts";
-import { clientSide } from "./client-side.ts";
-import type { ClientSideOptions, WithClientEnd } from "./client-side.ts";
-import { followNamespaces } from "./follow-namespaces.ts";
-import type { Orphans } from "./orphans.ts";
-import { plumb } from "./plumb.ts";
-import type { PlumbOptions } from "./plumb.ts";
-import { takeOver } from "./take-over.ts";
+import { createClientNamespaces } from "./elements/client-namespaces.ts";
+import { clientSide } from "./elements/client-side.ts";
+import type { ClientSideOptions, WithClientEnd } from "./elements/client-side.ts";
+import { followNamespaces } from "./watch/follow-namespaces.ts";
+import type { Orphans } from "./elements/orphans.ts";
+import { plumb } from "./elements/plumb.ts";
+import type { PlumbOptions } from "./elements/plumb.ts";
+import { takeOver } from "./elements/take-over.ts";
 
 export interface ForwarderChainOptions extends ServerChainOptions {
   readonly hops: Hops;

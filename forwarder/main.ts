@@ -23,16 +23,16 @@ import { repeatCloses } from "../sdk/repeat-closes.ts";
 import { createForwarderChain } from "./chain.ts";
 import { table } from "./config.ts";
 import { openDataplane } from "./dataplane.ts";
-import { createEndpointSockets } from "./endpoint-sockets.ts";
+import { createEndpointSockets } from "./watch/endpoint-sockets.ts";
 import { wiresHandlers } from "./inspect.ts";
-import { createOrphans } from "./orphans.ts";
+import { createOrphans } from "./elements/orphans.ts";
 import { createReach } from "../sdk/reach.ts";
 import { ownRecord } from "./record.ts";
-import { startSweep } from "./sweep.ts";
-import { trackTraffic } from "./traffic.ts";
-import { createTunnels } from "./tunnels.ts";
-import { defaultTunnelIp } from "./tunnel-ip.ts";
-import { rememberMtu } from "./underlay.ts";
+import { startSweep } from "./watch/sweep.ts";
+import { trackTraffic } from "./watch/traffic.ts";
+import { createTunnels } from "./elements/tunnels.ts";
+import { defaultTunnelIp } from "./kernel/tunnel-ip.ts";
+import { rememberMtu } from "./kernel/underlay.ts";
 
 export const daemon = defineDaemon({
   name: "forwarder",

@@ -1,7 +1,11 @@
 /** The contract of the data plane: what a wire is, and what is found of one in the kernel. */
-import type { NetnsRef } from "./netns.ts";
-
-export type { NetnsRef } from "./netns.ts";
+/** A process whose network namespace is meant, and the inode that the namespace must have. */
+export interface NetnsRef {
+  readonly pid: number;
+  readonly inode: bigint;
+  /** What `netnsIdentity` said of it: of what is remembered, because the inode alone may be the next namespace's by then. */
+  readonly identity?: string;
+}
 
 /**
  * Indexes of the devices of wires, above the kernel's own numbers: what tells them from a pod's other interfaces. A clash is a

@@ -64,6 +64,17 @@ describe("imports", () => {
     expect([...folders].filter((name) => MAY_IMPORT[name] === undefined)).toEqual(["bin"]);
   });
 
+  test("rooms of the forwarder import those below them", () => {
+    const below = ["plan", "kernel", "elements", "watch"];
+    const roomOf = (path: string) => /^forwarder\/([^/]+)\//.exec(path)?.[1];
+    const upwards = sources
+      .filter((path) => roomOf(path) !== undefined && !path.endsWith(".test.ts"))
+      .flatMap((path) => importsOf(path).map((name) => [path, target(path, name)] as const))
+      .filter(([path, to]) => below.indexOf(roomOf(to) ?? "") > below.indexOf(roomOf(path) ?? ""));
+    expect(upwards).toEqual([]);
+    expect(new Set(sources.map(roomOf))).toEqual(new Set([undefined, ...below]));
+  });
+
   test.for([
     ["@grpc/grpc-js", /^sdk\/grpc\//],
     ["koffi", /^sdk\/native[^/]*\.ts$|^bin\/nsm\.js$/],
@@ -80,8 +91,8 @@ test("pure modules have no I/O, no clock, no randomness and no environment of th
   const pure = sources.filter(
     (path) =>
       !path.endsWith(".test.ts") &&
-      (/^sdk\/netlink\/(?!socket\.ts)|^sdk\/ipam\//.test(path) ||
-        ["sdk/path.ts", "sdk/match.ts", "forwarder/plan.ts", "forwarder/diff.ts"].includes(path)),
+      (/^sdk\/netlink\/(?!socket\.ts)|^sdk\/ipam\/|^forwarder\/plan\//.test(path) ||
+        ["sdk/path.ts", "sdk/match.ts", "sdk/prefix.ts", "sdk/address-kind.ts"].includes(path)),
   );
   const impure =
     /["']node:(fs|net|child_process|dgram|os|worker_threads|timers)|\bDate\.now\b|\bnew Date\(\)|Math\.random|randomBytes|randomUUID|performance\.now|process\.env|\bsetTimeout\b|native\.ts|clock\.ts/;

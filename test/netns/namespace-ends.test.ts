@@ -1,8 +1,8 @@
 import { closeSync, openSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openNamespaceEnds } from "../../forwarder/namespace-ends.ts";
-import type { NamespaceEnds } from "../../forwarder/namespace-ends.ts";
-import { netnsIdentity, tryOpen } from "../../forwarder/netns.ts";
+import { openNamespaceEnds } from "../../forwarder/kernel/namespace-ends.ts";
+import type { NamespaceEnds } from "../../forwarder/kernel/namespace-ends.ts";
+import { netnsIdentity, tryOpen } from "../../forwarder/kernel/netns.ts";
 import { silentLogger } from "../../sdk/log.ts";
 import { createNamespace, eventually, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";

@@ -1,7 +1,7 @@
 // Namespaces that are looked for through all processes of the machine.
 import { describe, expect, test } from "vitest";
-import { netnsOfCaller } from "../../forwarder/namespaces.ts";
-import { findNetns, openNetns, ownNetnsInode } from "../../forwarder/netns.ts";
+import { netnsOfCaller } from "../../forwarder/elements/namespaces.ts";
+import { findNetns, openNetns, ownNetnsInode } from "../../forwarder/kernel/netns.ts";
 import { startSleeper } from "../support/sleeper.ts";
 import { createNamespace, isRoot } from "../support/netns.ts";
 

@@ -2,10 +2,10 @@
 import { toJson } from "@bufbuild/protobuf";
 import type { JsonValue } from "@bufbuild/protobuf";
 import type { Dataplane, Wire } from "../../../forwarder/dataplane.ts";
-import { planWire } from "../../../forwarder/plan.ts";
-import type { Wanted, WantedEnd } from "../../../forwarder/plan.ts";
+import { planWire } from "../../../forwarder/plan/plan.ts";
+import type { Wanted, WantedEnd } from "../../../forwarder/plan/plan.ts";
 import { formatPrefix } from "../../../sdk/prefix.ts";
-import { createReservations } from "../../../forwarder/reservations.ts";
+import { createReservations } from "../../../forwarder/kernel/reservations.ts";
 import type { Bench } from "./bench.ts";
 import { inodeIn } from "./netns.ts";
 import { memberOf, textOf } from "./places.ts";

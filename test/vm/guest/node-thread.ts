@@ -2,7 +2,7 @@
 import { parentPort } from "node:worker_threads";
 import { openDataplane } from "../../../forwarder/dataplane.ts";
 import type { Dataplane, Wire } from "../../../forwarder/dataplane.ts";
-import { ownNetnsInode } from "../../../forwarder/netns.ts";
+import { ownNetnsInode } from "../../../forwarder/kernel/netns.ts";
 import { NsmError, messageOf } from "../../../sdk/errors.ts";
 import { createLogger } from "../../../sdk/log.ts";
 

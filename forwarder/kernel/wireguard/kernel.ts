@@ -1,0 +1,54 @@
+/** WireGuard by the kernel's own device: born in the pod, its UDP sockets in the node's namespace. */
+import { decodeFamily, getFamily } from "../../../sdk/netlink/generic.ts";
+import { deleteLink, newWireguard } from "../../../sdk/netlink/link.ts";
+import { isKernelError } from "../../../sdk/netlink/message.ts";
+import { openNetlink } from "../../../sdk/netlink/socket.ts";
+import type { WireguardShape } from "../../plan/plan.ts";
+import type { WireguardDriver } from "./driver.ts";
+import { decodeDevice, getDevice, setDevice } from "./messages.ts";
+
+/** The kernel module is loaded by then. Needs CAP_NET_ADMIN in the node's namespace. */
+export async function openKernelWireguard(): Promise<WireguardDriver> {
+  const family = await findFamily();
+
+  /** The kernel looks for the device in the namespace of the socket. */
+  async function configure(netnsFd: number, ifindex: number, shape: WireguardShape): Promise<void> {
+    using socket = openNetlink("generic", netnsFd);
+    await socket.execute(setDevice(family, ifindex, shape));
+  }
+
+  return {
+    mode: "kernel",
+    linkKind: "wireguard",
+    async create(_wireId, device, shape) {
+      using node = openNetlink("route");
+      await node.execute(newWireguard(device));
+      try {
+        await configure(device.netnsFd, device.ifindex, shape);
+      } catch (error) {
+        using pod = openNetlink("route", device.netnsFd);
+        await pod.batch([deleteLink(device.ifindex)]);
+        throw error;
+      }
+    },
+    async read(_wireId, netns, ifindex) {
+      using socket = openNetlink("generic", netns.fd);
+      try {
+        const [message] = await socket.dump(getDevice(family, ifindex));
+        return message && decodeDevice(message);
+      } catch (error) {
+        if (isKernelError(error, "ENODEV", "ENOTSUP")) return undefined;
+        throw error;
+      }
+    },
+    configure: (_wireId, netns, ifindex, shape) => configure(netns.fd, ifindex, shape),
+    // The socket is bound when the device is set up, which fails if the port is busy.
+    ready: () => Promise.resolve(),
+    forget: () => Promise.resolve(),
+  };
+}
+
+async function findFamily(): Promise<number> {
+  using socket = openNetlink("generic");
+  return decodeFamily(await socket.get(getFamily("wireguard")));
+}
