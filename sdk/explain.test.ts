@@ -90,6 +90,20 @@ test("each endpoint that is no candidate has its reason", () => {
   expect([match, rule]).toEqual([1, "match 2 of 2 (for any client)"]);
 });
 
+test("a template that is not understood is told of", () => {
+  const matches = [{ routes: [{ destinationSelector: { zone: "{{.zone" } }] }];
+  expect(run(matches, [record("a", { zone: "z1" })], { zone: "z1" }).endpoints[0]?.why).toBe(
+    "match 1 wants zone={{.zone (as it stands: no template that is understood), not z1",
+  );
+});
+
+test("a tier that cannot be read is told of", () => {
+  const { endpoints } = run([], [record("a", {}), record("b", { "nsm.io/tier": "x" })]);
+  expect(endpoints[1]?.why).toBe(
+    "nsm.io/tier is no number from 0 to 99: asked when a of tier 0 and its like do not serve",
+  );
+});
+
 test("the match that decides is told as it stands in the manifest", () => {
   const matches = [{ sourceSelector: { app: "a", role: "db" }, routes: [{}] }];
   expect(run(matches, [], { app: "a", role: "db" }).rule).toBe(

@@ -3,7 +3,7 @@ import type { Match, NetworkService, NetworkServiceEndpoint } from "../api/gen/r
 import { matchForwarders } from "./match-forwarders.ts";
 import { isExpired, labelsFor, matchEndpoints } from "./match.ts";
 import type { Candidate } from "./match.ts";
-import { inGroups, preferenceOf } from "./prefer.ts";
+import { TIER_LABEL, UNREADABLE_TIER, inGroups, preferenceOf } from "./prefer.ts";
 import type { Preference } from "./prefer.ts";
 import { isSubset, labelOf, renderSelectorValue } from "./selector-template.ts";
 import type { Labels } from "./selector-template.ts";
@@ -165,7 +165,7 @@ function whyLike(rank: Rank, { tier, distance }: Preference, count: number): [Ex
   if (tier > best.preference.tier)
     return [
       "lower-tier",
-      `tier ${tier}: asked when ${best.endpoint.name} of tier ${best.preference.tier} and its like do not serve`,
+      `${tier === UNREADABLE_TIER ? `${TIER_LABEL} is no number from 0 to 99` : `tier ${tier}`}: asked when ${best.endpoint.name} of tier ${best.preference.tier} and its like do not serve`,
     ];
   return [
     "farther",
@@ -214,8 +214,14 @@ function closest({ routes }: Match, own: Labels, client: Labels): string {
   const [least = []] = lacking.toSorted((a, b) => a.length - b.length);
   if (least.length === 0) return "more labels than it has";
   return least
-    .map(([key, value]) => `${key}=${renderSelectorValue(value, client)}, not ${labelOf(own, key) ?? "none"}`)
+    .map(([key, value]) => `${key}=${wantedText(value, client)}, not ${labelOf(own, key) ?? "none"}`)
     .join("; ");
+}
+
+/** The value that a selector asks for; a slip in a template is nowhere else to be seen. */
+function wantedText(value: string, client: Labels): string {
+  const rendered = renderSelectorValue(value, client);
+  return rendered.includes("{{") ? `${rendered} (as it stands: no template that is understood)` : rendered;
 }
 
 function explainForwarders(
