@@ -1,5 +1,5 @@
 /** Domains that are found without DNS: a file that says where their registries and proxies are (docs/protocol.md, "Domains"). */
-import { z } from "zod";
+import * as z from "zod";
 import type { DomainResolver } from "../sdk/domains/resolver.ts";
 import { parseYamlAs } from "../sdk/yaml.ts";
 

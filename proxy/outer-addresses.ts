@@ -1,5 +1,5 @@
 /** The file that says by which address a node is reached from other domains (docs/protocol.md, "Domains"). */
-import { z } from "zod";
+import * as z from "zod";
 import { formatAddress, parseIp } from "../sdk/prefix.ts";
 import { parseYamlAs } from "../sdk/yaml.ts";
 
