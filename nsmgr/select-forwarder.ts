@@ -1,11 +1,11 @@
 /** Picks the forwarder of this node for a connection, and remembers it (docs/protocol.md, "Matching"). */
 import { clone } from "@bufbuild/protobuf";
-import { State } from "../api/gen/connection_pb.js";
+import { ConnectionSchema, State } from "../api/gen/connection_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
 import { NetworkServiceRequestSchema } from "../api/gen/networkservice_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import { NOWHERE } from "../sdk/elements/target.ts";
-import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
+import type { NextHop, WithNextHop, WithOldWay } from "../sdk/elements/target.ts";
 import { connectionOf, nameBehind } from "../sdk/elements/update-path.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
@@ -35,7 +35,7 @@ const OTHER_MAY_HELP = new Set([
 ]);
 
 /** State: the forwarder's name per connection; dropped on close. */
-export function selectForwarder(options: SelectForwarderOptions): Element<unknown, WithNextHop> {
+export function selectForwarder(options: SelectForwarderOptions): Element<unknown, WithNextHop & WithOldWay> {
   const chosen = new Map<string, string>();
   const { local, lostForwarders, forwarderService, publicUrl: managerUrl } = options;
 
@@ -71,8 +71,8 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
         const isLast = index === names.length - 1;
         const attempt = isLast ? request : clone(NetworkServiceRequestSchema, request);
         try {
-          leaveOtherWay(connectionOf(attempt), name);
-          const response = await next.request(attempt, { ...ctx, nextHop: hopOf(options, name) });
+          const oldWay = leaveOtherWay(connectionOf(attempt), name, options);
+          const response = await next.request(attempt, { ...ctx, ...oldWay, nextHop: hopOf(options, name) });
           chosen.set(id, name);
           lostForwarders.serves(id, name);
           return response;
@@ -116,10 +116,20 @@ export function selectForwarder(options: SelectForwarderOptions): Element<unknow
  * By another forwarder the hops behind it are asked for a wire of its own: what they have belongs to the path by the forwarder
  * of before, which gives it back.
  */
-function leaveOtherWay({ path }: Connection, forwarder: string): void {
-  if (path === undefined) return;
-  const behind = path.pathSegments[path.index + 1];
-  if (behind !== undefined && behind.name !== forwarder) path.pathSegments.length = path.index + 1;
+function leaveOtherWay(
+  connection: Connection,
+  forwarder: string,
+  { local, forwarderService }: SelectForwarderOptions,
+): WithOldWay {
+  const { path } = connection;
+  const name = nameBehind(connection);
+  if (path === undefined || name === undefined || name === forwarder) return {};
+  const before = clone(ConnectionSchema, connection);
+  path.pathSegments.length = path.index + 1;
+  const hop = local.hopTo(name, forwarderService) ?? NOWHERE;
+  return {
+    oldWay: { connection: before, hop: { ...hop, ...foundAgain({ local, forwarderService }, name) } },
+  };
 }
 
 function hopOf({ local, forwarderService }: SelectForwarderOptions, name: string): NextHop {

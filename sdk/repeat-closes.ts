@@ -5,7 +5,6 @@ import { ConnectionSchema } from "../api/gen/connection_pb.js";
 import type { Connection } from "../api/gen/connection_pb.js";
 import { createBackoff } from "./backoff.ts";
 import type { Backoff } from "./backoff.ts";
-import type { CallContext } from "./chain.ts";
 import type { Clock } from "./clock.ts";
 import type { Hops } from "./elements/next-hop.ts";
 import type { NextHop } from "./elements/target.ts";
@@ -154,7 +153,7 @@ export function repeatCloses(hops: Hops, { clock, log }: RepeatClosesOptions): H
         throw error;
       }
     },
-    async close(hop, connection, ctx: CallContext & { readonly established?: boolean }) {
+    async close(hop, connection, ctx) {
       const isKnown = ctx.established !== false;
       if (hop.url === "") {
         if (hop.again !== undefined) add(hop, clone(ConnectionSchema, connection), isKnown);

@@ -22,8 +22,12 @@ export interface Hops {
     request: NetworkServiceRequest,
     ctx: CallContext & { readonly wanted?: AbortSignal },
   ): Promise<Connection>;
-  /** A hop without a `url` is one that nobody knows the place of now. */
-  close(hop: NextHop, connection: Connection, ctx: CallContext): Promise<void>;
+  /** A hop without a `url` is one that nobody knows the place of now. `established`: false for connections that others told us of. */
+  close(
+    hop: NextHop,
+    connection: Connection,
+    ctx: CallContext & { readonly established?: boolean },
+  ): Promise<void>;
   /** Tells of changes of the connection with our segment id `id` at `hop`, by one stream a hop, until disposed. */
   follow(hop: NextHop, id: string, onEvent: (event: HopEvent) => void): Disposable;
 }

@@ -7,7 +7,7 @@ import type { Logger } from "../log.ts";
 import type { WithEvents } from "./begin.ts";
 import type { Hops } from "./next-hop.ts";
 import { ownCall } from "./own-call.ts";
-import type { NextHop, WithLastHop, WithNextHop } from "./target.ts";
+import type { NextHop, WithLastHop, WithNextHop, WithOldWay } from "./target.ts";
 import { connectionOf, leadsElsewhere } from "./update-path.ts";
 
 /** Connections that this process had before it was started again. */
@@ -25,15 +25,15 @@ export function closeOldHalf(
   hops: Pick<Hops, "close">,
   log: Logger,
   former?: FormerLife,
-): Element<WithEvents & WithNextHop, WithEvents & WithNextHop & WithLastHop> {
+): Element<WithEvents & WithNextHop & WithOldWay, WithEvents & WithNextHop & WithLastHop> {
   const lastHops = new Map<string, NextHop>();
-  const close = async (old: Connection, lastHop: NextHop | undefined) => {
+  const close = async (old: Connection, lastHop: NextHop | undefined, established: boolean) => {
     const { id: connection, networkServiceEndpointName: nse } = old;
     const own = ownCall();
     const hop = lastHop ?? (await former?.hopOf(old, own.signal));
     if (hop === undefined) return;
     log.info({ connection, nse }, "closing the half left behind");
-    await hops.close(hop, old, own).catch((err: unknown) => {
+    await hops.close(hop, old, { ...own, established }).catch((err: unknown) => {
       log.info({ connection, peer: hop.url, err }, "closing the half left behind failed");
     });
   };
@@ -45,7 +45,11 @@ export function closeOldHalf(
       const left = ctx.previous ?? (former?.has(id) === true ? broughtBy(connectionOf(request)) : undefined);
       const response = await next.request(request, { ...ctx, lastHop });
       lastHops.set(id, ctx.nextHop);
-      if (left !== undefined && leadsElsewhere(left, response)) void close(oldHalf(left, before), lastHop);
+      const { established, oldWay } = ctx;
+      if (left !== undefined && leadsElsewhere(left, response))
+        void close(oldHalf(left, before), lastHop, established);
+      else if (!established && oldWay !== undefined)
+        void close(oldHalf(oldWay.connection, before), oldWay.hop, established);
       return response;
     },
     async close(connection, ctx) {

@@ -26,6 +26,11 @@ export interface WithLastHop {
   readonly lastHop: NextHop | undefined;
 }
 
+export interface WithOldWay {
+  /** A connection that is known by its caller's path alone, which led to another hop than it does from now on. */
+  readonly oldWay?: { readonly connection: Connection; readonly hop: NextHop };
+}
+
 /** True for a hop on this node, reached by a unix socket. */
 export function isLocal(hop: NextHop): boolean {
   return hop.url.startsWith("unix:") || hop.url.startsWith("inode:");

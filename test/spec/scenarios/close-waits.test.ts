@@ -3,6 +3,7 @@ import { statSync } from "node:fs";
 import { expect, test } from "vitest";
 import type { Connection } from "../../../api/gen/connection_pb.js";
 import type { FoundDevice } from "../../../forwarder/dataplane.ts";
+import { NsmError } from "../../../sdk/errors.ts";
 import { hopsIn } from "../../support/in-process.ts";
 import { eventually } from "../../support/netns.ts";
 import { chosenAnew, startScenario } from "./mesh.ts";
@@ -75,4 +76,19 @@ test("when the endpoint on the other node has ended as well, the hops there are 
   expect(two.manager.store.ids().size).toBe(1);
   await Promise.allSettled(wires.map((wire) => client.close(wire))); // that the endpoint has ended is told
   await eventually("the manager there has none", () => two.manager.store.ids().size === 0);
+});
+
+test("a manager that was started again has what the forwarder of before made closed, when another one takes the wire", async () => {
+  const node = await (await startScenario()).node("one");
+  const forwarders = [await node.forwarder("f1"), await node.forwarder("f2")];
+  await node.endpoint({ name: "nse", service: "service" });
+  const client = await node.client("nsc");
+  const wire = await client.connect("service");
+  const [used, other] = hopsIn(wire)[2] === "f1" ? forwarders : forwarders.toReversed();
+  await node.restart();
+  if (used !== undefined) used.dataplane.failure = new NsmError("INTERNAL", "broken", "the kernel refuses");
+  const moved = await client.request(chosenAnew(wire));
+  expect(hopsIn(moved)[2]).toBe(other?.name);
+  await eventually("the forwarder of before has none", () => used?.store.ids().size === 0);
+  expect(other?.store.ids().size).toBe(1);
 });
