@@ -105,7 +105,12 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       started ? [] : [name],
     ),
   );
-  for (const part of topology.parts) if (!later.has(part.name)) start(part);
+  // Daemons wait for their identity only so long, and a busy machine may start the authority last.
+  const { authority = [], others = [] } = Object.groupBy(topology.parts, ({ role }) =>
+    role === "identity" ? "authority" : "others",
+  );
+  await Promise.all(authority.map((part) => start(part).waitFor("identity serves", READY_WITHIN_MS)));
+  for (const part of others) if (!later.has(part.name)) start(part);
   await Promise.all([...running.values()].map((each) => isReady(each, topology)));
 
   const resources = cleanUp.move();
