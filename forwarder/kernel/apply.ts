@@ -5,7 +5,7 @@ import { createWire } from "./create.ts";
 import type { ApplyOptions } from "./create.ts";
 import { at, devicesOf, removeDevices } from "./device.ts";
 import type { Device } from "./device.ts";
-import { checkBrought, fitIn } from "../plan/guard.ts";
+import { bringsNews, checkBrought, fitIn } from "../plan/guard.ts";
 import { explainRefusal } from "./kernel-error.ts";
 import type { Link } from "../../sdk/netlink/link.ts";
 import { openNetlink } from "../../sdk/netlink/socket.ts";
@@ -105,8 +105,9 @@ async function fit(pod: Pod, known: readonly Device[]): Promise<Pod> {
     if (wanted.brought.length === 0) return pod;
     const link = own === undefined ? undefined : await readLink(socket, { ifindex: own });
     const found = link && (await observeEnd(socket, link));
-    checkBrought(wanted, await observeSurroundings(socket, own, [...families]), found);
-    return pod;
+    if (bringsNews(wanted, found))
+      checkBrought(wanted, await observeSurroundings(socket, own, [...families]), found);
+    return found ? { ...pod, found } : pod;
   }
   return { ...pod, wanted: fitIn(wanted, await observeSurroundings(socket, own, [...families])) };
 }

@@ -25,6 +25,8 @@ export interface Pod {
   readonly wanted: WantedEnd;
   readonly netns: Netns;
   readonly socket: NetlinkSocket;
+  /** What its device has, if this operation has read it. */
+  readonly found?: FoundEnd;
 }
 
 /** A device as it was, with the policies that lead to it. */
@@ -33,8 +35,8 @@ export interface Past {
   readonly policies: readonly Policy[];
 }
 
-export async function readPast({ wanted, socket }: Pod, link: Link): Promise<Past> {
-  const found = await observeEnd(socket, link);
+export async function readPast({ wanted, socket, found: read }: Pod, link: Link): Promise<Past> {
+  const found = read?.link.ifindex === link.ifindex ? read : await observeEnd(socket, link);
   const policies = wanted.side === "client" ? await readPolicies(socket, link.ifindex) : [];
   return { found, policies };
 }

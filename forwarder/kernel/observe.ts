@@ -42,7 +42,7 @@ export async function observeEnd(socket: NetlinkSocket, link: Link): Promise<Fou
     ...(await socket.dump(dumpRoutes(4, ifindex))),
     ...(await socket.dump(dumpRoutes(6, ifindex))),
   ].map(decodeRoute);
-  const neighbors = (await socket.dump(dumpNeighbors())).map(decodeNeighbor);
+  const neighbors = (await socket.dump(dumpNeighbors(ifindex))).map(decodeNeighbor);
   return {
     link,
     addresses: addresses

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { checkBrought, checkWanted, fitIn } from "./guard.ts";
+import { bringsNews, checkBrought, checkWanted, fitIn } from "./guard.ts";
 import type { Surroundings } from "./guard.ts";
 import { formatPrefix, prefixOf as prefix } from "../../sdk/prefix.ts";
 import type { FoundRoute } from "../../sdk/netlink/route.ts";
@@ -257,6 +257,7 @@ describe("what goes well with a pod", () => {
       checkBrought(endpoint, pod);
       return "taken";
     } catch (error) {
+      expect(bringsNews(endpoint)).toBe(true);
       return String(Reflect.get(Object(error), "reason"));
     }
   };
@@ -283,6 +284,19 @@ describe("what goes well with a pod", () => {
     ],
   ])("the endpoint's pod: %s", (_, ip, brought, expected) => {
     expect(endpointTakes(ip, brought)).toBe(expected);
+  });
+
+  test("what a client brought is news in its endpoint's pod until it is there", () => {
+    const brought = ["10.244.1.9/32", "10.7.0.0/24"];
+    const ip = { dstAddresses: ["10.244.1.9/32"], dstRoutes: [{ prefix: "10.7.0.0/24" }] };
+    const [, endpoint] = planWire(wire({ ...ip, brought })).ends;
+    if (endpoint === undefined) throw new Error("no endpoint");
+    const { addresses, routes: all } = endpoint;
+    expect(bringsNews({ ...endpoint, brought: [] })).toBe(false);
+    expect(bringsNews(endpoint)).toBe(true);
+    expect(bringsNews(endpoint, { addresses, routes: [] })).toBe(true);
+    expect(bringsNews(endpoint, { addresses: [], routes: all })).toBe(true);
+    expect(bringsNews(endpoint, { addresses, routes: all })).toBe(false);
   });
 
   test("an accepted default route leaves the pod's own in place, and is whole where there is none", () => {

@@ -78,32 +78,37 @@ export function fitIn(end: WantedEnd, around: Surroundings): WantedEnd {
   return { ...spared, routes: spared.routes.map((route) => withMetric(route, around.routes)) };
 }
 
+type Configured = Pick<WantedEnd, "addresses" | "routes">;
+
+/** What is asked of an endpoint's pod that a request brought, and that is not there yet: `found` was taken earlier. */
+function newsIn(end: WantedEnd, found: Configured = { addresses: [], routes: [] }): Configured {
+  const brought = new Set(end.brought);
+  const routes = found.routes.map(({ prefix }) => prefix);
+  const there = new Set([...found.addresses, ...routes].map(formatPrefix));
+  const isNews = (prefix: Prefix) =>
+    brought.has(formatPrefix(networkOf(prefix))) && !there.has(formatPrefix(prefix));
+  return {
+    addresses: end.addresses.filter(isNews),
+    routes: end.routes.filter(({ prefix }) => isNews(prefix)),
+  };
+}
+
+/** False where `checkBrought` has nothing to check, whatever else is in the pod. */
+export function bringsNews(end: WantedEnd, found?: Configured): boolean {
+  const { addresses, routes } = newsIn(end, found);
+  return addresses.length + routes.length > 0;
+}
+
 /**
  * The endpoint's word on its own pod is its affair, and the client's is not: many endpoints leave in their answer what a request
  * brings. What is there already, `found`, was taken earlier. Throws as `fitIn`.
  */
-export function checkBrought(
-  end: WantedEnd,
-  around: Surroundings,
-  found: Pick<WantedEnd, "addresses" | "routes"> = { addresses: [], routes: [] },
-): void {
-  const brought = new Set(end.brought);
-  const texts = (part: typeof found) => [
-    ...part.addresses.map(formatPrefix),
-    ...part.routes.map(({ prefix }) => formatPrefix(prefix)),
-  ];
-  const there = new Set([...texts(found), ...around.addresses.map(formatAddress)]);
-  const isNews = (prefix: Prefix) =>
-    brought.has(formatPrefix(networkOf(prefix))) && !there.has(formatPrefix(prefix));
-  fitIn(
-    {
-      ...end,
-      // That a pod has an address already is no harm to it.
-      addresses: end.addresses.filter((each) => isNews(each) && !there.has(formatAddress(each))),
-      routes: end.routes.filter(({ prefix }) => isNews(prefix)),
-    },
-    around,
-  );
+export function checkBrought(end: WantedEnd, around: Surroundings, found?: Configured): void {
+  const { addresses, routes } = newsIn(end, found);
+  const there = new Set(around.addresses.map(formatAddress));
+  // That a pod has an address already is no harm to it.
+  const others = addresses.filter((each) => !there.has(formatAddress(each)));
+  fitIn({ ...end, addresses: others, routes }, around);
 }
 
 function checkWireAddress(address: Prefix, end: WantedEnd): void {

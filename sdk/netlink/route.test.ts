@@ -130,7 +130,7 @@ test.each<[string, Request, number, number, string]>([
   ],
   ["all routes", dumpAllRoutes(4), 26, 0x300, "02000000 00000000 00000000"],
   ["all routes of a table", dumpAllRoutes(6, 254), 26, 0x300, "0a000000 00000000 00000000 08000f00 fe000000"],
-  ["all neighbours", dumpNeighbors(), 30, 0x300, "00000000 00000000 00000000"],
+  ["neighbours of a link", dumpNeighbors(7), 30, 0x300, "00000000 00000000 00000000 08000800 07000000"],
 ])("%s", (_, request, type, flags, body) => {
   expect([request.type, request.flags]).toEqual([type, flags]);
   expect(Buffer.from(request.body).toString("hex")).toBe(body.replaceAll(/\s/g, ""));

@@ -238,7 +238,7 @@ function rtmsg(fields: {
   return header;
 }
 
-const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
+const NDA = { DST: 1, LLADDR: 2, IFINDEX: 8, PROTOCOL: 12 } as const;
 const NUD_PERMANENT = 0x80;
 
 /** A permanent entry: never asked for on the wire, never ages. */
@@ -275,9 +275,10 @@ export function deleteNeighbor(ifindex: number, ip: string): Request {
   };
 }
 
-/** Of all interfaces (strict checking allows no index in the header). */
-export function dumpNeighbors(): Request {
-  return { doing: "dump neighbours", type: RTM.GETNEIGH, flags: NLM_F.DUMP, body: Buffer.alloc(12) };
+/** Of one interface: the kernel filters (strict checking allows the index as an attribute, and none in the header). */
+export function dumpNeighbors(ifindex: number): Request {
+  const body = Buffer.concat([Buffer.alloc(12), encodeAttributes([u32(NDA.IFINDEX, ifindex)])]);
+  return { doing: "dump neighbours", type: RTM.GETNEIGH, flags: NLM_F.DUMP, body };
 }
 
 export interface FoundNeighbor extends Neighbor {
