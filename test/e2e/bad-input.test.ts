@@ -324,6 +324,19 @@ test.for([
   },
 );
 
+test("an endpoint with the address of a client's name server is refused, for that client alone", async () => {
+  const wish = wishFor(client, { service: "near" });
+  const parameters = wish.mechanismPreferences[0]?.parameters ?? {};
+  parameters["protectedAddresses"] = "192.0.2.53;172.16.1.0;172.16.1.2;172.16.1.4";
+  expect(await refusalOf(client.request(wish))).toMatchObject({
+    code: "PERMISSION_DENIED",
+    reason: "route-not-allowed",
+    message: expect.stringContaining("NSM_PROTECTED_ADDRESSES"),
+  });
+  expect(devicesIn(mesh.namespace("pod-a"))).toEqual([]);
+  await client.close(await client.request(wishFor(client, { service: "near" })));
+});
+
 test("a client that asked for a service too early gets it when it is registered", async () => {
   const early = mesh.start("early");
   await early.waitFor(
