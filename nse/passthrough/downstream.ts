@@ -16,7 +16,7 @@ import type { Clock } from "../../sdk/clock.ts";
 import { createMutex } from "../../sdk/elements/mutex.ts";
 import type { HopEvent } from "../../sdk/elements/target.ts";
 import { wishOf } from "../../sdk/elements/wishes.ts";
-import { NsmError } from "../../sdk/errors.ts";
+import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { saysForeign, saysMismatch } from "../../sdk/failure.ts";
 import { checkConnectionLimits } from "../../sdk/limits.ts";
 import type { Logger } from "../../sdk/log.ts";
@@ -144,6 +144,7 @@ export function createDownstream(options: DownstreamOptions): Downstream {
     const backoff = createBackoff({ firstMs: 20, maxMs: 2000 });
     const sinceMs = clock.monotonic();
     let isTold = false;
+    let complaint = "";
     while (!stop.signal.aborted) {
       wake = new AbortController();
       try {
@@ -161,7 +162,9 @@ export function createDownstream(options: DownstreamOptions): Downstream {
         return;
       } catch (err) {
         if (stop.signal.aborted) return;
-        log.info({ connection: id, err }, "no next hop yet, trying again");
+        // Told once for each reason: nobody may come for hours.
+        if (messageOf(err) !== complaint) log.info({ connection: id, err }, "no next hop yet, trying again");
+        complaint = messageOf(err);
       }
       if (!isTold && clock.monotonic() - sinceMs >= HEAL_WITHIN_MS) {
         isTold = true;
