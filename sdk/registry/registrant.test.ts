@@ -32,7 +32,7 @@ const nobody: (news: "deleted" | "ended") => void = () => undefined;
 /** A registry that counts calls by their time; `watch` tells of a record that was taken out, or ends it. */
 function build(options: Partial<RegistrantOptions<NetworkServiceEndpoint>> = {}) {
   const [registers, unregisters]: number[][] = [[], []];
-  const state = { isAway: false, watchEnds: false, tell: nobody };
+  const state = { isAway: false, watchEnds: false, shows: false, tell: nobody };
   const check = () => {
     if (state.isAway) throw away();
   };
@@ -46,6 +46,7 @@ function build(options: Partial<RegistrantOptions<NetworkServiceEndpoint>> = {})
     },
     async *find({ entry }, { signal }): AsyncGenerator<Found<NetworkServiceEndpoint>> {
       check();
+      if (state.shows) yield { entry, deleted: false };
       if (state.watchEnds) return;
       const told = await new Promise<"deleted" | "ended" | "aborted">((resolve) => {
         state.tell = resolve;
@@ -126,6 +127,19 @@ test("a registry that takes the record and lets nobody watch it is not stormed",
   state.tell("ended");
   await pass(SOON_MS);
   expect(registers).toHaveLength(length + 1);
+  await registrant[Symbol.asyncDispose]();
+});
+
+test("a registry that is restarted again and again has the record as soon each time", async () => {
+  const { registrant, state, registers } = build();
+  state.shows = true;
+  await pass(SOON_MS);
+  for (let i = 2; i < 10; i++) {
+    await pass(300);
+    state.tell("ended");
+    await pass(SOON_MS);
+    expect(registers).toHaveLength(i);
+  }
   await registrant[Symbol.asyncDispose]();
 });
 

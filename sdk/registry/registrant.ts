@@ -79,13 +79,13 @@ async function run<T extends Record>(
       onFirst();
       options.onRegistered?.();
       const watchedMs = clock.monotonic();
-      await untilRenewal(
+      const isShown = await untilRenewal(
         options,
         expiryMs === undefined ? undefined : (expiryMs - clock.now()) * RENEW_AT,
         signal,
       );
       // Who takes the record but lets nobody watch it is asked ever more seldom, too.
-      if (clock.monotonic() - watchedMs >= STEADY_MS) backoff.reset();
+      if (isShown || clock.monotonic() - watchedMs >= STEADY_MS) backoff.reset();
     } catch (err) {
       if (signal.aborted) return;
       log.warn({ err }, `${what}: not registered yet, trying again: ${messageOf(err)}`);
@@ -108,12 +108,16 @@ async function register<T extends Record>(
   }
 }
 
-/** Until the record is due, or the watch on it ends: then the registry, or the way to it, was lost. */
+/**
+ * Until the record is due, or the watch on it ends: then the registry, or the way to it, was lost. True when the watch has shown the
+ * record: one that ends soon after was cut by the end of whoever served it.
+ */
 async function untilRenewal<T extends Record>(
   options: RegistrantOptions<T>,
   delayMs: number | undefined,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
+  let isShown = false;
   const due = new AbortController();
   using timer = delayMs === undefined ? undefined : options.clock.timer(delayMs, () => due.abort());
   void timer;
@@ -122,11 +126,14 @@ async function untilRenewal<T extends Record>(
     for await (const { deleted } of options.registry.find(
       { entry: options.query, watch: true },
       { signal: until },
-    ))
-      if (deleted) return; // somebody took it out while we live
+    )) {
+      if (deleted) return false; // somebody took it out while we live
+      isShown = true;
+    }
   } catch (err) {
     if (!until.aborted) options.log.info({ err }, `${options.what}: the watch broke, registering again`);
   }
+  return isShown;
 }
 
 function callContext(signal: AbortSignal): RegistryContext {
