@@ -9,6 +9,7 @@ import { selectEndpoint } from "../sdk/elements/select-endpoint.ts";
 import type { SelectOptions } from "../sdk/elements/select-endpoint.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
+import { chainEnds } from "./elements/chain-ends.ts";
 import { createClientNamespaces } from "./elements/client-namespaces.ts";
 import { clientSide } from "./elements/client-side.ts";
 import type { ClientSideOptions, WithClientEnd } from "./elements/client-side.ts";
@@ -44,6 +45,7 @@ export function createForwarderChain(options: ForwarderChainOptions): NetworkSer
     .use("followNamespaces", followNamespaces(options.plumb.dataplane, options.store)) // a wire ends with its namespaces
     .use("selectEndpoint", selectEndpoint({ ...options.select, isChosen })) // one candidate after the other through all that follows
     .use("closeOldHalf", closeOldHalf(options.hops, options.log, former)) // when the kernel has the new half
+    .use("chainEnds", chainEnds(options.plumb.dataplane, options.log)) // when the new wire is in the kernel
     .use("plumb", plumb(options.plumb)) // acts on the way back, when both ends are known
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
     .end(connect(options.hops));

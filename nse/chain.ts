@@ -9,6 +9,7 @@ import { answer } from "./answer.ts";
 import { assignAddresses } from "./assign-addresses.ts";
 import { dnsContext } from "./dns-context.ts";
 import type { DnsOffer } from "./dns-context.ts";
+import { handOver } from "./hand-over.ts";
 import { kernelMechanism } from "./kernel-mechanism.ts";
 import { onIdle } from "./on-idle.ts";
 import type { Idle } from "./on-idle.ts";
@@ -31,6 +32,7 @@ export function createEndpointChain(options: EndpointChainOptions): NetworkServi
   return serverChain(options)
     .use("onIdle", onIdle(options.idle)) // who is about to stop takes nobody on
     .use("trimPath", trimPath()) // nothing lies behind an endpoint
+    .use("handOver", handOver(options.ipam)) // before the addresses are asked for again
     .use("assignAddresses", assignAddresses(options.ipam)) // gives them back when the rest fails
     .use("policyRoutes", policyRoutes(options.policies)) // after the pools: their addresses are no lease
     .use("dnsContext", dnsContext(options.dns))

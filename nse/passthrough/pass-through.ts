@@ -10,7 +10,13 @@ import type { MonitorStore } from "../../sdk/elements/monitor.ts";
 import { connectionOf } from "../../sdk/elements/update-path.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import type { Logger } from "../../sdk/log.ts";
-import { CHAIN_KEY, MAX_CHAINED, formatChainMark, readChainMark } from "../../sdk/chain-mark.ts";
+import {
+  CHAIN_KEY,
+  MAX_CHAINED,
+  chainTakenOver,
+  formatChainMark,
+  readChainMark,
+} from "../../sdk/chain-mark.ts";
 import type { ChainMark } from "../../sdk/chain-mark.ts";
 import type { Downstream, News } from "./downstream.ts";
 import { glue, namesBehind } from "./glue.ts";
@@ -211,12 +217,7 @@ function jointOf({ mechanism, context, payload }: Connection, { interfaceName }:
 }
 
 function refuseReplaced(replaced: ReadonlySet<string>, id: string): void {
-  if (!replaced.has(id)) return;
-  throw new NsmError(
-    "FAILED_PRECONDITION",
-    "chain-taken-over",
-    `another hop before has taken the chain of connection ${id} over: close this one`,
-  );
+  if (replaced.has(id)) throw chainTakenOver(id);
 }
 
 function refuseCircle({ passed }: ChainMark, name: string): void {

@@ -47,6 +47,7 @@ beforeAll(async () => {
     endpoints: [
       ...LINKS.map((name) => link(name, name)),
       link("link-2b", "link-2", false),
+      link("link-3b", "link-3", false),
       {
         name: "gateway",
         service: "chain",
@@ -152,8 +153,27 @@ test("a link that is killed is replaced by another of its labels, and the other 
   expect(wiresOf("link-3")).toEqual(expect.arrayContaining(keptOf("link-3", "out-")));
 });
 
+test("the last link is killed and replaced: the client and the gateway have the addresses of before, and one wire each", async () => {
+  mesh.start("link-3b");
+  await mesh.daemon("link-3b").waitFor("endpoint link-3b registered");
+  const addressesOf = (pod: string) =>
+    mesh.namespace(`pod-${pod}`).exec("ip", "-brief", "address", "show", "scope", "global");
+  const client = { wires: wiresOf("client"), addresses: addressesOf("client") };
+  const since = mesh.daemon("client").log.length;
+  await mesh.daemon("link-3").kill();
+  await eventually("link-3b has two wires", () => wiresOf("link-3b").length === 2, 20_000);
+  await eventually("packets pass", async () => {
+    const { received } = await pingFrom(mesh.namespace("pod-client"), "172.16.9.0");
+    return received === 5;
+  });
+  await eventually("the gateway has one wire", () => wiresOf("gateway").length === 1, 20_000);
+  expect({ wires: wiresOf("client"), addresses: addressesOf("client") }).toEqual(client);
+  const said = mesh.daemon("client").log.slice(since);
+  expect(said.map(({ msg }) => msg)).not.toContain("wire established");
+});
+
 test("one Close of the client closes each link once, and leaves nothing", async () => {
   expect(await mesh.daemon("client").stop()).toBe(0);
-  for (const pod of ["firewall", "link-2b", "link-3", "gateway"])
+  for (const pod of ["firewall", "link-2b", "link-3b", "gateway"])
     await eventually(`no wire in ${pod}`, () => wiresOf(pod).length === 0);
 });
