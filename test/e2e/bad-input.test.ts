@@ -7,10 +7,12 @@ import { connect as connectTls } from "node:tls";
 import { once } from "node:events";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
+import type { Connection } from "../../api/gen/connection_pb.js";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
 import { holdInventory } from "../support/hold-inventory.ts";
 import { fresh, startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
+import { eventually } from "../support/netns.ts";
 import { addressOf, wishFor } from "../support/wishes.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 import { Refusal } from "../support/workload.ts";
@@ -318,11 +320,25 @@ test.for([
     } finally {
       mesh.daemon(part).signal("SIGCONT");
     }
-    const wire = await client.request(wishFor(client, { service: "near" }));
+    const wire = await requestOnceFree(wishFor(client, { service: "near" }));
     expect(await pingFrom(mesh.namespace("pod-a"), addressOf(wire, "dst"))).toMatchObject({ received: 5 });
     await client.close(wire);
   },
 );
+
+/** A forwarder that wakes up may make what nobody waits for any more; its name is free again when that has been closed. */
+async function requestOnceFree(wish: NetworkServiceRequest): Promise<Connection> {
+  let wire: Connection | undefined;
+  await eventually("the name of the interface is free", async () => {
+    wire = await client.request(wish).catch((error: unknown) => {
+      if (error instanceof Refusal && error.reason === "interface-name-taken") return undefined;
+      throw error;
+    });
+    return wire !== undefined;
+  });
+  if (wire === undefined) throw new Error("it has just been there");
+  return wire;
+}
 
 test("an endpoint with the address of a client's name server is refused, for that client alone", async () => {
   const wish = wishFor(client, { service: "near" });

@@ -109,11 +109,17 @@ test("ReselectEndpointWhenNetSvcHasChanged: a client follows the service that it
 });
 
 test.for([
-  { what: "a label that nobody has", colour: "mauve", target: "172.16.2.0", next: "blue" },
-  { what: "a template that does not parse", colour: "{{.wish", target: "172.16.1.0", next: "green" },
+  { what: "a label that nobody has", colour: "mauve", remark: "", target: "172.16.2.0", next: "blue" },
+  {
+    what: "a template that does not parse",
+    colour: "{{.wish",
+    remark: " (as it stands: no template that is understood)",
+    target: "172.16.1.0",
+    next: "green",
+  },
 ])(
   "a service that leads nowhere any more cuts nobody off, and its wires say so: $what",
-  async ({ colour, target, next }) => {
+  async ({ colour, remark, target, next }) => {
     const said = fresh(mesh.daemon("nsmgr-node1"));
     await register({ name: "colours", payload: "IP", matches: leadTo(colour) });
     await said((line) => line.msg.includes("the wire stays") && line["reason"] === "no-candidates");
@@ -125,7 +131,7 @@ test.for([
       reason: "no-candidates",
     });
     const { stdout } = await explain("painter", "colours");
-    expect(stdout).toContain(`match 1 wants colour=${colour}, not blue`);
+    expect(stdout).toContain(`match 1 wants colour=${colour}${remark}, not blue`);
     await moved("painter", next, () => register({ name: "colours", payload: "IP", matches: leadTo(next) }));
   },
 );

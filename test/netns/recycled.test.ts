@@ -2,11 +2,13 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { createNamespace, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
+import { delay } from "../../sdk/clock.ts";
 import { kernelSide, startNode, wireOf } from "../support/node.ts";
 import type { Node } from "../support/node.ts";
 
 /** The kernel gives out the lowest free number, but frees it a moment after the namespace's end. */
 const MOST_TRIES = 200;
+const PAUSE_MS = 50;
 
 describe.skipIf(!isRoot)("a namespace with the inode of an ended one (needs root)", () => {
   let node: Namespace, endpoint: Namespace, forwarder: Node;
@@ -33,7 +35,10 @@ describe.skipIf(!isRoot)("a namespace with the inode of an ended one (needs root
         for (let tries = 1; tries <= MOST_TRIES; tries++) {
           const other = createNamespace(`other-${tries}`);
           all.push(other);
-          if (other.inode !== inode) continue;
+          if (other.inode !== inode) {
+            await delay(PAUSE_MS);
+            continue;
+          }
           other.ip(`link add nsm-c index ${ifindex} type bridge`);
           return other;
         }
