@@ -167,7 +167,13 @@ async function servePassing(
     store,
     log,
     hops,
-    side: { remote, isProxy, isManager, isForwarder: idMatcher(config.forwarderIds, trustDomain) },
+    side: {
+      remote,
+      isProxy,
+      isManager,
+      isForwarder: idMatcher(config.forwarderIds, trustDomain),
+      refusedAddresses: config.refusedAddresses,
+    },
     select: {
       view,
       clock,

@@ -6,8 +6,8 @@ import { LruMap } from "../sdk/lru.ts";
 import { findAll } from "../sdk/registry/registry.ts";
 import type { Registry } from "../sdk/registry/registry.ts";
 
-/** Endpoints that were found; the least used is forgotten, and found again. */
-const MOST_FOUND = 65_536;
+/** Endpoints of each kind; the least used is forgotten, and known again by the next Find or renewal. */
+const MOST_KNOWN = 65_536;
 
 export interface RemoteEndpoints {
   /**
@@ -31,8 +31,8 @@ export function rememberEndpoints(
   elsewhere: Registry<NetworkServiceEndpoint>,
   ownUrl: { readonly here: string; readonly elsewhere: () => string },
 ): RememberedEndpoints {
-  const found = new LruMap<string, string>(MOST_FOUND);
-  const registered = new Map<string, string>();
+  const found = new LruMap<string, string>(MOST_KNOWN);
+  const registered = new LruMap<string, string>(MOST_KNOWN);
   /** Who asks another domain for an endpoint of its own, under that domain's name, is sent back to itself. */
   const isOwn = (url: string) => url === ownUrl.here || url === ownUrl.elsewhere();
   const note = ({ name, url }: NetworkServiceEndpoint, deleted: boolean) => {

@@ -6,6 +6,8 @@ import type { Connection } from "../api/gen/connection_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import { hasDomain, splitDomain } from "../sdk/domains/name.ts";
 import type { NextHop } from "../sdk/elements/target.ts";
+import { checkTcpUrl } from "../sdk/endpoint-url.ts";
+import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
 import type { RemoteEndpoints } from "./remote-endpoints.ts";
@@ -23,6 +25,8 @@ export interface SideOptions {
   readonly isForwarder: (spiffeId: string) => boolean;
   /** Ids of this domain's managers. */
   readonly isManager: (spiffeId: string) => boolean;
+  /** Networks that no URL of another domain may lead to: its registry writes what it likes. */
+  readonly refusedAddresses: RefusedAddresses;
 }
 
 export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
@@ -47,7 +51,7 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
 async function wayOf(
   { networkServiceEndpointName: name }: Connection,
   { peer, signal }: CallContext,
-  { remote, isForwarder, isManager, isProxy }: SideOptions,
+  { remote, isForwarder, isManager, isProxy, refusedAddresses }: SideOptions,
 ): Promise<NextHop | undefined> {
   // What this proxy does by itself goes where the Request went.
   const comesFromHere = peer === undefined || isForwarder(peer.spiffeId);
@@ -60,7 +64,9 @@ async function wayOf(
   const home = remote.registered(name);
   if (home !== undefined) return { url: home, expect: isManager };
   const url = comesFromHere && hasDomain(name) ? await remote.find(name, signal) : undefined;
-  return url === undefined ? undefined : { url, expect: isProxy };
+  if (url === undefined) return undefined;
+  checkTcpUrl(url, refusedAddresses, `endpoint ${name}`);
+  return { url, expect: isProxy };
 }
 
 type Names = Pick<Connection, "networkService" | "networkServiceEndpointName">;

@@ -72,6 +72,7 @@ export async function startDomains<const N extends string>(...names: readonly N[
         side: {
           remote: remembered.remote,
           isManager: (id) => id.includes("/nsmgr/"),
+          refusedAddresses: [],
           isProxy: (id) => id.includes("/nsmgr-proxy/"),
           isForwarder: (id) => id.includes("/forwarder/"),
         },

@@ -70,6 +70,7 @@ export const startManagerProxy: Start = (bench, playback) => {
       remote,
       isForwarder: idMatcher(Defaults.forwarderIds.split(","), trustDomain),
       isManager: () => true,
+      refusedAddresses: [], // the recordings were made on the loopback
       isProxy: idMatcherOfAnyDomain(Defaults.proxyIds.split(",")),
     },
     select: { view, clock, log, isManager: () => true, isProxy: () => false, refusedAddresses: [] },

@@ -1,0 +1,52 @@
+import { expect, test } from "vitest";
+import { parseRefusedAddresses } from "../sdk/endpoint-url.ts";
+import type { CallContext } from "../sdk/chain.ts";
+import { callBy, createRecorder, requestOn } from "../test/support/chain.ts";
+import { makePeer } from "../test/support/peer.ts";
+import { chooseSide } from "./side.ts";
+import type { WithSide } from "./side.ts";
+
+/** What a request for `nse@west` comes to, whose domain's registry says that it is at `url`. */
+async function ask(from: string, url: string) {
+  const ways: (string | undefined)[] = [];
+  const recorder = createRecorder<CallContext & WithSide>();
+  const { answer } = recorder;
+  recorder.answer = (call, ctx) => {
+    ways.push(ctx.way?.url);
+    return answer(call, ctx);
+  };
+  const service = chooseSide({
+    remote: { registered: () => undefined, find: () => Promise.resolve(url) },
+    isForwarder: (id) => id.includes("/forwarder/"),
+    isProxy: (id) => id.includes("/proxy/"),
+    isManager: () => false,
+    refusedAddresses: parseRefusedAddresses("127.0.0.0/8,169.254.0.0/16"),
+  })(recorder);
+  const request = requestOn(["client", "proxy"]);
+  if (request.connection !== undefined) {
+    request.connection.networkService = "service@west";
+    request.connection.networkServiceEndpointName = "nse@west";
+  }
+  const response = await service.request(request, callBy(await makePeer(from)));
+  return { ways, name: response.networkServiceEndpointName };
+}
+
+test("a forwarder's Request goes out to the other domain's proxy", async () => {
+  const asked = await ask("/forwarder/one", "tcp://192.0.2.1:5004");
+  expect(asked).toEqual({ ways: ["tcp://192.0.2.1:5004"], name: "nse@west" });
+});
+
+test("a proxy's Request comes in, and is answered with the names that it asked for", async () => {
+  expect(await ask("/proxy/west", "tcp://192.0.2.1:5004")).toEqual({ ways: [undefined], name: "nse@west" });
+});
+
+test("nobody else may ask", async () => {
+  await expect(ask("/workload/any", "tcp://192.0.2.1:5004")).rejects.toMatchObject({ reason: "not-a-proxy" });
+});
+
+test.for(["tcp://127.0.0.1:22", "tcp://169.254.169.254:80"])(
+  "another domain's registry leads nobody to %s",
+  async (url) => {
+    await expect(ask("/forwarder/one", url)).rejects.toMatchObject({ reason: "refused-address" });
+  },
+);
