@@ -106,6 +106,20 @@ export declare type NetworkService = Message<"registry.NetworkService"> & {
    * @generated from field: repeated string path_ids = 4;
    */
   pathIds: string[];
+
+  /**
+   * Not part of the Go programs, which leave it alone. Domains that may use the service; `*` is every linked one.
+   *
+   * @generated from field: repeated string export_to = 1001;
+   */
+  exportTo: string[];
+
+  /**
+   * Not part of the Go programs. Domains of which the endpoints of the service of the same name are taken, too.
+   *
+   * @generated from field: repeated string import_from = 1002;
+   */
+  importFrom: string[];
 };
 
 /**
