@@ -1,11 +1,13 @@
 import { defineConfig } from "vitest/config";
+import { shortOrLong } from "./test/support/long.ts";
 
 /** Conditions are waited for longer than vitest does by itself. */
 const patient = {
   setupFiles: ["test/support/patience.ts"],
   expect: { poll: { timeout: 10_000 } },
 };
-const slow = { testTimeout: 60_000, hookTimeout: 60_000 };
+const MINUTE_MS = 60_000;
+const slow = { testTimeout: shortOrLong(MINUTE_MS, 30 * MINUTE_MS), hookTimeout: MINUTE_MS };
 
 export default defineConfig({
   test: {
@@ -38,7 +40,7 @@ export default defineConfig({
           fileParallelism: false,
           pool: "forks",
           ...slow,
-          testTimeout: 180_000,
+          testTimeout: shortOrLong(3 * MINUTE_MS, 60 * MINUTE_MS),
         },
       },
     ],

@@ -4,13 +4,14 @@
  *     npm test                          everything
  *     npm test -- e2e heal              the tests of one project, those whose file name contains "heal"
  *     npm test -- --without-root        leave out the projects that change the kernel (they fail otherwise)
+ *     npm run test:long                 those that have a long form (test/support/long.ts), in that form: about an hour
  *
  * Projects that make namespaces, links and processes run in a sandbox of their own (test/support/sandbox.ts).
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, sep } from "node:path";
 import { isRoot, provide, testTools } from "../cli/requirements.ts";
 import { messageOf } from "../sdk/errors.ts";
 import { insideSandbox } from "./support/sandbox.ts";
@@ -27,20 +28,36 @@ interface Tally {
 }
 
 function main(args: readonly string[]): number {
-  const words = args.filter((arg) => arg !== "--without-root");
-  const projects = words.filter((word) => [...PLAIN, ...PRIVILEGED].includes(word));
-  const rest = words.filter((word) => !projects.includes(word));
-  const asked = (names: readonly string[]) =>
-    projects.length === 0 ? names : names.filter((n) => projects.includes(n));
+  const isLong = args.includes("--long");
+  if (isLong) process.env["NSM_TEST_LONG"] = "1";
+  const words = args.filter((arg) => !["--without-root", "--long"].includes(arg));
+  const named = words.filter((word) => [...PLAIN, ...PRIVILEGED].includes(word));
+  const others = words.filter((word) => !named.includes(word));
+  const projects = named.length === 0 ? [...PLAIN, ...PRIVILEGED] : named;
+  const asked = isLong ? longForms(projects, others) : { projects, rest: others };
+  const among = (names: readonly string[]) => names.filter((name) => asked.projects.includes(name));
 
-  const tallies = [runVitest(asked(PLAIN), rest, (command) => command)];
-  if (!args.includes("--without-root")) tallies.push(runPrivileged(asked(PRIVILEGED), rest));
+  const tallies = [runVitest(among(PLAIN), asked.rest, (command) => command)];
+  if (!args.includes("--without-root")) tallies.push(runPrivileged(among(PRIVILEGED), asked.rest));
 
   const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0);
   const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0);
   for (const failure of tallies.flatMap((tally) => tally.failures)) console.log(`FAILED: ${failure}`);
   console.log(`${passed} passed, ${failed} failed`);
   return failed === 0 ? 0 : 1;
+}
+
+/** The files of these projects that have a long form, and of them those whose name contains one of the words (if any), with their projects. */
+function longForms(projects: readonly string[], words: readonly string[]) {
+  const all = globSync("test/*/**/*.test.ts", { cwd: root }).filter((file) =>
+    readFileSync(join(root, file), "utf8").includes('/support/long.ts"'),
+  );
+  const projectOf = (file: string) => file.split(sep)[1] ?? "";
+  const rest = all.filter(
+    (file) =>
+      projects.includes(projectOf(file)) && (words.length === 0 || words.some((word) => file.includes(word))),
+  );
+  return { projects: [...new Set(rest.map(projectOf))], rest };
 }
 
 function runPrivileged(projects: readonly string[], rest: readonly string[]): Tally {
