@@ -4,14 +4,15 @@
  */
 import { NsmError } from "./errors.ts";
 
-export type JsonValue = null | boolean | number | string | readonly JsonValue[] | JsonObject;
-export type JsonObject = ReadonlyMap<string, JsonValue>;
+/** `N` is what numbers are read as. */
+export type JsonValue<N = number> = null | boolean | N | string | readonly JsonValue<N>[] | JsonObject<N>;
+export type JsonObject<N = number> = ReadonlyMap<string, JsonValue<N>>;
 
-export interface JsonOptions {
+export interface JsonOptions<N = number> {
   /** Deepest nesting of arrays and objects. Default 32. */
   readonly maxDepth?: number;
   /** Makes the value of a number from its text. Default `Number`: 1e400 is Infinity. */
-  readonly number?: (text: string) => number;
+  readonly number?: (text: string) => N;
 }
 
 const WHITE = /[ \t\n\r]*/y;
@@ -21,7 +22,9 @@ const STRING = /"[^"\\\u0000-\u001f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\u
 const LITERAL = /true|false|null/y;
 
 /** Throws INVALID_ARGUMENT `bad-json` with the position of the fault (and nothing of the text, which may hold a token). */
-export function parseJson(text: string, options: JsonOptions = {}): JsonValue {
+export function parseJson(text: string, options?: JsonOptions): JsonValue;
+export function parseJson<N>(text: string, options: JsonOptions<N>): JsonValue<N>;
+export function parseJson(text: string, options: JsonOptions<unknown> = {}): JsonValue<unknown> {
   const { maxDepth = 32, number = Number } = options;
   let at = 0;
 
@@ -40,7 +43,7 @@ export function parseJson(text: string, options: JsonOptions = {}): JsonValue {
     return true;
   };
 
-  const value = (depth: number): JsonValue => {
+  const value = (depth: number): JsonValue<unknown> => {
     if (depth > maxDepth) throw fail(`nested deeper than ${maxDepth}`);
     if (skip("{")) return members(depth);
     if (skip("[")) return elements(depth);
@@ -53,8 +56,8 @@ export function parseJson(text: string, options: JsonOptions = {}): JsonValue {
     return literal === "null" ? null : literal === "true";
   };
 
-  const elements = (depth: number): readonly JsonValue[] => {
-    const list: JsonValue[] = [];
+  const elements = (depth: number): readonly JsonValue<unknown>[] => {
+    const list: JsonValue<unknown>[] = [];
     if (skip("]")) return list;
     do list.push(value(depth + 1));
     while (skip(","));
@@ -62,8 +65,8 @@ export function parseJson(text: string, options: JsonOptions = {}): JsonValue {
     return list;
   };
 
-  const members = (depth: number): JsonObject => {
-    const object = new Map<string, JsonValue>();
+  const members = (depth: number): JsonObject<unknown> => {
+    const object = new Map<string, JsonValue<unknown>>();
     if (skip("}")) return object;
     do {
       take(WHITE);
@@ -93,7 +96,7 @@ export function tryParseJson(text: string, options: JsonOptions = {}): JsonValue
   }
 }
 
-export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
+export function isJsonObject<N>(value: JsonValue<N> | undefined): value is JsonObject<N> {
   return value instanceof Map;
 }
 

@@ -114,7 +114,7 @@ export function readJwtKeys(json: string): readonly JWK[] {
 }
 
 /** Only the public members, so that no other one can have an effect. */
-function readJwtKey(key: JsonValue): JWK | undefined {
+export function readJwtKey<N>(key: JsonValue<N>): JWK | undefined {
   if (!isJsonObject(key)) return undefined;
   const text = (name: string) => {
     const value = key.get(name);
