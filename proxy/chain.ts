@@ -8,6 +8,8 @@ import type { SelectOptions } from "../sdk/elements/select-endpoint.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import type { WithNextHop } from "../sdk/elements/target.ts";
+import { encryptedOnly } from "./encrypted-only.ts";
+import type { EncryptedOnlyOptions } from "./encrypted-only.ts";
 import { chooseSide } from "./side.ts";
 import type { SideOptions, WithSide } from "./side.ts";
 import { swapAddresses } from "./swap-addresses.ts";
@@ -18,11 +20,14 @@ export interface ProxyChainOptions extends ServerChainOptions {
   readonly side: SideOptions;
   readonly select: Omit<SelectOptions<unknown>, "isChosen" | "holdsWire">;
   readonly outerAddress: OuterAddress;
+  /** Domains with which wires may be unencrypted. Default none. */
+  readonly unencryptedDomains?: EncryptedOnlyOptions["unencryptedDomains"];
 }
 
 export function createProxyChain(options: ProxyChainOptions): NetworkService {
   return serverChain({ ...options, closeUnknown: true })
     .use("chooseSide", chooseSide(options.side)) // the names by which all that follows goes
+    .use("encryptedOnly", encryptedOnly({ ...options, unencryptedDomains: options.unencryptedDomains ?? [] })) // before anybody of the other domain is asked
     .use("findWay", findWay(options.select)) // out to where the endpoint was found, or in to one of this domain
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
     .use("swapAddresses", swapAddresses(options.outerAddress)) // for the next hop alone

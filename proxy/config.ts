@@ -4,6 +4,7 @@ import {
   address,
   commonTable,
   duration,
+  list,
   optionalAddress,
   optionalText,
   policies,
@@ -63,6 +64,11 @@ const passing = {
     "NSM_MAP_IP_FILE_PATH",
     "",
     "file with the address that each node has for other domains (172.18.0.2: 203.0.113.2, one a line), read again when it changes",
+  ),
+  unencryptedDomains: list(
+    "NSM_ALLOW_UNENCRYPTED_DOMAINS",
+    "",
+    "domains (or trust domains) with which wires may go unencrypted, by VXLAN: only where the network between is trusted; * for all",
   ),
   managerIds: idPatterns("NSM_MANAGER_IDS", Defaults.managerIds, "who may answer as manager of this domain"),
   forwarderIds: idPatterns(

@@ -183,6 +183,7 @@ async function servePassing(
       refusedAddresses: config.refusedAddresses,
     },
     outerAddress,
+    unencryptedDomains: config.unencryptedDomains,
   });
   const server = stack.use(
     await openServer({ ...mesh, log, listen: config.listenOn, limits }, (add) => {

@@ -140,6 +140,23 @@ describe("a first request", () => {
     ]);
   });
 
+  test("is refused when the other node answers a tunnel that was not offered, and closed behind us", async () => {
+    const { ask, dataplane, recorder, answerWith } = build();
+    answerWith((connection) => {
+      connection.mechanism = create(MechanismSchema, {
+        cls: "REMOTE",
+        type: "VXLAN",
+        parameters: { dst_ip: "192.0.2.2", dst_port: "4789", vni: "100" },
+      });
+    });
+    await expect(ask(REMOTE)).rejects.toMatchObject({
+      reason: "no-common-mechanism",
+      message: expect.stringContaining("offered WIREGUARD and answered VXLAN"),
+    });
+    expect(dataplane.applied).toEqual([]);
+    expect(recorder.calls.map(({ kind }) => kind)).toEqual(["request", "close"]);
+  });
+
   test("that cannot be made is closed again behind us", async () => {
     const { ask, dataplane, recorder } = build();
     dataplane.failure = new NsmError("ALREADY_EXISTS", "interface-name-taken", "nsm-1 is taken");

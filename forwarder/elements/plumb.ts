@@ -60,7 +60,8 @@ export function plumb(
         const keepsMechanism = isSameHop && !isDoubted;
         connection.context ??= create(ConnectionContextSchema);
         if (connection.context.MTU === 0) connection.context.MTU = LOCAL_MTU;
-        request.mechanismPreferences = [await offerTo(options, connection, ctx.nextHop)];
+        const offer = await offerTo(options, connection, ctx.nextHop);
+        request.mechanismPreferences = [offer];
         if (known !== undefined && keepsMechanism)
           connection.mechanism = clone(MechanismSchema, known.mechanism);
         else delete connection.mechanism;
@@ -69,6 +70,7 @@ export function plumb(
         const idBefore = idBehind(ctx.previous ?? connection);
         const response = await next.request(request, ctx);
         try {
+          refuseOther(response, offer.type);
           const wire = { ...wireOf(options, response, ctx, brought), isDoubted };
           await dataplane.apply(wire, ctx.signal);
           writeSegmentMetrics(response, ctx.clientMechanism, wire, dataplane.lastStats(id));
@@ -114,6 +116,16 @@ function refuseForeignDevice(dataplane: Dataplane, connection: Connection, remem
 async function offerTo({ tunnels }: PlumbOptions, connection: Connection, hop: NextHop): Promise<Mechanism> {
   if (isLocal(hop)) return create(MechanismSchema, { cls: "LOCAL", type: "KERNEL" });
   return await tunnels.offer(connection.id, connection.payload, hop.url);
+}
+
+/** An answer that was not offered, VXLAN for WIREGUARD say, would make a wire that is not encrypted. */
+function refuseOther({ mechanism, networkServiceEndpointName: nse }: Connection, offered: string): void {
+  if (mechanism === undefined || mechanism.type === offered) return;
+  throw new NsmError(
+    "FAILED_PRECONDITION",
+    "no-common-mechanism",
+    `endpoint ${nse} was offered ${offered} and answered ${mechanism.type}`,
+  );
 }
 
 /** What would become addresses and routes of the endpoint's pod if its answer repeats it. */

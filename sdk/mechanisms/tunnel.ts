@@ -1,5 +1,14 @@
 /** What the tunnel mechanisms have in common: two ends, MTU, keys (docs/protocol.md, "Mechanisms"). */
+import type { Mechanism } from "../../api/gen/connection_pb.js";
 import { UINT16_MAX, UINT32_MAX, ipAddress, text, whole } from "./parameters.ts";
+
+/** Those of other forwarders too. */
+const ENCRYPTED: ReadonlySet<string> = new Set(["WIREGUARD", "IPSEC"]);
+
+/** True for a tunnel that nobody on its way reads. */
+export function isEncrypted({ cls, type }: Pick<Mechanism, "cls" | "type">): boolean {
+  return cls === "REMOTE" && ENCRYPTED.has(type);
+}
 
 /** `src`: the asking forwarder's end, `dst`: the serving one's. */
 export const TUNNEL = {

@@ -75,6 +75,7 @@ export const startManagerProxy: Start = (bench, playback) => {
     },
     select: { view, clock, log, isManager: () => true, isProxy: () => false, refusedAddresses: [] },
     outerAddress: (inner) => outer.get(inner) ?? inner,
+    unencryptedDomains: ["*"], // the recorded forwarders had VXLAN (D65)
   });
   return {
     handlers: new Map<string, Readonly<Record<string, unknown>>>([

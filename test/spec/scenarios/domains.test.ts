@@ -144,3 +144,19 @@ test("names of a domain that nobody knows are not found, at once", async () => {
   const client = await here.client("nsc");
   await expect(client.connect("service@nowhere")).rejects.toMatchObject({ code: "NOT_FOUND" });
 });
+
+test("payload ETHERNET does not leave its domain unencrypted, and nothing of it is left", async () => {
+  const { east, west } = await start("east", "west");
+  await west.service({ name: "lan", payload: "ETHERNET" });
+  const [here, there] = [await east.node("one"), await west.node("two")];
+  const forwarders = [await here.forwarder("forwarder-one"), await there.forwarder("forwarder-two")];
+  const endpoint = await there.endpoint({ name: "nse", service: "lan" });
+  const client = await here.client("nsc");
+  await expect(client.connect("lan@west")).rejects.toMatchObject({
+    code: "FAILED_PRECONDITION",
+    reason: "unencrypted",
+    message: expect.stringContaining("NSM_ALLOW_UNENCRYPTED_DOMAINS"),
+  });
+  expect(endpoint.counts.requests).toBe(0);
+  for (const { dataplane } of forwarders) expect(dataplane.present.size).toBe(0);
+});
