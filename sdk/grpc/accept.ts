@@ -2,7 +2,8 @@
  * From an accepted socket to a session with a known peer.
  *
  *     accepted --SO_PEERCRED--> handshaking --TLS, h2--> verified --SVID, authorize--> session
- *         |                        |                        |
+ *         |                        |  |                     |
+ *         |                        |  +--TLS, other ALPN--> another protocol (`OtherProtocols`)
  *         +------------------------+------------------------+--> closed
  *
  * A tls.Server that listens nowhere does the handshakes, one for each SVID generation, so that `Peer.own` is exactly the
@@ -28,9 +29,21 @@ import type { Verify } from "./tls.ts";
 /** When too many are half-open, one of this age is dropped for a new one: first one that has not sent a byte. */
 const SILENT_MS = 100;
 const SLOW_MS = 500;
+const HTTP = "http/1.1";
 
 /** Says whether a verified peer may have a session or call a service; a false one gets PERMISSION_DENIED. */
 export type Authorize<P = Peer> = (peer: P) => boolean;
+
+/**
+ * What may come in beside gRPC, told apart by ALPN (RFC 7301). Handshakes are bounded as those of gRPC are; from then on the
+ * socket is the taker's, who bounds it in size and time. It is destroyed when the server closes.
+ */
+export interface OtherProtocols {
+  /** ALPN `http/1.1`, or none at all: whoever that is. A certificate of the client, if it has one, is not looked at. */
+  readonly https?: (socket: TLSSocket) => void;
+  /** By ALPN name, for peers that are verified and authorized as those of gRPC are. */
+  readonly verified?: ReadonlyMap<string, (peer: Peer, socket: TLSSocket) => void>;
+}
 
 export interface AcceptorOptions {
   readonly source: X509Source;
@@ -40,6 +53,7 @@ export interface AcceptorOptions {
   readonly log: Logger;
   readonly limits: ServerLimits;
   readonly transport: Peer["transport"];
+  readonly others?: OtherProtocols | undefined;
 }
 
 export interface Acceptor extends Disposable {
@@ -60,7 +74,8 @@ export function createAcceptor(
   options: AcceptorOptions,
   onSession: (peer: Peer, socket: TLSSocket) => void,
 ): Acceptor {
-  const { source, verify, authorize, clock, log, limits, transport } = options;
+  const { source, verify, authorize, clock, log, limits, transport, others = {} } = options;
+  const alpn = [ALPN, ...(others.verified?.keys() ?? []), ...(others.https === undefined ? [] : [HTTP])];
   /** By file descriptor, which the raw socket and the TLS socket on it have in common. In order of accept. */
   const halfOpen = new Map<number, HalfOpen>();
   let tls: { readonly generation: number; readonly server: TlsServer } | undefined;
@@ -102,7 +117,7 @@ export function createAcceptor(
   function tlsServer(): TlsServer {
     const own = source.current();
     if (tls?.generation !== own.generation)
-      tls = { generation: own.generation, server: createTlsServer(own, limits, log, handshakeDone) };
+      tls = { generation: own.generation, server: createTlsServer(own, alpn, limits, log, handshakeDone) };
     return tls.server;
   }
 
@@ -114,14 +129,26 @@ export function createAcceptor(
       half = halfOpen.get(fd);
       halfOpen.delete(fd);
       if (half === undefined || closed) throw new NsmError("UNAVAILABLE", "draining", "the server stops");
-      const { id, leaf } = verifyPeer(socket, own, verify, clock.now());
+      const protocol = socket.alpnProtocol;
+      if (others.https !== undefined && (protocol === HTTP || typeof protocol !== "string")) {
+        others.https(socket);
+        return;
+      }
+      const other = others.verified?.get(String(protocol));
+      const { id, leaf } = verifyPeer(
+        socket,
+        own,
+        verify,
+        clock.now(),
+        other === undefined ? ALPN : String(protocol),
+      );
       const session = `conn-${++lastSession}`;
       const { process } = half;
       const peer: Peer = { session, spiffeId: id, certificate: leaf, own, transport, process };
       if (authorize && !authorize(peer))
         throw new NsmError("PERMISSION_DENIED", "peer-refused", `${id} may not connect here`);
       meters.handshakes.inc({ side: "server", result: "ok" });
-      onSession(peer, socket);
+      (other ?? onSession)(peer, socket);
     } catch (err) {
       meters.handshakes.inc({ side: "server", result: "failed" });
       log.warn({ err, pid: half?.process?.pid, uid: half?.process?.uid }, "session refused");
@@ -141,6 +168,7 @@ export function createAcceptor(
 
 function createTlsServer(
   own: X509Snapshot,
+  alpn: readonly string[],
   limits: ServerLimits,
   log: Logger,
   onSecure: (own: X509Snapshot, socket: TLSSocket) => void,
@@ -149,7 +177,7 @@ function createTlsServer(
     ...secureContextOptions(own),
     requestCert: true,
     rejectUnauthorized: false,
-    ALPNProtocols: [ALPN],
+    ALPNProtocols: [...alpn],
     handshakeTimeout: limits.handshakeMs,
     secureOptions: constants.SSL_OP_NO_TICKET,
   });

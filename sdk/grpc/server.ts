@@ -13,7 +13,7 @@ import type { Logger } from "../log.ts";
 import { meters } from "../metrics/meters.ts";
 import type { X509Source } from "../spiffe/source.ts";
 import { createAcceptor } from "./accept.ts";
-import type { Acceptor, Authorize } from "./accept.ts";
+import type { Acceptor, Authorize, OtherProtocols } from "./accept.ts";
 import { formatAddress, parseAddress } from "./address.ts";
 import type { CallInProgress } from "./caller.ts";
 import { addService } from "./handlers.ts";
@@ -48,6 +48,8 @@ export interface ServerOptions {
   readonly log: Logger;
   readonly clock: Clock;
   readonly limits?: Partial<ServerLimits>;
+  /** What else is served at the same addresses. */
+  readonly others?: OtherProtocols;
 }
 
 /** Disposing stops listening at once, ends streams, gives unary calls a second, and then closes every session. */
@@ -103,6 +105,8 @@ export async function openServer(
     endIfSilent(socket, limits.handshakeMs, clock);
   };
 
+  const strangers = new Set<TLSSocket>();
+  const others = tracked(options.others, strangers);
   const listeners: Listener[] = [];
   const acceptors: Acceptor[] = [];
   const stopListening = async () => {
@@ -116,7 +120,7 @@ export async function openServer(
       const address = parseAddress(url);
       const transport = address.kind;
       const acceptor = createAcceptor(
-        { source, verify, authorize, clock, log, limits, transport },
+        { source, verify, authorize, clock, log, limits, transport, others },
         onSession,
       );
       acceptors.push(acceptor);
@@ -136,6 +140,7 @@ export async function openServer(
 
   async function close(): Promise<void> {
     await stopListening();
+    for (const socket of strangers) socket.destroy();
     for (const call of calls) if (call.isStream) call.leave(draining());
     // Longer than we wait: it would cancel the calls that are told below why they end.
     for (const { injector } of sessions.values()) injector.drain(2 * CLOSE_GRACE_MS);
@@ -145,6 +150,33 @@ export async function openServer(
     await allClosed(sessions, clock, CLOSE_GRACE_MS);
     server.forceShutdown();
   }
+}
+
+/** Sockets of other protocols end with the server. */
+function tracked(others: OtherProtocols | undefined, sockets: Set<TLSSocket>): OtherProtocols | undefined {
+  if (others === undefined) return undefined;
+  const track = (socket: TLSSocket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  };
+  const { https, verified = new Map() } = others;
+  return {
+    ...(https !== undefined && {
+      https(socket) {
+        track(socket);
+        https(socket);
+      },
+    }),
+    verified: new Map(
+      [...verified].map(([name, take]) => [
+        name,
+        (peer, socket) => {
+          track(socket);
+          take(peer, socket);
+        },
+      ]),
+    ),
+  };
 }
 
 /** A peer that has shown who it is and then begins no HTTP/2 has nothing to say; idle times count from its first frame only. */

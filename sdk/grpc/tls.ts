@@ -33,14 +33,15 @@ export function verifyPeer(
   own: X509Snapshot,
   verify: Verify,
   nowMs: number,
+  alpn = ALPN,
 ): { readonly id: string; readonly leaf: X509Certificate } {
-  if (socket.alpnProtocol !== ALPN)
-    throw new NsmError("UNAUTHENTICATED", "no-alpn", `the peer did not negotiate ${ALPN} by ALPN`);
+  if (socket.alpnProtocol !== alpn)
+    throw new NsmError("UNAUTHENTICATED", "no-alpn", `the peer did not negotiate ${alpn} by ALPN`);
   return verify(chainOf(socket), own.bundles, nowMs);
 }
 
-/** What the peer sent, leaf first. Node empties OpenSSL's list as it reads it: once per connection. */
-function chainOf(socket: TLSSocket): Uint8Array[] {
+/** What the peer sent (DER), leaf first. Node empties OpenSSL's list as it reads it: once per connection. */
+export function chainOf(socket: TLSSocket): Uint8Array[] {
   const chain: Uint8Array[] = [];
   let certificate = socket.getPeerX509Certificate();
   while (certificate !== undefined && chain.length < MAX_CHAIN_LENGTH) {
