@@ -1,16 +1,15 @@
 /** Names of services behind a wire, asked for by an ordinary program of the client's namespace; and what is left of it afterwards. */
-import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { answerTo, askedOf, queryFor, read } from "../support/dns.ts";
+import { queryFor, read } from "../support/dns.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { startMesh } from "../support/mesh.ts";
 import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import * as podNames from "../support/pod-names.ts";
 import { bindUdp } from "../support/udp.ts";
 import { wishFor } from "../support/wishes.ts";
 
@@ -78,26 +77,16 @@ const heard: string[] = [];
 
 /** Names that begin with `hangs` get no answer, those with `fast` always one. */
 function startNameServer(place: string, address: string, names: Readonly<Record<string, string>>): void {
-  const socket = bindUdp(mesh.namespace(place), address, 53);
-  nameServers.defer(() => socket.close());
-  socket.on("message", (query, from) => {
-    const { name, type } = askedOf(query);
+  const server = podNames.startNameServer(mesh.namespace(place), address, (name) => {
     heard.push(`${place} ${name}`);
-    if (name.startsWith("hangs")) return;
-    const found = name.startsWith("fast") ? "192.0.2.9" : names[name.toLowerCase()];
-    const says = found === undefined ? "nxDomain" : type === "A" ? { addresses: [found] } : "noData";
-    socket.send(answerTo(query, says), from.port, from.address);
+    if (name.startsWith("hangs")) return null;
+    return name.startsWith("fast") ? "192.0.2.9" : names[name.toLowerCase()];
   });
+  nameServers.use(server);
 }
 
-/** The IPv4 address that the C library finds, as a program in the client's pod would, or `none`. */
-async function lookUp(name: string): Promise<string> {
-  const script = 'mount --bind "$1" /etc/resolv.conf && exec getent ahostsv4 "$2"';
-  const command = ["unshare", "--mount", "sh", "-c", script, "sh", file, name];
-  const inside = [`--net=/run/netns/${mesh.namespace("pod-client").name}`, ...command];
-  const output = await promisify(execFile)("nsenter", inside).catch(() => ({ stdout: "none" }));
-  return output.stdout.split(/\s/)[0] ?? "";
-}
+/** As a program in the client's pod would. */
+const lookUp = (name: string) => podNames.lookUp(mesh.namespace("pod-client"), file, name);
 
 const isRewritten = () => readFileSync(file, "utf8").includes("\nnameserver 127.0.0.1\n");
 

@@ -36,6 +36,8 @@ export interface MeshOptions {
   readonly networkServices?: string;
   /** Each node is a domain of its own, `east` and `west`, with a registry and a proxy. */
   readonly domains?: boolean;
+  /** Beside those a third domain, `floating`, which is a registry alone. */
+  readonly floating?: boolean;
   /** How long the wires of a killed client wait for its restart; default a second. */
   readonly clientGrace?: string;
   /** For every daemon, or by its name. */
@@ -58,7 +60,7 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
   const { nodes = 2, endpoints = [], clients = [], pods = [] } = options;
   const make = createParts(run, { logLevel: "INFO", metrics: false });
   const parts = [
-    ...(options.domains === true ? domainDaemons(make) : make.daemons).filter(
+    ...(options.domains === true ? domainDaemons(make, options) : make.daemons).filter(
       ({ place }) => nodes === 2 || place !== "node2",
     ),
     ...(options.spareForwarder === true ? spareOf(make.daemons) : []),
@@ -108,24 +110,33 @@ export function domainsFile(): string {
   const lines = NODES.map(
     (node) => `  ${DOMAINS[node]}: { registry: ${registryOf(node)}, proxy: ${proxyOf(node)} }`,
   );
-  return ["domains:", ...lines, ""].join("\n");
+  return ["domains:", ...lines, `  floating: { registry: ${FLOATING_REGISTRY} }`, ""].join("\n");
 }
 
 function registryOf(node: NodeName): string {
   return `tcp://${underlay[node]}:5002`;
 }
 
+const FLOATING_REGISTRY = `tcp://${underlay.node1}:5012`;
+
 function proxyOf(node: NodeName): string {
   return `tcp://${underlay[node]}:5004`;
 }
 
-function domainDaemons(make: Parts): readonly Part[] {
+function domainDaemons(make: Parts, { floating = false }: MeshOptions): readonly Part[] {
   const registries = NODES.map((node) =>
     make.daemon("registry", `registry-${DOMAINS[node]}`, node, {
       NSM_LISTEN_ON: registryOf(node),
       NSM_PROXY_REGISTRY_URL: proxyOf(node),
     }),
   );
+  const floatingRegistry = {
+    ...make.daemon("registry", "registry-floating", "node1", {
+      NSM_LISTEN_ON: FLOATING_REGISTRY,
+      NSM_MANAGER_IDS: "/proxy/*", // who brings what others register
+    }),
+    spiffePath: undefined, // of the same group and namespace, it is known as that of the east is
+  };
   const proxies = NODES.map((node) =>
     make.daemon("proxy", `proxy-${DOMAINS[node]}`, node, {
       NSM_NAME: `proxy-${DOMAINS[node]}`,
@@ -142,7 +153,13 @@ function domainDaemons(make: Parts): readonly Part[] {
       return { ...part, env: { ...part.env, NSM_REGISTRY_URL: registryOf(node) } };
     });
   const authority = others.filter(({ role }) => role === "identity");
-  return [...authority, ...registries, ...proxies, ...others.filter((part) => !authority.includes(part))];
+  return [
+    ...authority,
+    ...registries,
+    ...(floating ? [floatingRegistry] : []),
+    ...proxies,
+    ...others.filter((part) => !authority.includes(part)),
+  ];
 }
 
 export const SERVICES_FILE = "network-services.yaml";

@@ -166,7 +166,7 @@ async function isReady(process: DaemonProcess, topology: Topology): Promise<void
       await process.waitFor(`forwarder ${name} registered`, READY_WITHIN_MS);
       return;
     case "nse":
-      await process.waitFor(`endpoint ${name} registered`, READY_WITHIN_MS);
+      await process.waitFor(`endpoint ${env["NSM_NAME"] ?? name} registered`, READY_WITHIN_MS);
       return;
     case "nsc":
       for (const index of (env["NSM_NETWORK_SERVICES"] ?? "").split(",").keys())
