@@ -12,6 +12,7 @@ import {
 } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { dnsDomains } from "../sdk/domains/dns-domains.ts";
 import { refusedAddresses } from "../sdk/endpoint-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 
@@ -27,6 +28,14 @@ const shared = {
     Defaults.proxyIds,
     "ids of proxies, in each domain's own trust domain",
   ),
+  domainsPath: optionalText(
+    "NSM_DOMAINS_PATH",
+    "",
+    "file with domains that are neither linked nor looked up in DNS (domains: { west: { registry: tcp://address:port, proxy: tcp://address:port, trustDomain: west.nsm } }), read again when it changes",
+  ),
+  dnsDomains: dnsDomains(
+    "domains that are looked up in DNS, and the trust domains of the proxies that come from them",
+  ),
   refusedAddresses: refusedAddresses(),
   registryServerPolicies: policies("NSM_REGISTRY_SERVER_POLICIES", "server"),
   registryClientPolicies: policies("NSM_REGISTRY_CLIENT_POLICIES", "client"),
@@ -35,11 +44,6 @@ const shared = {
 
 /** How domains are found. */
 const finding = {
-  domainsPath: optionalText(
-    "NSM_DOMAINS_PATH",
-    "",
-    "file with domains that are not looked up in DNS (domains: { west: { registry: tcp://address:port, proxy: tcp://address:port } }), read again when it changes",
-  ),
   registryService: text(
     "NSM_REGISTRY_SERVICE",
     "registry.nsm-system",

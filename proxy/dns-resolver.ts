@@ -2,6 +2,7 @@
 import { Resolver } from "node:dns/promises";
 import { isIP } from "node:net";
 import type { Clock } from "../sdk/clock.ts";
+import type { DnsDomains } from "../sdk/domains/dns-domains.ts";
 import type { DomainResolver } from "../sdk/domains/resolver.ts";
 import { checkTcpUrl } from "../sdk/endpoint-url.ts";
 import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
@@ -9,7 +10,7 @@ import { NsmError, asNsmError, errnoOf, messageOf } from "../sdk/errors.ts";
 import { LruMap } from "../sdk/lru.ts";
 
 /** For SRV and address together; a domain that does not answer costs its caller no more. */
-const PATIENCE_MS = 1500;
+const PATIENCE_MS = 1000;
 /** Answers live this long, failures a fifth of it: a domain that moves is found again soon. */
 const FRESH_MS = 5000;
 /** Domains are what clients write. */
@@ -28,6 +29,8 @@ export interface DnsResolverOptions {
   /** Names in front of the domain. */
   readonly registryService: string;
   readonly proxyService: string;
+  /** Which domains are looked up at all. */
+  readonly dnsDomains: Pick<DnsDomains, "has">;
   readonly clock: Clock;
   readonly refusedAddresses: RefusedAddresses;
   /** For one look-up. */
@@ -42,7 +45,7 @@ interface Known {
 
 /** A domain that is itself an address (`10.0.0.1:5002`, `tcp://10.0.0.1:5002`) is its own registry, and has no proxy. */
 export function createDnsResolver(options: DnsResolverOptions): DomainResolver {
-  const { clock, refusedAddresses } = options;
+  const { clock, refusedAddresses, dnsDomains } = options;
   const openDns = options.openDns ?? (() => new Resolver({ timeout: PATIENCE_MS, tries: 1 }));
   const known = new LruMap<string, Known>(MOST_KNOWN);
   let pending = 0;
@@ -87,8 +90,18 @@ export function createDnsResolver(options: DnsResolverOptions): DomainResolver {
     return url;
   };
 
+  const refuseUnnamed = (domain: string) => {
+    if (dnsDomains.has(domain)) return;
+    throw new NsmError(
+      "NOT_FOUND",
+      "domain-not-found",
+      `no domain ${JSON.stringify(domain)} is known here: link it (nsm link), or name it in NSM_DOMAINS_PATH, or in NSM_DNS_DOMAINS if DNS knows it`,
+    );
+  };
+
   return {
     async registryOf(domain, signal) {
+      refuseUnnamed(domain);
       const url =
         literalUrl(domain) ?? (await unlessAborted(urlOf(`${options.registryService}.${domain}`), signal));
       if (url !== undefined) return checked(url, domain);
@@ -100,6 +113,7 @@ export function createDnsResolver(options: DnsResolverOptions): DomainResolver {
       );
     },
     async proxyOf(domain, signal) {
+      if (!dnsDomains.has(domain)) return undefined;
       if (literalUrl(domain) !== undefined) return undefined;
       const url = await unlessAborted(urlOf(`${options.proxyService}.${domain}`), signal);
       return url && checked(url, domain);

@@ -1,67 +1,117 @@
 /** The registries of all other domains as one (docs/protocol.md, "Domains"): the role of a registry proxy. */
+import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import type { Clock } from "../sdk/clock.ts";
 import type { Registries, Registry } from "../sdk/registry/registry.ts";
 import type { DomainResolver } from "../sdk/domains/resolver.ts";
 import { endpointKind, serviceKind } from "../sdk/domains/records.ts";
 import type { DomainKind } from "../sdk/domains/records.ts";
 import { NsmError } from "../sdk/errors.ts";
+import type { Logger } from "../sdk/log.ts";
 import { LruMap } from "../sdk/lru.ts";
+import { createAnswerGuard, endpointRules, serviceRules } from "./foreign-answers.ts";
+import type { AnswerGuard, AnswerRules } from "./foreign-answers.ts";
 
 /** Domains whose calls are kept ready; the sessions themselves are the pool's. */
 const MOST_DOMAINS = 1024;
+/** For a list, from looking up the domain to the end; and for a watch until the domain is found. */
+const PATIENCE_MS = 1900;
 
 export interface DomainRegistriesOptions {
   readonly resolver: DomainResolver;
-  /** The registries behind a URL. */
-  readonly open: (url: string) => Registries;
+  /** The registries behind a URL, which answer for that domain. */
+  readonly open: (url: string, domain: string) => Registries;
+  readonly clock: Clock;
+  readonly log: Logger;
 }
 
-export function createDomainRegistries({ resolver, open }: DomainRegistriesOptions): Registries {
-  const byUrl = new LruMap<string, Registries>(MOST_DOMAINS);
+export function createDomainRegistries(options: DomainRegistriesOptions): Registries {
+  const { resolver, open, clock } = options;
+  /** By URL and domain: several may share an address, and each speaks for itself. */
+  const opened = new LruMap<string, Registries>(MOST_DOMAINS);
+  const guard = createAnswerGuard(options);
   const at = async (domain: string, signal: AbortSignal): Promise<Registries> => {
     const url = await resolver.registryOf(domain, signal);
-    const known = byUrl.get(url) ?? open(url);
-    byUrl.set(url, known);
+    const key = `${url} ${domain}`;
+    const known = opened.get(key) ?? open(url, domain);
+    opened.set(key, known);
     return known;
   };
-  const services = inDomain(serviceKind, async (domain, signal) => (await at(domain, signal)).services);
-  const endpoints = inDomain(endpointKind, async (domain, signal) => (await at(domain, signal)).endpoints);
   return {
-    services,
-    endpoints: {
-      ...endpoints,
-      // Who answers for an endpoint of another domain is the proxy there; a domain without one publishes what can be dialled.
-      async *find(query, ctx) {
-        const domain = domainOf(endpointKind, query.entry);
-        const proxy = await resolver.proxyOf(domain, ctx.signal);
-        for await (const { entry, deleted } of endpoints.find(query, ctx)) {
-          if (proxy !== undefined) entry.url = proxy;
-          yield { entry, deleted };
-        }
-      },
-    },
+    services: inDomain(serviceKind, serviceRules, guard, clock, async (domain, signal) => ({
+      registry: (await at(domain, signal)).services,
+    })),
+    endpoints: inDomain(endpointKind, endpointRules, guard, clock, async (domain, signal) => {
+      const [{ endpoints }, proxy] = await Promise.all([
+        at(domain, signal),
+        resolver.proxyOf(domain, signal),
+      ]);
+      return { registry: endpoints, seen: (entry) => ledTo(entry, proxy) };
+    }),
   };
+}
+
+/**
+ * Who answers for an endpoint of another domain is the proxy there; a domain without one publishes what can be dialled. A linked one
+ * leaves out where its own endpoints are, and says it of those that yet others have registered there.
+ */
+function ledTo(entry: NetworkServiceEndpoint, proxy: string | undefined): NetworkServiceEndpoint {
+  const isLink = proxy?.startsWith("link:") === true;
+  if (proxy !== undefined && (!isLink || entry.url === "")) entry.url = proxy;
+  return entry;
+}
+
+interface Asked<T> {
+  readonly registry: Registry<T>;
+  /** What is found there, as it is seen here. */
+  readonly seen?: (entry: T) => T;
 }
 
 function inDomain<T extends { readonly name: string }>(
   kind: DomainKind<T>,
-  registryOf: (domain: string, signal: AbortSignal) => Promise<Registry<T>>,
+  rules: AnswerRules<T>,
+  guard: AnswerGuard,
+  clock: Clock,
+  ask: (domain: string, signal: AbortSignal) => Promise<Asked<T>>,
 ): Registry<T> {
   return {
     async register(entry, ctx) {
       const domain = domainOf(kind, entry);
-      const registry = await registryOf(domain, ctx.signal);
-      return kind.join(await registry.register(kind.strip(entry), ctx), domain);
+      const { registry } = await ask(domain, ctx.signal);
+      const stored = await registry.register(kind.strip(entry), ctx);
+      return kind.join(guard.taken(domain, rules, stored), domain);
     },
-    async *find({ entry, watch }, ctx) {
+    async *find({ entry, watch }, { signal }) {
       const domain = domainOf(kind, entry);
-      const registry = await registryOf(domain, ctx.signal);
-      for await (const found of registry.find({ entry: kind.strip(entry), watch }, ctx))
-        yield { ...found, entry: kind.join(found.entry, domain) };
+      const query = { entry: kind.strip(entry), watch };
+      using patience = patienceWith(domain, clock, signal);
+      try {
+        const { registry, seen = (each: T) => each } = await ask(domain, patience.signal);
+        if (watch) patience[Symbol.dispose]();
+        const open = () => registry.find(query, { signal: patience.signal });
+        for await (const found of guard.passed(domain, rules, query, open))
+          yield { ...found, entry: seen(kind.join(found.entry, domain)) };
+      } catch (error) {
+        throw patience.isOver() ? patience.signal.reason : error;
+      }
     },
     async unregister(entry, ctx) {
-      const registry = await registryOf(domainOf(kind, entry), ctx.signal);
+      const { registry } = await ask(domainOf(kind, entry), ctx.signal);
       await registry.unregister(kind.strip(entry), ctx);
     },
+  };
+}
+
+/** A signal that also aborts, with UNAVAILABLE `domain-silent`, when the time is over; disposing ends the count. */
+function patienceWith(domain: string, clock: Clock, signal: AbortSignal) {
+  const over = new AbortController();
+  const timer = clock.timer(PATIENCE_MS, () => {
+    const text = `domain ${JSON.stringify(domain)} did not answer within ${PATIENCE_MS} ms: is it there, and is there a way to it?`;
+    over.abort(new NsmError("UNAVAILABLE", "domain-silent", text));
+  });
+  return {
+    signal: AbortSignal.any([signal, over.signal]),
+    isOver: () => over.signal.aborted && !signal.aborted,
+    [Symbol.dispose]: () => timer[Symbol.dispose](),
   };
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
+import { parseDnsDomains } from "../sdk/domains/dns-domains.ts";
 import type { DomainResolver } from "../sdk/domains/resolver.ts";
-import { parseDomains, resolveByTable } from "./domains-file.ts";
+import { parseDomains, resolveByTable, trustByTable } from "./domains-file.ts";
 
 const NEVER = new AbortController().signal;
 const others: DomainResolver = {
@@ -28,7 +29,31 @@ test.for([
   ["no address", "domains: { west: { registry: 192.0.2.1 } }"],
   ["no registry", "domains: { west: { proxy: 'tcp://192.0.2.1:5004' } }"],
   ["a name with @", "domains: { a@b: { registry: 'tcp://192.0.2.1:5002' } }"],
+  [
+    "a trust domain that is none",
+    "domains: { west: { registry: 'tcp://192.0.2.1:5002', trustDomain: A_B/c } }",
+  ],
+  [
+    "a trust domain of two domains",
+    "domains: { a: { registry: 'tcp://192.0.2.1:5002', trustDomain: b }, b: { registry: 'tcp://192.0.2.1:5002' } }",
+  ],
   ["something else", "links: []"],
 ] as const)("%s is refused", ([, text]) => {
   expect(() => parseDomains(text)).toThrow(expect.objectContaining({ reason: "bad-yaml" }));
+});
+
+test("a domain of the file has the trust domain that the file says, any other that of others", () => {
+  const table = parseDomains(
+    "domains: { west: { registry: 'tcp://192.0.2.1:5002', trustDomain: west.nsm }, north: { registry: 'tcp://192.0.2.1:5002' } }",
+  );
+  const trust = trustByTable(() => table, parseDnsDomains("south=south.nsm"));
+  expect(["west.nsm", "north", "south.nsm", "west"].map((name) => trust.domainOf(name))).toEqual([
+    "west",
+    "north",
+    "south",
+    undefined,
+  ]);
+  expect(trust.mayAnswer("west", "own", "own")).toBe(false);
+  expect(trust.mayAnswer("north", "own", "own")).toBe(true);
+  expect(trust.mayAnswer("south", "south.nsm", "own")).toBe(true);
 });

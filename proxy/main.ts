@@ -9,6 +9,8 @@ import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { openServer } from "../sdk/grpc/server.ts";
+import { peersByTrust } from "../sdk/domains/peers.ts";
+import type { DomainTrust, PeerDomains } from "../sdk/domains/peers.ts";
 import { createHops } from "../sdk/hops.ts";
 import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
@@ -20,13 +22,15 @@ import { createRegistryClient } from "../sdk/registry/client.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
+import { parseSpiffeId } from "../sdk/spiffe/id.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
 import { createProxyChain } from "./chain.ts";
 import { managerProxyTable, proxyTable, registryProxyTable } from "./config.ts";
 import type { FindingConfig, PassingConfig, SharedConfig } from "./config.ts";
 import { createDnsResolver } from "./dns-resolver.ts";
 import { createDomainRegistries } from "./domain-registries.ts";
-import { parseDomains, resolveByTable } from "./domains-file.ts";
+import { parseDomains, resolveByTable, trustByTable } from "./domains-file.ts";
+import type { DomainTable } from "./domains-file.ts";
 import { parseOuterAddresses } from "./outer-addresses.ts";
 import { rememberEndpoints } from "./remote-endpoints.ts";
 
@@ -38,8 +42,9 @@ export const proxy = defineDaemon({
   table: proxyTable,
   async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
-    const elsewhere = await registriesOfDomains(config, mesh, runtime.log, stack);
-    stack.use(await servePassing(config, runtime, mesh, elsewhere));
+    const known = await openKnownDomains(config, mesh, runtime.log, stack);
+    const elsewhere = registriesOfDomains(config, mesh, known, runtime.log);
+    stack.use(await servePassing(config, runtime, mesh, known, elsewhere));
   },
 });
 
@@ -60,7 +65,8 @@ export const managerProxy = defineDaemon({
     const mesh = stack.use(await openMesh(config, runtime));
     const expect = idMatcher([...config.registryIds, ...config.proxyIds], mesh.trustDomain);
     const elsewhere = createRegistryClient({ ...mesh, target: { url, expect } });
-    stack.use(await servePassing(config, runtime, mesh, elsewhere));
+    const known = await openKnownDomains(config, mesh, runtime.log, stack);
+    stack.use(await servePassing(config, runtime, mesh, known, elsewhere));
   },
 });
 
@@ -71,7 +77,8 @@ export const registryProxy = defineDaemon({
   table: registryProxyTable,
   async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
-    const registries = await registriesOfDomains(config, mesh, runtime.log, stack);
+    const known = await openKnownDomains(config, mesh, runtime.log, stack);
+    const registries = registriesOfDomains(config, mesh, known, runtime.log);
     const server = stack.use(
       await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {
         add(NetworkServiceRegistry, serviceRegistryHandlers(registries, relayed(config, mesh)));
@@ -84,30 +91,47 @@ export const registryProxy = defineDaemon({
 
 const limits = { maxConcurrentStreams: Defaults.watchStreams };
 
-async function registriesOfDomains(
-  config: FindingConfig,
-  mesh: Mesh,
+interface KnownDomains {
+  readonly trust: DomainTrust;
+  readonly table: () => DomainTable;
+  /** Who comes from where. */
+  readonly peers: PeerDomains;
+}
+
+async function openKnownDomains(
+  config: SharedConfig,
+  { clock, trustDomain }: Mesh,
   log: Logger,
   stack: AsyncDisposableStack,
-): Promise<Registries> {
-  const dns = createDnsResolver({ ...config, clock: mesh.clock });
-  const { clock } = mesh;
+): Promise<KnownDomains> {
+  const { domainsPath: path, dnsDomains } = config;
   const file =
-    config.domainsPath === undefined
+    path === undefined
       ? undefined
-      : stack.use(
-          await openWatchedFile({
-            path: config.domainsPath,
-            what: "domains",
-            parse: parseDomains,
-            log,
-            clock,
-          }),
-        );
-  const expect = idMatcherOfAnyDomain(config.registryIds);
+      : stack.use(await openWatchedFile({ path, what: "domains", parse: parseDomains, log, clock }));
+  const table = file?.current ?? (() => new Map());
+  const trust = trustByTable(table, dnsDomains);
+  const peers = peersByTrust(trust, idMatcherOfAnyDomain(config.proxyIds), trustDomain);
+  return { trust, table, peers };
+}
+
+function registriesOfDomains(
+  config: FindingConfig,
+  mesh: Mesh,
+  { trust, table }: KnownDomains,
+  log: Logger,
+): Registries {
+  const isRegistry = idMatcherOfAnyDomain([...config.registryIds, ...config.proxyIds]);
   return createDomainRegistries({
-    resolver: file === undefined ? dns : resolveByTable(file.current, dns),
-    open: (url) => createRegistryClient({ ...mesh, target: { url, expect } }),
+    resolver: resolveByTable(table, createDnsResolver({ ...config, clock: mesh.clock })),
+    open: (url, domain) => {
+      const isOfDomain = (id: string) =>
+        trust.mayAnswer(domain, parseSpiffeId(id).trustDomain, mesh.trustDomain);
+      const expect = (id: string) => isRegistry(id) && isOfDomain(id);
+      return createRegistryClient({ ...mesh, target: { url, expect, key: `${url} ${domain}` } });
+    },
+    clock: mesh.clock,
+    log,
   });
 }
 
@@ -125,6 +149,7 @@ async function servePassing(
   config: PassingConfig,
   { log }: Runtime,
   mesh: Mesh,
+  { peers }: KnownDomains,
   elsewhere: Registries,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
@@ -169,6 +194,7 @@ async function servePassing(
     hops,
     side: {
       remote,
+      peers,
       isProxy,
       isManager,
       isForwarder: idMatcher(config.forwarderIds, trustDomain),
@@ -185,8 +211,9 @@ async function servePassing(
     outerAddress,
     unencryptedDomains: config.unencryptedDomains,
   });
+  const isNeighbour = (id: string) => peers.domainOf(id) !== undefined;
   const server = stack.use(
-    await openServer({ ...mesh, log, listen: config.listenOn, limits }, (add) => {
+    await openServer({ ...mesh, log, listen: config.listenOn, limits, isNeighbour }, (add) => {
       add(NetworkService, networkServiceHandlers(chain));
       add(MonitorConnection, monitorHandlers(store));
       add(NetworkServiceRegistry, serviceRegistryHandlers(elsewhere, relayed(config, mesh)));

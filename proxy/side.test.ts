@@ -17,6 +17,7 @@ async function ask(from: string, url: string) {
   };
   const service = chooseSide({
     remote: { registered: () => undefined, find: () => Promise.resolve(url) },
+    peers: { domainOf: () => undefined },
     isForwarder: (id) => id.includes("/forwarder/"),
     isProxy: (id) => id.includes("/proxy/"),
     isManager: () => false,

@@ -5,6 +5,7 @@
 import type { Connection } from "../api/gen/connection_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import { hasDomain, splitDomain } from "../sdk/domains/name.ts";
+import type { PeerDomains } from "../sdk/domains/peers.ts";
 import type { NextHop } from "../sdk/elements/target.ts";
 import { checkTcpUrl } from "../sdk/endpoint-url.ts";
 import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
@@ -19,6 +20,8 @@ export interface WithSide {
 
 export interface SideOptions {
   readonly remote: RemoteEndpoints;
+  /** Who speaks for which other domain. */
+  readonly peers: PeerDomains;
   /** Ids of proxies, of any domain that this one trusts. */
   readonly isProxy: (spiffeId: string) => boolean;
   /** Ids of this domain's forwarders. */
@@ -51,11 +54,12 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
 async function wayOf(
   { networkServiceEndpointName: name }: Connection,
   { peer, signal }: CallContext,
-  { remote, isForwarder, isManager, isProxy, refusedAddresses }: SideOptions,
+  { remote, peers, isForwarder, isManager, isProxy, refusedAddresses }: SideOptions,
 ): Promise<NextHop | undefined> {
   // What this proxy does by itself goes where the Request went.
-  const comesFromHere = peer === undefined || isForwarder(peer.spiffeId);
-  if (!comesFromHere && !isProxy(peer.spiffeId))
+  const isOther = peer !== undefined && peers.domainOf(peer.spiffeId) !== undefined;
+  const comesFromHere = peer === undefined || (!isOther && isForwarder(peer.spiffeId));
+  if (!comesFromHere && !isOther && !isProxy(peer.spiffeId))
     throw new NsmError(
       "PERMISSION_DENIED",
       "not-a-proxy",

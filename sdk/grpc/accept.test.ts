@@ -60,6 +60,32 @@ test("clients without a good SVID are refused before a request", async () => {
   expect(calls).toBe(0);
 });
 
+test.each([
+  ["refused", undefined, "refused"],
+  [
+    "let in where it may come in",
+    (id: string) => id === "spiffe://west.test/proxy/west",
+    "spiffe://west.test/proxy/west",
+  ],
+])("a client of another trust domain that the mesh trusts is %s", async (_, isNeighbour, outcome) => {
+  await using bed = await openBed();
+  const west = await makeAuthority("west.test");
+  const bundles = new Map([...bed.authority.bundles, ...west.bundles]);
+  const lines: unknown[] = [];
+  const log = createLogger("server", "warn", { write: (line) => void lines.push(JSON.parse(line)) });
+  const source = await makeSource(bed.authority, "/server", { bundles });
+  await bed.serve({ source, log, ...(isNeighbour && { isNeighbour }) });
+  const clientOf = async (path: string) => bed.pool(await makeSource(west, path, { bundles }));
+  const asked = ask(bed, await clientOf("/proxy/west")).then(
+    ({ response }) => response.id,
+    () => "refused",
+  );
+  expect(await asked).toBe(outcome);
+  expect(await failureOf(ask(bed, await clientOf("/other")))).toMatchObject({ code: "UNAVAILABLE" });
+  expect(lines.at(-1)).toMatchObject({ msg: "session refused", err: { reason: "other-domain" } });
+  expect(JSON.stringify(lines.at(-1))).toContain("spiffe://west.test/other");
+});
+
 test("a client whose SVID has an intermediate is let in", async () => {
   await using bed = await openBed();
   await bed.serve();

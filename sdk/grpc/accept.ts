@@ -17,6 +17,7 @@ import type { Clock } from "../clock.ts";
 import { NsmError, errnoOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { meters } from "../metrics/meters.ts";
+import { parseSpiffeId } from "../spiffe/id.ts";
 import type { X509Snapshot, X509Source } from "../spiffe/source.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { Peer } from "./peer.ts";
@@ -49,6 +50,8 @@ export interface AcceptorOptions {
   readonly source: X509Source;
   readonly verify: Verify;
   readonly authorize: Authorize | undefined;
+  /** Which ids of other trust domains may connect; none unless told. */
+  readonly isNeighbour?: ((spiffeId: string) => boolean) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   readonly limits: ServerLimits;
@@ -74,7 +77,7 @@ export function createAcceptor(
   options: AcceptorOptions,
   onSession: (peer: Peer, socket: TLSSocket) => void,
 ): Acceptor {
-  const { source, verify, authorize, clock, log, limits, transport, others = {} } = options;
+  const { source, verify, authorize, isNeighbour, clock, log, limits, transport, others = {} } = options;
   const alpn = [ALPN, ...(others.verified?.keys() ?? []), ...(others.https === undefined ? [] : [HTTP])];
   /** By file descriptor, which the raw socket and the TLS socket on it have in common. In order of accept. */
   const halfOpen = new Map<number, HalfOpen>();
@@ -142,6 +145,7 @@ export function createAcceptor(
         clock.now(),
         other === undefined ? ALPN : String(protocol),
       );
+      refuseOtherDomain(id, own.svid.id, isNeighbour);
       const session = `conn-${++lastSession}`;
       const { process } = half;
       const peer: Peer = { session, spiffeId: id, certificate: leaf, own, transport, process };
@@ -164,6 +168,17 @@ export function createAcceptor(
       halfOpen.clear();
     },
   };
+}
+
+/** That a mesh trusts a domain to speak for itself opens none of its doors; throws PERMISSION_DENIED `other-domain`. */
+function refuseOtherDomain(id: string, ownId: string, isNeighbour: AcceptorOptions["isNeighbour"]): void {
+  const { trustDomain } = parseSpiffeId(id);
+  if (trustDomain === parseSpiffeId(ownId).trustDomain || isNeighbour?.(id) === true) return;
+  throw new NsmError(
+    "PERMISSION_DENIED",
+    "other-domain",
+    `${id} is of the trust domain ${trustDomain}: other domains come in by this domain's proxy; link them (nsm link), or name them where they may come in (NSM_DOMAINS_PATH, NSM_DNS_DOMAINS)`,
+  );
 }
 
 function createTlsServer(

@@ -45,6 +45,8 @@ export interface ServerOptions {
   readonly source: X509Source;
   readonly verify: Verify;
   readonly listen: readonly (string | Listen)[];
+  /** Which ids of other trust domains may connect; none unless told. */
+  readonly isNeighbour?: (spiffeId: string) => boolean;
   readonly log: Logger;
   readonly clock: Clock;
   readonly limits?: Partial<ServerLimits>;
@@ -75,7 +77,7 @@ export async function openServer(
   options: ServerOptions,
   register: (add: AddService) => void,
 ): Promise<GrpcServer> {
-  const { source, verify, log, clock } = options;
+  const { source, verify, isNeighbour, log, clock } = options;
   const limits = { ...SERVER_LIMITS, ...options.limits };
   const sessions = new Map<string, Session>();
   const calls = new Set<CallInProgress<Peer>>();
@@ -120,7 +122,7 @@ export async function openServer(
       const address = parseAddress(url);
       const transport = address.kind;
       const acceptor = createAcceptor(
-        { source, verify, authorize, clock, log, limits, transport, others },
+        { source, verify, authorize, isNeighbour, clock, log, limits, transport, others },
         onSession,
       );
       acceptors.push(acceptor);

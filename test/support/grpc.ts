@@ -35,6 +35,7 @@ export interface ServeOptions {
   readonly authorizeMonitor?: Authorize;
   readonly limits?: Partial<ServerLimits>;
   readonly log?: Logger;
+  readonly isNeighbour?: (spiffeId: string) => boolean;
 }
 
 /** What is opened here is closed with it, pools first. */
@@ -66,7 +67,8 @@ export async function openBed(): Promise<Bed> {
     async serve(options = {}) {
       const source = options.source ?? (await bed.source("/server"));
       const { listen = [bed.url()], limits = {}, log = silentLogger, authorizeMonitor } = options;
-      const base = { verify: verifySvid, clock: systemClock, source, listen, limits, log };
+      const { isNeighbour = () => false } = options;
+      const base = { verify: verifySvid, clock: systemClock, source, listen, limits, log, isNeighbour };
       const server = await openServer(base, (add) => {
         add(NetworkService, { ...echo, ...options.service });
         add(MonitorConnection, { monitorConnections: options.monitor ?? nothing }, authorizeMonitor);

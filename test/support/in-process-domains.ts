@@ -46,7 +46,7 @@ export async function startDomains<const N extends string>(...names: readonly N[
     return mesh.registries;
   };
   for (const name of names) {
-    const elsewhere = createDomainRegistries({ resolver, open });
+    const elsewhere = createDomainRegistries({ resolver, open, clock, log });
     let remembered = rememberEndpoints(elsewhere.endpoints, ownUrl(name));
     const through: Registries = {
       services: elsewhere.services,
@@ -71,6 +71,7 @@ export async function startDomains<const N extends string>(...names: readonly N[
         hops: station.hops,
         side: {
           remote: remembered.remote,
+          peers: { domainOf: () => undefined },
           isManager: (id) => id.includes("/nsmgr/"),
           refusedAddresses: [],
           isProxy: (id) => id.includes("/nsmgr-proxy/"),

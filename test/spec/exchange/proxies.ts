@@ -40,6 +40,8 @@ export const startRegistryProxy: Start = (bench, playback) => {
       proxyOf: () => other("nsmgr-proxy"),
     },
     open: (url) => registriesAt(bench, playback, url),
+    clock: bench.clock,
+    log,
   });
   return { handlers: registryHandlers(bench, registries), [Symbol.asyncDispose]: () => Promise.resolve() };
 };
@@ -68,6 +70,7 @@ export const startManagerProxy: Start = (bench, playback) => {
     newId: () => subject.names.invent(randomUUID()),
     side: {
       remote,
+      peers: { domainOf: () => undefined }, // one trust domain
       isForwarder: idMatcher(Defaults.forwarderIds.split(","), trustDomain),
       isManager: () => true,
       refusedAddresses: [], // the recordings were made on the loopback
