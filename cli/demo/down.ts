@@ -17,7 +17,8 @@ import {
   waitUntilGone,
 } from "./processes.ts";
 import type { ProcessId } from "./processes.ts";
-import { namespaceFile, removeNamespaces } from "./namespaces.ts";
+import { namespaceFile } from "./commands.ts";
+import { removeNamespaces } from "./namespaces.ts";
 import { isDriven, listRuns, readRecord, removeIfEmpty, removeRunFolder } from "./record.ts";
 import type { RunRecord } from "./record.ts";
 import { runFolder } from "./topology.ts";

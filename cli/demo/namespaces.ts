@@ -1,37 +1,29 @@
 /** Network namespaces of a run and the underlay between its nodes, made with `ip`. */
-import { spawn } from "node:child_process";
 import { existsSync, unlinkSync } from "node:fs";
-import { NsmError, errnoOf } from "../../sdk/errors.ts";
+import { errnoOf } from "../../sdk/errors.ts";
+import { joinClusters } from "./border.ts";
+import { deviceUp, ipBatch, namespaceFile, run } from "./commands.ts";
 import { namespaceOf, underlay } from "./topology.ts";
 import type { Topology } from "./topology.ts";
 
-/** The file by which `ip netns` and nsenter(1) know a namespace. */
-export function namespaceFile(name: string): string {
-  return `/run/netns/${name}`;
-}
-
 /** Makes the namespaces and joins the nodes. The record of the run must name them already. */
 export async function makeNamespaces(topology: Topology, env: NodeJS.ProcessEnv): Promise<void> {
+  const { places, sites } = topology;
   const name = (place: string) => namespaceOf(topology.run, place);
-  const node1 = name("node1");
-  const node2 = name("node2");
   await ipBatch(
-    topology.places.map((place) => `netns add ${name(place)}`),
+    places.map((place) => `netns add ${name(place)}`),
     env,
   );
-  await ipBatch([`link add name underlay netns ${node1} type veth peer name underlay netns ${node2}`], env);
+  await Promise.all(places.map((place) => ipBatch(["link set dev lo up"], env, ["-n", name(place)])));
+  const [alone] = sites.filter(({ cluster }) => cluster === undefined);
+  if (alone === undefined) return await joinClusters(topology, env);
+  const [first, second] = alone.nodes;
+  await ipBatch(
+    [`link add name underlay netns ${name(first)} type veth peer name underlay netns ${name(second)}`],
+    env,
+  );
   await Promise.all(
-    topology.places.map((place) => {
-      const up = ["link set dev lo up"];
-      if (place === "node1" || place === "node2")
-        up.push(
-          `address add ${underlay[place]}/24 dev underlay`,
-          // No link-local address: it would appear seconds later, when nobody else answers for it.
-          "link set dev underlay addrgenmode none",
-          "link set dev underlay up",
-        );
-      return ipBatch(up, env, ["-n", name(place)]);
-    }),
+    alone.nodes.map((node) => ipBatch(deviceUp("underlay", underlay[node]), env, ["-n", name(node)])),
   );
 }
 
@@ -44,7 +36,7 @@ export async function removeNamespaces(names: readonly string[], env: NodeJS.Pro
     const present = names.filter((name) => existsSync(namespaceFile(name)));
     if (present.length === 0) return;
     const lines = present.map((name) => `netns delete ${name}`).join("\n");
-    await runIp(["-force", "-batch", "-"], lines, env);
+    await run("ip", ["-force", "-batch", "-"], lines, env);
     for (const name of present) removeFile(namespaceFile(name));
   }
 }
@@ -56,39 +48,4 @@ function removeFile(path: string): void {
   } catch (error) {
     if (!["ENOENT", "EBUSY"].includes(errnoOf(error) ?? "")) throw error;
   }
-}
-
-/** Runs `ip -batch` on the lines. Throws INTERNAL `ip-failed` with what it said. */
-async function ipBatch(
-  lines: readonly string[],
-  env: NodeJS.ProcessEnv,
-  options: readonly string[] = [],
-): Promise<void> {
-  const { code, stderr } = await runIp([...options, "-batch", "-"], lines.join("\n"), env);
-  if (code !== 0) throw new NsmError("INTERNAL", "ip-failed", `ip ${options.join(" ")}: ${stderr.trim()}`);
-}
-
-/** What `ip -j` says as parsed JSON. */
-export async function ipJson(args: readonly string[], env: NodeJS.ProcessEnv): Promise<unknown> {
-  const { code, stdout, stderr } = await runIp(["-j", ...args], "", env);
-  if (code !== 0) throw new NsmError("INTERNAL", "ip-failed", `ip ${args.join(" ")}: ${stderr.trim()}`);
-  return JSON.parse(stdout || "[]");
-}
-
-function runIp(
-  args: readonly string[],
-  input: string,
-  env: NodeJS.ProcessEnv,
-): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn("ip", args, { env });
-    let stdout = "";
-    let stderr = "";
-    child.stdout.on("data", (data: Buffer) => (stdout += data.toString()));
-    child.stderr.on("data", (data: Buffer) => (stderr += data.toString()));
-    child.on("error", reject);
-    child.on("close", (code) => resolve({ code, stdout, stderr }));
-    child.stdin.on("error", () => undefined); // it ended without reading all: its exit code and words say why
-    child.stdin.end(input);
-  });
 }

@@ -1,8 +1,8 @@
-/** Who is who in a run: the registrations of its identity authority, by group and network namespace. */
-import { statSync } from "node:fs";
-import { namespaceFile } from "./namespaces.ts";
-import { TRUST_DOMAIN, namespaceOf } from "./topology.ts";
-import type { Topology } from "./topology.ts";
+/** Who is who in a run: the registrations of its identity authorities, by group and network namespace. */
+import { statSync, writeFileSync } from "node:fs";
+import { namespaceFile } from "./commands.ts";
+import { namespaceOf, registrationsFile } from "./topology.ts";
+import type { Site, Topology } from "./topology.ts";
 
 export interface Registration {
   readonly id: string;
@@ -13,17 +13,25 @@ export interface Registration {
  * The operator of a run: whoever has the user and group of the driver, in any namespace, so that the shell that started the
  * demo can also look at the mesh, from its nodes too. Its parts have groups of their own.
  */
-export function operator(): Registration {
+export function operator(site: Site): Registration {
   const [uid = -1, gid = -1] = [process.getuid?.(), process.getgid?.()];
-  return { id: `spiffe://${TRUST_DOMAIN}/operator/demo`, match: { uid, gid } };
+  return { id: `spiffe://${site.trustDomain}/operator/demo`, match: { uid, gid } };
 }
 
-/** The file that NSM_IDENTITY_REGISTRATIONS names. The namespaces must exist. */
-export function registrationsOf(topology: Topology, more: readonly Registration[] = []): string {
-  const registrations = topology.parts.flatMap((part): Registration[] => {
-    if (part.spiffePath === undefined) return [];
-    const netns = statSync(namespaceFile(namespaceOf(topology.run, part.place))).ino;
-    return [{ id: `spiffe://${TRUST_DOMAIN}/${part.spiffePath}`, match: { uid: 0, gid: part.gid, netns } }];
+/** Writes the file of each authority (NSM_IDENTITY_REGISTRATIONS), with `more` for each. The namespaces must exist. */
+export function writeRegistrations(topology: Topology, more: (site: Site) => readonly Registration[]): void {
+  const { sites, folder } = topology;
+  for (const site of new Map(sites.map((each) => [each.authority, each])).values()) {
+    const registrations = [...registrationsOf(topology, site), ...more(site)];
+    const text = `${JSON.stringify({ registrations }, undefined, 2)}\n`; // JSON is YAML
+    writeFileSync(registrationsFile(folder, site.authority), text);
+  }
+}
+
+function registrationsOf({ run, parts }: Topology, { authority }: Site): readonly Registration[] {
+  return parts.flatMap(({ site, place, gid, spiffePath }) => {
+    if (site.authority !== authority || spiffePath === undefined) return [];
+    const netns = statSync(namespaceFile(namespaceOf(run, place))).ino;
+    return [{ id: `spiffe://${site.trustDomain}/${spiffePath}`, match: { uid: 0, gid, netns } }];
   });
-  return `${JSON.stringify({ registrations: [...registrations, ...more] }, undefined, 2)}\n`; // JSON is YAML
 }

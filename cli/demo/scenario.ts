@@ -5,7 +5,8 @@ import type { Tool } from "../requirements.ts";
 import type { ScenarioName } from "./scenario-names.ts";
 import type { Machine } from "./machine.ts";
 import type { Stage } from "./stage.ts";
-import type { MechanismName, Part, Parts } from "./topology.ts";
+import type { Parts } from "./parts.ts";
+import type { MechanismName, Part } from "./topology.ts";
 import type { WireReport } from "./wires.ts";
 
 export interface Scenario {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { NsmError } from "../../sdk/errors.ts";
 import { selfCommand } from "../package-root.ts";
 import { markedEnvironment } from "./down.ts";
-import { namespaceFile } from "./namespaces.ts";
+import { namespaceFile } from "./commands.ts";
 import { processId } from "./processes.ts";
 import type { ProcessId } from "./processes.ts";
 import { namespaceOf } from "./topology.ts";

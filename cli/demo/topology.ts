@@ -1,21 +1,80 @@
 /**
- * What a run of the demo consists of: two nodes with their daemons, and the workloads of its scenarios.
+ * What a run of the demo consists of, by name: one mesh alone, or two clusters that know each other.
  *
- *     node1 ──────────── underlay 192.0.2.0/24 ──────────── node2          identity
- *       registry, nsmgr, forwarder                            nsmgr, forwarder
- *     pod-… (clients and endpoints)                         pod-… (endpoints)
+ *     alone:     node1 ── underlay 192.0.2.0/24 ── node2                                 identity, registry
+ *
+ *     clusters:  node1, node2 ── gate-east ── router ── gate-west ── node3, node4        each its own identity, registry, proxy
+ *                  192.0.2.0/24   198.51.100.0/24   203.0.113.0/24    192.0.2.0/24
+ *
+ * Both clusters use the same addresses inside; their gates give each node one outside (cli/demo/border.ts).
  */
 import { join } from "node:path";
 
 export const RUNS_FOLDER = "/run/nsm-demo";
+/** Of a mesh that is alone. */
 export const TRUST_DOMAIN = "demo.nsm";
 
 export type MechanismName = "KERNEL" | "WIREGUARD" | "VXLAN";
 
-export type NodeName = "node1" | "node2";
-export const NODES: readonly NodeName[] = ["node1", "node2"];
+export type NodeName = "node1" | "node2" | "node3" | "node4";
+export type ClusterName = "east" | "west";
 
-export const underlay: Readonly<Record<NodeName, string>> = { node1: "192.0.2.1", node2: "192.0.2.2" };
+/** Addresses of the nodes inside their cluster. */
+export const underlay: Readonly<Record<NodeName, string>> = {
+  node1: "192.0.2.1",
+  node2: "192.0.2.2",
+  node3: "192.0.2.1",
+  node4: "192.0.2.2",
+};
+
+/** Those by which the other cluster reaches them. */
+export const outside: Readonly<Record<NodeName, string>> = {
+  node1: "198.51.100.1",
+  node2: "198.51.100.2",
+  node3: "203.0.113.1",
+  node4: "203.0.113.2",
+};
+
+/** Nodes with a registry of their own. */
+export interface Site {
+  /** What others call it; undefined of a mesh that is alone. */
+  readonly cluster: ClusterName | undefined;
+  /** The first one has the registry and the proxy. */
+  readonly nodes: readonly [NodeName, NodeName];
+  readonly trustDomain: string;
+  /** Name of the part that says who is who here. */
+  readonly authority: string;
+}
+
+const ALONE: Site = {
+  cluster: undefined,
+  nodes: ["node1", "node2"],
+  trustDomain: TRUST_DOMAIN,
+  authority: "identity",
+};
+
+export const CLUSTERS: readonly ClusterName[] = ["east", "west"];
+export const NODES_OF: Readonly<Record<ClusterName, readonly [NodeName, NodeName]>> = {
+  east: ["node1", "node2"],
+  west: ["node3", "node4"],
+};
+
+/** `alone`: one mesh; `unified`: two clusters in one trust domain, with one authority; `clusters`: each has its own. */
+export type Layout = "alone" | "unified" | "clusters";
+
+export function sitesOf(layout: Layout): readonly Site[] {
+  if (layout === "alone") return [ALONE];
+  return CLUSTERS.map((cluster) => ({
+    cluster,
+    nodes: NODES_OF[cluster],
+    trustDomain: layout === "unified" ? TRUST_DOMAIN : `${cluster}.nsm`,
+    authority: layout === "unified" ? "identity" : `identity-${cluster}`,
+  }));
+}
+
+export function clusterOf(node: NodeName): ClusterName {
+  return NODES_OF.east.includes(node) ? "east" : "west";
+}
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -30,6 +89,7 @@ export interface Part {
   readonly capabilities?: readonly string[];
   /** Short name of the namespace that it runs in. */
   readonly place: string;
+  readonly site: Site;
   /** The group that tells the identity authority which role this process has. */
   readonly gid: number;
   /** Path of its SPIFFE id; undefined for the authority itself. */
@@ -40,6 +100,7 @@ export interface Part {
 export interface Topology {
   readonly run: string;
   readonly folder: string;
+  readonly sites: readonly Site[];
   /** Short names of the namespaces (`node1`, `pod-client`). */
   readonly places: readonly string[];
   /** In the order in which they start. */
@@ -56,54 +117,21 @@ export function runFolder(run: string): string {
 }
 
 /** Folders below the run's own, made before the processes start. */
-export const FOLDERS: readonly string[] = ["identity", "node1", "node2", "pods", "logs", "metrics"];
-
-/** A group of its own for each role; those of ordinary users end at 60000, those of systemd begin above 65535. */
-const GID = {
-  identity: 64400,
-  registry: 64401,
-  nsmgr: 64402,
-  forwarder: 64403,
-  nse: 64404,
-  nsc: 64405,
-  proxy: 64406,
-};
-
-/** A client or an endpoint. */
-export interface WorkloadSpec {
-  /** Unique in the run; its namespace is `pod-<name>`. */
-  readonly name: string;
-  /** Default node1. */
-  readonly node?: NodeName;
-  /** Variables beside those that every part of its role has. */
-  readonly env?: Environment;
+export function foldersOf(sites: readonly Site[]): readonly string[] {
+  const own = sites.flatMap(({ authority, nodes, cluster = [] }) => [authority, ...nodes].concat(cluster));
+  return [...new Set([...own, "pods", "logs", "metrics"])];
 }
 
-export interface EndpointSpec extends WorkloadSpec {
-  readonly service: string;
-  /** Default IP. */
-  readonly payload?: "IP" | "ETHERNET";
-  /** Address pools of one that does not pass on. */
-  readonly prefixes?: string;
-  /** `nsm nse <kind>` */
-  readonly kind?: "passthrough" | "firewall" | "supplier";
+/** Short names of all namespaces: those that the parts run in, and what joins the nodes. */
+export function placesOf(sites: readonly Site[], parts: readonly Part[]): readonly string[] {
+  const joints = sites.flatMap(({ cluster }) => (cluster === undefined ? [] : ["router", gateOf(cluster)]));
+  const nodes = sites.flatMap((site) => site.nodes);
+  return [...new Set([...joints, ...nodes, ...parts.map(({ place }) => place)])];
 }
 
-export interface ClientSpec extends WorkloadSpec {
-  /** NSM_NETWORK_SERVICES. */
-  readonly services: string;
-}
-
-/** Makes the parts of one run. */
-export interface Parts {
-  /** The run's. */
-  readonly folder: string;
-  /** Of both nodes, and what they share; the authority first. */
-  readonly daemons: readonly Part[];
-  endpoint(spec: EndpointSpec): Part;
-  client(spec: ClientSpec): Part;
-  /** Another daemon of a node; its SPIFFE id is `/<role>/<name>`. */
-  daemon(role: "registry" | "proxy", name: string, node: NodeName, env: Environment): Part;
+/** The place where what leaves a cluster gets its outer address. */
+export function gateOf(cluster: ClusterName): string {
+  return `gate-${cluster}`;
 }
 
 /** Where a part of a run that is kept serves its metrics. */
@@ -111,107 +139,13 @@ export function metricsSocket(folder: string, name: string): string {
   return join(folder, "metrics", `${name}.sock`);
 }
 
-export interface PartsOptions {
-  readonly logLevel: string;
-  /** Whether the parts serve their metrics: in a run that nobody looks at they only cost. */
-  readonly metrics: boolean;
+export function identityUrl(folder: string, authority = ALONE.authority): string {
+  return `unix://${join(folder, `${authority}.sock`)}`;
 }
 
-export function createParts(run: string, { logLevel, metrics }: PartsOptions): Parts {
-  const folder = runFolder(run);
-  const part = (
-    role: Part["role"],
-    name: string,
-    place: string,
-    spiffePath: string | undefined,
-    env: Environment,
-  ): Part => {
-    const identity = role === "identity" ? {} : { SPIFFE_ENDPOINT_SOCKET: identityUrl(folder) };
-    return {
-      role,
-      name,
-      place,
-      spiffePath,
-      gid: GID[role],
-      env: {
-        NSM_LOG_LEVEL: logLevel,
-        ...(metrics && { NSM_METRICS_LISTEN_ON: `unix://${metricsSocket(folder, name)}` }),
-        ...identity,
-        ...env,
-      },
-    };
-  };
-  const workload = (
-    role: "nse" | "nsc",
-    { name, node = "node1", env }: WorkloadSpec,
-    more: Environment,
-  ): Part =>
-    part(role, name, `pod-${name}`, `${role}/${name}`, {
-      NSM_NAME: name,
-      NSM_CONNECT_TO: managerUrl(folder, node),
-      NODE_NAME: node,
-      POD_NAME: name,
-      ...more,
-      ...env,
-    });
-  const registryUrl = `tcp://${underlay.node1}:5002`;
-  return {
-    folder,
-    daemons: [
-      part("identity", "identity", "identity", undefined, {
-        NSM_IDENTITY_TRUST_DOMAIN: TRUST_DOMAIN,
-        NSM_IDENTITY_LISTEN_ON: identityUrl(folder),
-        NSM_IDENTITY_STATE_DIR: join(folder, "identity"),
-        NSM_IDENTITY_REGISTRATIONS: join(folder, "registrations.yaml"),
-      }),
-      part("registry", "registry", "node1", "registry", { NSM_LISTEN_ON: registryUrl }),
-      ...NODES.map((node) =>
-        part("nsmgr", `nsmgr-${node}`, node, `nsmgr/${node}`, {
-          NSM_NAME: `nsmgr-${node}`,
-          NSM_LISTEN_ON: `${managerUrl(folder, node)},tcp://${underlay[node]}:5001`,
-          NSM_REGISTRY_URL: registryUrl,
-          // Not the machine's.
-          NSM_EXCLUDED_PREFIXES_PATH: join(folder, node, "excluded_prefixes.yaml"),
-          NODE_NAME: node,
-        }),
-      ),
-      ...NODES.map((node) =>
-        part("forwarder", `forwarder-${node}`, node, `forwarder/${node}`, {
-          NSM_NAME: `forwarder-${node}`,
-          NSM_CONNECT_TO: managerUrl(folder, node),
-          NSM_LISTEN_ON: `unix://${join(folder, node, "forwarder.sock")}`,
-          NSM_TUNNEL_IP: underlay[node],
-          NODE_NAME: node,
-        }),
-      ),
-    ],
-    endpoint(spec) {
-      const { kind, prefixes } = spec;
-      const part = workload("nse", spec, {
-        NSM_LISTEN_ON: `unix://${join(folder, "pods", `${spec.name}.sock`)}`,
-        NSM_SERVICE_NAMES: spec.service,
-        NSM_PAYLOAD: spec.payload ?? "IP",
-        ...(prefixes !== undefined && { NSM_CIDR_PREFIX: prefixes }),
-      });
-      if (kind === undefined) {
-        const policies = join(folder, "pods", `${spec.name}-policy-routes.yaml`);
-        return { ...part, env: { NSM_PBR_CONFIG_PATH: policies, ...part.env } };
-      }
-      // Who passes packets on changes the routes of its own namespace.
-      return { ...part, command: ["nse", kind], capabilities: kind === "supplier" ? [] : ["net_admin"] };
-    },
-    client: (spec) => workload("nsc", spec, { NSM_NETWORK_SERVICES: spec.services }),
-    daemon: (role, name, node, env) => part(role, name, node, `${role}/${name}`, env),
-  };
-}
-
-/** Short names of all namespaces that the parts run in. */
-export function placesOf(parts: readonly Part[]): readonly string[] {
-  return [...new Set(["identity", ...NODES, ...parts.map(({ place }) => place)])];
-}
-
-export function identityUrl(folder: string): string {
-  return `unix://${join(folder, "identity.sock")}`;
+/** The file with an authority's registrations. */
+export function registrationsFile(folder: string, authority: string): string {
+  return join(folder, `${authority.replace("identity", "registrations")}.yaml`);
 }
 
 /** Socket of a node's manager. */

@@ -1,6 +1,6 @@
 /** One run of the demo, from nothing to nothing. */
 import { randomInt } from "node:crypto";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { NsmError } from "../../sdk/errors.ts";
 import { createCast } from "./cast.ts";
@@ -11,12 +11,13 @@ import { makeNamespaces } from "./namespaces.ts";
 import { processId } from "./processes.ts";
 import { createRecord, isDriven, listRuns, parseRunName, readRecord } from "./record.ts";
 import type { RunRecord } from "./record.ts";
-import { operator, registrationsOf } from "./registrations.ts";
+import { operator, writeRegistrations } from "./registrations.ts";
 import { FAILED } from "./scenario.ts";
 import type { Scenario, ScenarioReport } from "./scenario.ts";
 import { play } from "./stage.ts";
 import type { Story } from "./story.ts";
-import { FOLDERS, createParts, namespaceOf, placesOf, runFolder, underlay } from "./topology.ts";
+import { createParts, writeFiles } from "./parts.ts";
+import { foldersOf, namespaceOf, placesOf, underlay } from "./topology.ts";
 import type { Part, Topology } from "./topology.ts";
 import { warmUp } from "./warm-up.ts";
 import type { WireReport } from "./wires.ts";
@@ -59,10 +60,15 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   const machine = checkMachine(wanted, tools, (line) => story.step(line));
   for (const fault of machine.unavailable) story.step(`no ${fault.mechanism} wire: ${fault.reason}`);
   const run = options.run === undefined ? randomName() : parseRunName(options.run);
-  const make = createParts(run, { logLevel: process.env["NSM_LOG_LEVEL"] || "INFO", metrics: options.keep });
+  const make = createParts(run, {
+    layout: "alone",
+    logLevel: process.env["NSM_LOG_LEVEL"] || "INFO",
+    metrics: options.keep,
+  });
   const castings = options.scenarios.map((scenario) => ({ scenario, parts: scenario.parts(make, machine) }));
   const parts = [...make.daemons, ...castings.flatMap((casting) => casting.parts)];
-  const topology = { run, folder: runFolder(run), places: placesOf(parts), parts };
+  const { sites, folder } = make;
+  const topology = { run, folder, sites, places: placesOf(sites, parts), parts };
   const record = newRecord(topology);
   createRecord(record);
   for (const other of leftRuns(run))
@@ -124,7 +130,7 @@ interface Play extends RunOptions {
 async function playAll(run: Play, progress: Progress): Promise<void> {
   const { topology, story, signal } = run;
   story.step(`run ${topology.run}, recorded in ${topology.folder}`);
-  for (const folder of FOLDERS) mkdirSync(join(topology.folder, folder), { mode: 0o700 });
+  for (const folder of foldersOf(topology.sites)) mkdirSync(join(topology.folder, folder), { mode: 0o700 });
   const namespaces = makeNamespaces(topology, markedEnvironment(topology.run));
   const [warmed] = await Promise.all([warmUp(), namespaces]);
   if (warmed) story.step("compiled the daemons, once for this checkout");
@@ -132,7 +138,8 @@ async function playAll(run: Play, progress: Progress): Promise<void> {
   story.step(`node1 (${underlay.node1}) and node2 (${underlay.node2}) joined, ${pods.length} pods`);
   signal.throwIfAborted();
 
-  writeFileSync(join(topology.folder, "registrations.yaml"), registrationsOf(topology, [operator()]));
+  writeRegistrations(topology, (site) => [operator(site)]);
+  writeFiles(topology);
   const cast = createCast(topology, run.record);
   const onReply = () => {
     if (progress.firstPingMs !== null) return;

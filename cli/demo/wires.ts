@@ -3,7 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import * as z from "zod";
 import { ping } from "../../sdk/icmp.ts";
 import type { PingResult } from "../../sdk/icmp.ts";
-import { ipJson, namespaceFile } from "./namespaces.ts";
+import { ipJson, namespaceFile } from "./commands.ts";
 import type { MechanismName } from "./topology.ts";
 
 /** A wire as it stands in the report of a run. */

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import { canConnect, startListener } from "../../cli/probe/start.ts";
-import { namespaceFile } from "../../cli/demo/namespaces.ts";
+import { namespaceFile } from "../../cli/demo/commands.ts";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { chainService } from "../support/chains.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";

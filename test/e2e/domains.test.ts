@@ -1,4 +1,4 @@
-/** Two domains of real daemons, each node one with a registry and a proxy of its own: wires between them, restarts, and nothing left. */
+/** Two clusters of real daemons with the same addresses inside, each with a registry and a proxy of its own: wires between them, restarts, and nothing left. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
@@ -12,8 +12,8 @@ let mesh: Mesh;
 beforeAll(async () => {
   empty = await takeSettledInventory();
   mesh = await startMesh({
-    domains: true,
-    endpoints: [{ name: "gateway", node: "node2", service: "gateway", prefixes: "172.16.7.0/24" }],
+    clusters: "unified",
+    endpoints: [{ name: "gateway", node: "node3", service: "gateway", prefixes: "172.16.7.0/24" }],
     clients: [{ name: "client", services: "kernel://gateway@west/nsm-1", started: false }],
   });
   before = await takeSettledInventory();
@@ -38,8 +38,8 @@ test("a client of one domain reaches a service of the other through both proxies
     "forwarder-node1",
     "proxy-east",
     "proxy-west",
-    "nsmgr-node2",
-    "forwarder-node2",
+    "nsmgr-node3",
+    "forwarder-node3",
     "gateway",
   ]);
   const pod = mesh.namespace("pod-client");
@@ -58,6 +58,20 @@ test.for([["proxy-east"], ["proxy-west"], ["registry-east", "registry-west"], ["
     expect((await pingFrom(pod, "172.16.7.0")).received).toBe(5);
     expect(deviceIn(pod, "nsm-1").ifindex).toBe(ifindex);
     expect(messagesSince(since)).not.toContain("wire closed");
+  },
+);
+
+test.for(["everything", "to-east", "to-west", "data", "control"] as const)(
+  "cut off from one another (%s) and joined again, the clusters have the same wire",
+  async (what) => {
+    const pod = mesh.namespace("pod-client");
+    const { ifindex } = deviceIn(pod, "nsm-1");
+    await mesh.cut(what);
+    const { received } = await pingFrom(pod, "172.16.7.0", 3);
+    expect(received).toBe(what === "control" ? 3 : 0);
+    await mesh.mend();
+    expect((await pingFrom(pod, "172.16.7.0")).received).toBe(5);
+    expect(deviceIn(pod, "nsm-1").ifindex).toBe(ifindex);
   },
 );
 

@@ -41,13 +41,13 @@ beforeAll(() => writeFileSync(resolvConf, ORIGINAL));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const mesh = useMesh({
-  domains: true,
+  clusters: "unified",
   floating: true,
   endpoints: [...rows, ...dnsRows].map((each) => {
     const name = partOf(each.row);
     return {
       name,
-      node: "node2" as const,
+      node: "node3" as const,
       service: among(each.domain, name),
       payload: "payload" in each ? each.payload : "IP",
       prefixes: "172.16.1.2/31",
@@ -94,8 +94,8 @@ test.for(rows)("$row", async ({ row, domain, payload }) => {
     "forwarder-node1",
     "proxy-east",
     "proxy-west",
-    "nsmgr-node2",
-    "forwarder-node2",
+    "nsmgr-node3",
+    "forwarder-node3",
     among(domain, partOf(row)),
   ]);
   expect(deviceIn(pods.client, "nsm-1").kind).toMatch(KIND[payload]);

@@ -66,6 +66,8 @@ const VOLATILE = new Set([
   "inet6_addr_gen_mode",
   "operstate",
   "cache",
+  "gc_timer",
+  "forward_delay_timer",
 ]);
 
 /** One line an object: `key=value …`, the kernel's order of keys. */

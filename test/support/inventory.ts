@@ -45,12 +45,14 @@ export async function takeInventory(options: InventoryOptions = {}): Promise<Inv
 /** Once two in a row are equal: what ends by itself (a process that its parent has not waited for yet) is not in it. */
 export async function takeSettledInventory(options: InventoryOptions = {}): Promise<Inventory> {
   let last = await takeInventory(options);
+  let difference = "";
   for (let looks = 0; looks < 20; looks++) {
     const next = await takeInventory(options);
-    if (diffInventory(last, next) === "") return next;
+    difference = diffInventory(last, next);
+    if (difference === "") return next;
     last = next;
   }
-  throw new Error("the inventory does not settle");
+  throw new Error(`the inventory does not settle, at last by:\n${difference}`);
 }
 
 /** Readable text, one line a difference: `+` is left behind, `-` is missing. Empty when equal. */

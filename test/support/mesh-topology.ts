@@ -1,7 +1,9 @@
 /** What a mesh of a test consists of: the demo's daemons, with endpoints, clients and lifetimes of the test's choice. */
-import { join } from "node:path";
-import { NODES, createParts, placesOf, runFolder, underlay } from "../../cli/demo/topology.ts";
-import type { ClientSpec, EndpointSpec, NodeName, Part, Parts, Topology } from "../../cli/demo/topology.ts";
+import { createParts } from "../../cli/demo/parts.ts";
+import type { ClientSpec, EndpointSpec } from "../../cli/demo/parts.ts";
+import { placesOf } from "../../cli/demo/topology.ts";
+import type { ClusterName, Layout, Part, Site, Topology } from "../../cli/demo/topology.ts";
+import { FLOATING, floatingRegistry } from "./floating.ts";
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -18,7 +20,11 @@ export type ClientOptions = ClientSpec &
   };
 
 export interface MeshOptions {
-  /** 1: no daemons on node2. Default 2. */
+  /** Two clusters, with node1 and node2 in `east`, node3 and node4 in `west`; `unified`: in one trust domain. Default: one mesh. */
+  readonly clusters?: boolean | "unified";
+  /** Beside the clusters a third domain, `floating`, which is a registry alone. */
+  readonly floating?: boolean;
+  /** 1: daemons on the first node alone, of each cluster. Default 2. */
   readonly nodes?: 1 | 2;
   readonly endpoints?: readonly EndpointOptions[];
   readonly clients?: readonly ClientOptions[];
@@ -32,12 +38,8 @@ export interface MeshOptions {
   readonly svidLifetime?: string;
   /** Longest life of tokens; default ten minutes. */
   readonly tokenLifetime?: string;
-  /** Manifests of network services, for the registry. */
-  readonly networkServices?: string;
-  /** Each node is a domain of its own, `east` and `west`, with a registry and a proxy. */
-  readonly domains?: boolean;
-  /** Beside those a third domain, `floating`, which is a registry alone. */
-  readonly floating?: boolean;
+  /** Manifests of network services, for the registry or for that of each cluster. */
+  readonly networkServices?: string | Readonly<Partial<Record<ClusterName, string>>>;
   /** How long the wires of a killed client wait for its restart; default a second. */
   readonly clientGrace?: string;
   /** For every daemon, or by its name. */
@@ -58,11 +60,11 @@ export function gidOfWorkload(options: MeshOptions, name: string): number {
 /** Parts in the order in which they start; also those that the test starts later. */
 export function meshTopology(run: string, options: MeshOptions): Topology {
   const { nodes = 2, endpoints = [], clients = [], pods = [] } = options;
-  const make = createParts(run, { logLevel: "INFO", metrics: false });
+  const make = createParts(run, { layout: layoutOf(options), logLevel: "INFO", metrics: false });
+  const { folder, sites } = make;
   const parts = [
-    ...(options.domains === true ? domainDaemons(make, options) : make.daemons).filter(
-      ({ place }) => nodes === 2 || place !== "node2",
-    ),
+    ...make.daemons.filter(({ place }) => nodes === 2 || !sites.some((site) => site.nodes[1] === place)),
+    ...(options.floating === true ? [floatingRegistry(make)] : []),
     ...(options.spareForwarder === true ? spareOf(make.daemons) : []),
     ...endpoints.map((endpoint) => make.endpoint(endpoint)),
     ...clients.map((client) => {
@@ -72,18 +74,23 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
   ];
   return {
     run,
-    folder: runFolder(run),
-    places: [...new Set([...placesOf(parts), ...pods])],
+    folder,
+    sites,
+    places: [...new Set([...placesOf(sites, parts), ...pods])],
     parts: parts.map((part) => ({
       ...part,
       env: {
         ...part.env,
-        ...servicesFile(part, run, options),
+        ...servicesFile(part, folder, options),
         ...lifetimes(part, options),
         ...envOf(part, options),
       },
     })),
   };
+}
+
+function layoutOf({ clusters = false }: MeshOptions): Layout {
+  return clusters === false ? "alone" : "unified"; // until the authorities of two trust domains can know each other
 }
 
 function spareOf(parts: readonly Part[]): readonly Part[] {
@@ -102,71 +109,20 @@ function spareOf(parts: readonly Part[]): readonly Part[] {
     }));
 }
 
-export const DOMAINS_FILE = "domains.yaml";
-const DOMAINS = { node1: "east", node2: "west" } as const;
-
-/** Where each domain's registry and proxy are, for the proxies. */
-export function domainsFile(): string {
-  const lines = NODES.map(
-    (node) => `  ${DOMAINS[node]}: { registry: ${registryOf(node)}, proxy: ${proxyOf(node)} }`,
-  );
-  return ["domains:", ...lines, `  floating: { registry: ${FLOATING_REGISTRY} }`, ""].join("\n");
+/** The file with a site's network services; undefined when it has none. */
+export function servicesOf({ cluster }: Site, { networkServices }: MeshOptions) {
+  const content =
+    typeof networkServices === "object" && cluster !== undefined ? networkServices[cluster] : networkServices;
+  if (typeof content !== "string") return undefined;
+  return { name: cluster === undefined ? SERVICES_FILE : `${cluster}/${SERVICES_FILE}`, content };
 }
 
-function registryOf(node: NodeName): string {
-  return `tcp://${underlay[node]}:5002`;
-}
+const SERVICES_FILE = "network-services.yaml";
 
-const FLOATING_REGISTRY = `tcp://${underlay.node1}:5012`;
-
-function proxyOf(node: NodeName): string {
-  return `tcp://${underlay[node]}:5004`;
-}
-
-function domainDaemons(make: Parts, { floating = false }: MeshOptions): readonly Part[] {
-  const registries = NODES.map((node) =>
-    make.daemon("registry", `registry-${DOMAINS[node]}`, node, {
-      NSM_LISTEN_ON: registryOf(node),
-      NSM_PROXY_REGISTRY_URL: proxyOf(node),
-    }),
-  );
-  const floatingRegistry = {
-    ...make.daemon("registry", "registry-floating", "node1", {
-      NSM_LISTEN_ON: FLOATING_REGISTRY,
-      NSM_MANAGER_IDS: "/proxy/*", // who brings what others register
-    }),
-    spiffePath: undefined, // of the same group and namespace, it is known as that of the east is
-  };
-  const proxies = NODES.map((node) =>
-    make.daemon("proxy", `proxy-${DOMAINS[node]}`, node, {
-      NSM_NAME: `proxy-${DOMAINS[node]}`,
-      NSM_LISTEN_ON: proxyOf(node),
-      NSM_REGISTRY_URL: registryOf(node),
-      NSM_DOMAINS_PATH: join(make.folder, DOMAINS_FILE),
-    }),
-  );
-  const others = make.daemons
-    .filter(({ role }) => role !== "registry")
-    .map((part) => {
-      const node = NODES.find((name) => name === part.place);
-      if (part.role !== "nsmgr" || node === undefined) return part;
-      return { ...part, env: { ...part.env, NSM_REGISTRY_URL: registryOf(node) } };
-    });
-  const authority = others.filter(({ role }) => role === "identity");
-  return [
-    ...authority,
-    ...registries,
-    ...(floating ? [floatingRegistry] : []),
-    ...proxies,
-    ...others.filter((part) => !authority.includes(part)),
-  ];
-}
-
-export const SERVICES_FILE = "network-services.yaml";
-
-function servicesFile({ role }: Part, run: string, { networkServices }: MeshOptions): Environment {
-  if (role !== "registry" || networkServices === undefined) return {};
-  return { NSM_NETWORK_SERVICES_PATH: `${runFolder(run)}/${SERVICES_FILE}` };
+function servicesFile({ role, site, place }: Part, folder: string, options: MeshOptions): Environment {
+  const file = servicesOf(site, options);
+  if (role !== "registry" || place === FLOATING || file === undefined) return {};
+  return { NSM_NETWORK_SERVICES_PATH: `${folder}/${file.name}` };
 }
 
 function envOf({ name }: Part, { env = {} }: MeshOptions): Environment {

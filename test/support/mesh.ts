@@ -7,8 +7,12 @@
 import { randomInt } from "node:crypto";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { cutClusters, mendClusters } from "../../cli/demo/border.ts";
+import type { Cut } from "../../cli/demo/border.ts";
+import { namespaceFile } from "../../cli/demo/commands.ts";
 import { WIREGUARD_FOLDER, markedEnvironment, removeRun } from "../../cli/demo/down.ts";
-import { makeNamespaces, namespaceFile, removeNamespaces } from "../../cli/demo/namespaces.ts";
+import { makeNamespaces, removeNamespaces } from "../../cli/demo/namespaces.ts";
+import { writeFiles } from "../../cli/demo/parts.ts";
 import {
   findProcesses,
   netnsOf,
@@ -17,14 +21,15 @@ import {
   signalAll,
   waitUntilGone,
 } from "../../cli/demo/processes.ts";
-import { registrationsOf } from "../../cli/demo/registrations.ts";
+import { writeRegistrations } from "../../cli/demo/registrations.ts";
 import { capabilitiesOf } from "../../cli/demo/start.ts";
-import { FOLDERS, TRUST_DOMAIN, identityUrl, managerUrl, namespaceOf } from "../../cli/demo/topology.ts";
-import type { NodeName, Part, Topology } from "../../cli/demo/topology.ts";
+import { foldersOf, identityUrl, managerUrl, namespaceOf } from "../../cli/demo/topology.ts";
+import type { NodeName, Part, Site, Topology } from "../../cli/demo/topology.ts";
 import { warmUp } from "../../cli/demo/warm-up.ts";
 import { parseEstablished } from "../../cli/demo/wires.ts";
 import type { Established } from "../../cli/demo/wires.ts";
-import { DOMAINS_FILE, SERVICES_FILE, domainsFile, gidOfWorkload, meshTopology } from "./mesh-topology.ts";
+import { floatingDomain, joinFloating } from "./floating.ts";
+import { gidOfWorkload, meshTopology, servicesOf } from "./mesh-topology.ts";
 import type { MeshOptions } from "./mesh-topology.ts";
 import { namespaceNamed } from "./netns.ts";
 import type { NamedNamespace } from "./netns.ts";
@@ -50,8 +55,12 @@ export interface Mesh extends AsyncDisposable {
   managerUrl(node?: NodeName): string;
   /** What the running process of a client said of an interface, or says within 20 s. */
   established(client: string, interfaceName: string): Promise<Established>;
-  /** A hand-made workload in a namespace of the mesh or another one; ended with the mesh at the latest. */
-  workload(name: string, where: string | NamedNamespace): Promise<Workload>;
+  /** A hand-made workload of this node (default node1) in a namespace of the mesh or another one; ended with the mesh at the latest. */
+  workload(name: string, where: string | NamedNamespace, node?: NodeName): Promise<Workload>;
+  /** Makes packets between the clusters vanish, all or some; in place of an earlier cut. */
+  cut(what?: Cut): Promise<void>;
+  /** Ends the cut. */
+  mend(): Promise<void>;
 }
 
 const READY_WITHIN_MS = 30_000;
@@ -72,13 +81,15 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   cleanUp.defer(() => removeMesh(topology, running, ownsWireGuardFolder));
   cleanUp.use(workloads);
 
-  for (const folder of FOLDERS) mkdirSync(join(topology.folder, folder), { recursive: true, mode: 0o700 });
+  for (const folder of foldersOf(topology.sites))
+    mkdirSync(join(topology.folder, folder), { recursive: true, mode: 0o700 });
   mkdirSync(WIREGUARD_FOLDER, { recursive: true }); // the first wireguard-go would make it, and nobody remove it
   await Promise.all([makeNamespaces(topology, markedEnvironment(run)), warmUp()]);
-  writeFileSync(join(topology.folder, "registrations.yaml"), registrationsFor(topology, options));
-  if (options.domains === true) writeFileSync(join(topology.folder, DOMAINS_FILE), domainsFile());
-  if (options.networkServices !== undefined)
-    writeFileSync(join(topology.folder, SERVICES_FILE), options.networkServices);
+  writeRegistrations(topology, (site) => workloadsOf(site, options));
+  writeFiles(topology, options.floating === true ? floatingDomain : {});
+  if (options.floating === true) await joinFloating(topology, markedEnvironment(run));
+  for (const { name, content } of topology.sites.flatMap((site) => servicesOf(site, options) ?? []))
+    writeFileSync(join(topology.folder, name), content);
 
   const fullName = (place: string) => namespaceOf(run, place);
   const start = (part: Part, env: Readonly<Record<string, string>> = {}) => {
@@ -133,16 +144,18 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     namespace: (place) => namespaceNamed(fullName(place)),
     managerUrl: (node = "node1") => managerUrl(topology.folder, node),
     established: (client, interfaceName) => established(daemon(client), interfaceName),
-    async workload(name, where) {
+    async workload(name, where, node = "node1") {
       const workload = await startWorkload({
         netns: typeof where === "string" ? fullName(where) : where.name,
         gid: gidOfWorkload(options, name),
-        identityUrl: identityUrl(topology.folder),
-        managerUrl: managerUrl(topology.folder, "node1"),
+        identityUrl: identityUrl(topology.folder, siteOf(topology, node).authority),
+        managerUrl: managerUrl(topology.folder, node),
         env: markedEnvironment(run),
       });
       return workloads.use(workload);
     },
+    cut: (what = "everything") => cutClusters(run, what, markedEnvironment(run)),
+    mend: () => mendClusters(run, markedEnvironment(run)),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }
@@ -199,17 +212,22 @@ function partOf(topology: Topology, name: string): Part {
   return part;
 }
 
+function siteOf(topology: Topology, node: NodeName): Site {
+  const site = topology.sites.find(({ nodes }) => nodes.includes(node));
+  if (site === undefined) throw new Error(`the mesh has no ${node}`);
+  return site;
+}
+
 function writeLog(folder: string, run: string, { name, pid, log }: DaemonProcess): void {
   const lines = log.map((line) => `${JSON.stringify(line)}\n`);
   writeFileSync(join(folder, `${run}-${name}-${pid}.log`), lines.join(""));
 }
 
-function registrationsFor(topology: Topology, options: MeshOptions): string {
-  const workloads = (options.workloads ?? []).map((name) => ({
-    id: `spiffe://${TRUST_DOMAIN}/workload/${name}`,
+function workloadsOf({ trustDomain }: Site, options: MeshOptions) {
+  return (options.workloads ?? []).map((name) => ({
+    id: `spiffe://${trustDomain}/workload/${name}`,
     match: { uid: 0, gid: gidOfWorkload(options, name) },
   }));
-  return registrationsOf(topology, workloads);
 }
 
 function definedOf(env: NodeJS.ProcessEnv): Record<string, string> {

@@ -37,7 +37,9 @@ export function useMesh(options: MeshOptions): UsedMesh {
     namespace: (place) => here().namespace(place),
     managerUrl: (node) => here().managerUrl(node),
     established: (client, interfaceName) => here().established(client, interfaceName),
-    workload: (name, where) => here().workload(name, where),
+    workload: (name, where, node) => here().workload(name, where, node),
+    cut: (what) => here().cut(what),
+    mend: () => here().mend(),
     expectAsStarted: () => expectNothingLeft(isThere(started)),
   };
 }

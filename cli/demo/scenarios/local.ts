@@ -10,7 +10,8 @@ import { monotonicMs } from "../../probe/main.ts";
 import type { Machine } from "../machine.ts";
 import type { Scenario } from "../scenario.ts";
 import { tellWires } from "../tell.ts";
-import type { EndpointSpec, MechanismName } from "../topology.ts";
+import type { EndpointSpec } from "../parts.ts";
+import type { MechanismName } from "../topology.ts";
 import { PINGS_NEEDED } from "../wires.ts";
 
 const CLIENT = "client";
