@@ -2,12 +2,13 @@
  * The certificate authority of one trust domain: a self-signed P-256 CA and the SVIDs that it signs (SPIFFE standards
  * "X509-SVID", §3-4, and "JWT-SVID", §2-3). ES256 throughout.
  */
-import { KeyObject, createPrivateKey, createPublicKey, randomBytes } from "node:crypto";
+import { KeyObject, X509Certificate, createPrivateKey, createPublicKey, randomBytes } from "node:crypto";
 import type { webcrypto } from "node:crypto";
 import { SignJWT, calculateJwkThumbprint, exportJWK } from "jose";
-import type { JWK } from "jose";
+import type { Bundle } from "../sdk/spiffe/bundle.ts";
 import { trustDomainId } from "../sdk/spiffe/id.ts";
 import { x509 } from "../sdk/spiffe/x509.ts";
+import type { Changing } from "./callers.ts";
 import type { State } from "./state.ts";
 
 const ES256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
@@ -28,12 +29,10 @@ export interface IssuedSvid {
   readonly notAfterMs: number;
 }
 
-export interface Authority {
+export interface Authority extends Changing {
   readonly trustDomain: string;
-  /** The CA certificate, DER. */
-  readonly certificate: Uint8Array;
-  /** What verifies our JWTs, public members only. */
-  readonly jwtKeys: readonly JWK[];
+  /** What verifies our SVIDs; the same object until it changes. */
+  bundle(): Bundle;
   /** A new key and its certificate; about 3 ms. Ends with the CA at the latest. */
   issueX509(id: string, nowMs: number, lifetimeMs: number): Promise<IssuedSvid>;
   /** Valid for five minutes. */
@@ -76,10 +75,16 @@ export async function createAuthority(state: State): Promise<Authority> {
   const jwtKey = createPrivateKey(state.jwtKey);
   const publicJwk = await exportJWK(createPublicKey(jwtKey));
   const kid = await calculateJwkThumbprint(publicJwk);
+  const bundle: Bundle = {
+    certificates: [new X509Certificate(state.certificate)],
+    jwtKeys: [{ ...publicJwk, kid }],
+    sequence: 1n,
+    refreshHintSeconds: 300,
+  };
   return {
     trustDomain: state.trustDomain,
-    certificate: new Uint8Array(ca.rawData),
-    jwtKeys: [{ ...publicJwk, kid }],
+    bundle: () => bundle,
+    onChange: () => ({ [Symbol.dispose]: () => undefined }),
 
     async issueX509(id, nowMs, lifetimeMs) {
       const keys = await generateKeys();

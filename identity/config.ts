@@ -1,7 +1,9 @@
 /** What the environment tells the authority. */
 import { commonTable, duration, path, text } from "../sdk/config.ts";
 import type { ConfigOf, Table, Variable } from "../sdk/config.ts";
+import { Defaults } from "../sdk/defaults.ts";
 import { parseAddress } from "../sdk/grpc/address.ts";
+import { idPatterns } from "../sdk/peer-ids.ts";
 import { parseTrustDomain } from "../sdk/spiffe/id.ts";
 
 const trustDomain: Variable<string> = {
@@ -54,6 +56,11 @@ export const table = {
     "who gets which identity (docs/identity.md); read again when it changes",
   ),
   svidLifetimeMs,
+  federationIds: idPatterns(
+    "NSM_IDENTITY_FEDERATION_IDS",
+    Defaults.proxyIds,
+    "SPIFFE ids (patterns) that may say which other trust domains are trusted",
+  ),
 } as const satisfies Table;
 
 export type IdentityConfig = ConfigOf<typeof table>;

@@ -1,16 +1,22 @@
 /** The built-in SPIFFE authority: keys on disk, registrations in a file, the Workload API on a unix socket (docs/identity.md). */
+import { Federation } from "../api/gen/federation_pb.js";
 import { SpiffeWorkloadAPI } from "../api/gen/workload_pb.js";
 import { systemClock } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import type { Runtime } from "../sdk/daemon.ts";
 import { openPlainServer } from "../sdk/grpc/plain.ts";
+import { idMatcher } from "../sdk/peer-ids.ts";
 import { createAuthority, createAuthorityState } from "./authority.ts";
+import { createCallers } from "./callers.ts";
 import { table } from "./config.ts";
 import type { IdentityConfig } from "./config.ts";
+import { openFederated } from "./federated.ts";
+import { createFederationApi } from "./federation-api.ts";
 import { openRegistrations } from "./registrations-file.ts";
 import { loadState } from "./state.ts";
 import { createSvids } from "./svids.ts";
+import { createTrust } from "./trust.ts";
 import { createWorkloadApi } from "./workload-api.ts";
 
 /** Anybody may connect: who the caller is decides, not whether it may open the socket. */
@@ -43,20 +49,26 @@ export async function openIdentity(
   const state = await loadState(stateDir, trustDomain, () => createAuthorityState(trustDomain, clock.now()));
   const authority = await createAuthority(state);
   const svids = createSvids(authority, svidLifetimeMs, clock);
+  const federated = await openFederated(stateDir, trustDomain, log);
+  const trust = createTrust(authority, federated);
+  const callers = createCallers({ registrations, changing: [trust], clock, log });
+  const isAllowed = idMatcher(config.federationIds, trustDomain);
   stack.use(
     registrations.onChange(() => svids.keepOnly(new Set(registrations.current().map(({ id }) => id)))),
   );
   stack.use(
-    await openPlainServer({
-      path: listenOn,
-      mode: SOCKET_MODE,
-      service: SpiffeWorkloadAPI,
-      handlers: createWorkloadApi({ authority, registrations, svids, clock, log }),
-      log,
+    await openPlainServer({ path: listenOn, mode: SOCKET_MODE, log }, (add) => {
+      add(SpiffeWorkloadAPI, createWorkloadApi({ authority, callers, svids, trust, clock, log }));
+      add(Federation, createFederationApi({ trustDomain, callers, trust, federated, isAllowed }));
     }),
   );
   log.info(
-    { trustDomain, socket: listenOn, registrations: registrations.current().length },
+    {
+      trustDomain,
+      socket: listenOn,
+      registrations: registrations.current().length,
+      federated: federated.current().size,
+    },
     "identity serves",
   );
   return stack.move();

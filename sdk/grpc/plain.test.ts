@@ -47,7 +47,7 @@ function serve(some: Partial<Handlers>): Promise<AsyncDisposable> {
     validateJWTSVID: unused,
     ...some,
   };
-  return openPlainServer({ path, mode: 0o600, service: SpiffeWorkloadAPI, handlers, log: silentLogger });
+  return openPlainServer({ path, mode: 0o600, log: silentLogger }, (add) => add(SpiffeWorkloadAPI, handlers));
 }
 
 function client() {

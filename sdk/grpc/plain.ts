@@ -1,5 +1,5 @@
 /**
- * gRPC without TLS over a unix socket, for the SPIFFE Workload API only: its callers have no identity yet, and the server knows
+ * gRPC without TLS over a unix socket, for the SPIFFE Workload API and what stands beside it: its callers have no identity yet, and the server knows
  * them by what the kernel says of their process (SPIFFE standard "Workload Endpoint", §3).
  */
 import type { Socket } from "node:net";
@@ -14,7 +14,7 @@ import { formatAddress, grpcTarget } from "./address.ts";
 import type { Address } from "./address.ts";
 import { Calls } from "./calls.ts";
 import { addService } from "./handlers.ts";
-import type { Handlers } from "./handlers.ts";
+import type { HandlerEnvironment, Handlers } from "./handlers.ts";
 import { SERVER_LIMITS } from "./limits.ts";
 import { openListener } from "./listener.ts";
 import type { PeerProcess } from "./peer.ts";
@@ -31,21 +31,29 @@ const IDLE_MS = 60_000;
 /** So that one process cannot take all connections. */
 const MAX_CONNECTIONS_PER_PROCESS = 64;
 
-export interface PlainServerOptions<S extends TypedService> {
+export interface PlainServerOptions {
   /** Absolute path of the socket; see `openListener` for what is refused. */
   readonly path: string;
   /** Permissions of the socket. */
   readonly mode: number;
-  readonly service: DescService & S;
-  readonly handlers: Handlers<S, PeerProcess>;
   readonly log: Logger;
 }
 
-/** Serves when it resolves. Disposing cancels the calls that run and removes the socket. Throws as `openListener`. */
-export async function openPlainServer<S extends TypedService>(
-  options: PlainServerOptions<S>,
+/** Adds a service whose callers are processes. */
+export type AddPlainService = <S extends TypedService>(
+  service: DescService & S,
+  handlers: Handlers<S, PeerProcess>,
+) => void;
+
+/**
+ * Serves the services that `register` adds when it resolves. Disposing cancels the calls that run and removes the socket. Throws as
+ * `openListener`.
+ */
+export async function openPlainServer(
+  options: PlainServerOptions,
+  register: (add: AddPlainService) => void,
 ): Promise<AsyncDisposable> {
-  const { service, handlers, log } = options;
+  const { log } = options;
   await using stack = new AsyncDisposableStack();
   const connections = new Map<string, PeerProcess>();
   const grpc = new Server({
@@ -54,14 +62,15 @@ export async function openPlainServer<S extends TypedService>(
     "grpc.max_connection_idle_ms": IDLE_MS,
   });
   stack.defer(() => grpc.forceShutdown());
-  addService<PeerProcess>(grpc, service, handlers, undefined, {
+  const environment: HandlerEnvironment<PeerProcess> = {
     log,
     clock: systemClock,
     limits: SERVER_LIMITS,
     peerOf: (connection) => connections.get(connection),
     nameOf: ({ pid }) => `process ${pid}`,
     calls: new Set(),
-  });
+  };
+  register((service, handlers) => addService(grpc, service, handlers, undefined, environment));
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   stack.use(
     await openListener({ kind: "unix", path: options.path }, options.mode, (socket) =>

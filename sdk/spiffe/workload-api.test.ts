@@ -38,19 +38,15 @@ type Script = (stream: number, call: Caller<PeerProcess>) => AsyncIterable<X509S
 function serve(script: Script): Promise<AsyncDisposable> {
   let streams = 0;
   const unused = () => Promise.reject(new NsmError("UNIMPLEMENTED", "unused", "not in this test"));
-  return openPlainServer({
-    path,
-    mode: 0o600,
-    service: SpiffeWorkloadAPI,
-    log: silentLogger,
-    handlers: {
+  return openPlainServer({ path, mode: 0o600, log: silentLogger }, (add) =>
+    add(SpiffeWorkloadAPI, {
       fetchX509SVID: (_, call) => script(streams++, call),
       fetchX509Bundles: (_, call) => stay(call),
       fetchJWTBundles: (_, call) => stay(call),
       fetchJWTSVID: unused,
       validateJWTSVID: unused,
-    },
-  });
+    }),
+  );
 }
 
 /** These messages, then silence until the call is over. */

@@ -22,7 +22,7 @@ import type { X509Snapshot, X509Source } from "./source.ts";
 import { readX509Response } from "./x509-message.ts";
 
 /** Every request carries it, so that a browser or a proxy cannot be made to ask (SPIFFE standard "Workload Endpoint", §5). */
-const METADATA = { "workload.spiffe.io": "true" };
+export const WORKLOAD_METADATA = { "workload.spiffe.io": "true" };
 const UNARY_DEADLINE_MS = 10_000;
 
 export interface WorkloadApiOptions {
@@ -76,7 +76,7 @@ export async function fetchJwtSvid(
   using client = createPlainClient(parseEndpointSocket(options.socket));
   const request = create(JWTSVIDRequestSchema, { audience: [...audience] });
   const { response } = await client.calls.unary(SpiffeWorkloadAPI.method.fetchJWTSVID, request, {
-    metadata: METADATA,
+    metadata: WORKLOAD_METADATA,
     signal: options.signal,
     deadlineMs: (options.clock ?? systemClock).now() + UNARY_DEADLINE_MS,
     onReplaced: undefined,
@@ -109,7 +109,7 @@ async function openStream<I extends DescMessage, O extends DescMessage, T>(
     async *open(signal) {
       // A channel of its own for each attempt: a shared one would wait by its own back-off before it connects again.
       using client = createPlainClient(address);
-      const settings = { metadata: METADATA, signal, deadlineMs: undefined, onReplaced: undefined };
+      const settings = { metadata: WORKLOAD_METADATA, signal, deadlineMs: undefined, onReplaced: undefined };
       yield* client.calls.stream(method, create(method.input), settings);
     },
   });
