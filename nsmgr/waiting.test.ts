@@ -78,7 +78,7 @@ function build(forwarder = "forwarder-1") {
     },
     /** Whom the clients were told about, by their own ids. */
     told: () => whispered.map(({ news }) => news.path?.pathSegments[0]?.id),
-    /** The registry tells what it has: `name` or `name@time of its registration`; their label `app` is the name. */
+    /** The registry tells what it has: `name`, `name@time of its registration` or `name@time@away`; their label `app` is the name. */
     tell: async (endpoints: readonly string[], service = "service", wants?: string) => {
       known.set(service, {
         service: create(NetworkServiceSchema, {
@@ -86,11 +86,13 @@ function build(forwarder = "forwarder-1") {
           ...(wants !== undefined && { matches: [{ routes: [{ destinationSelector: { app: wants } }] }] }),
         }),
         endpoints: endpoints.map((text) => {
-          const [name = "", time = "0"] = text.split("@");
+          const [name = "", time = "0", away] = text.split("@");
           return create(NetworkServiceEndpointSchema, {
             name,
             networkServiceNames: [service],
-            networkServiceLabels: { [service]: { labels: { app: name } } },
+            networkServiceLabels: {
+              [service]: { labels: { app: name, ...(away !== undefined && { "nsm.io/away": "true" }) } },
+            },
             initialRegistrationTime: timestampFromMs(Number(time)),
           });
         }),
@@ -100,6 +102,20 @@ function build(forwarder = "forwarder-1") {
     },
   };
 }
+
+test("an endpoint that goes and comes back as it was is news, and one whose domain is away is nobody", async () => {
+  const { fail, tell, told, clock } = build();
+  await tell(["web"]);
+  await fail();
+  await clock.advance(100);
+  const before = told().length;
+  await tell(["web@0@away"]);
+  await clock.advance(100);
+  expect(told()).toHaveLength(before);
+  await tell(["web"]);
+  await clock.advance(100);
+  expect(told()).toHaveLength(before + 1);
+});
 
 test("who asked in vain is told once when somebody registers who would serve, in words that others do not know", async () => {
   const { fail, tell, told, whispered } = build();

@@ -83,8 +83,9 @@ export function createWaiting(options: WaitingOptions): Waiting {
     const kept = wires.get(key);
     if (kept === undefined) return;
     const now = servers(kept.wire);
-    if ([...now].every((server) => kept.tried.has(server))) return;
-    wires.set(key, { ...kept, tried: now });
+    const isNews = [...now].some((server) => !kept.tried.has(server));
+    wires.set(key, { ...kept, tried: now }); // who goes and comes back is news
+    if (!isNews) return;
     const { service, news, owner } = kept.wire;
     log.info({ connection: news.id, service }, "somebody has registered who would serve: its client is told");
     options.store.whisper(news, owner);
@@ -169,7 +170,9 @@ function serversOf(
   if (service === undefined) return new Set();
   const fitting = matchForwarders(service, labels, forwarders, forwarderService);
   if (fitting.length === 0) return new Set();
-  const found = matchEndpoints(service, labels, endpoints).map(({ endpoint }) => endpoint);
+  const found = matchEndpoints(service, labels, endpoints)
+    .filter(({ preference }) => !preference.isAway)
+    .map(({ endpoint }) => endpoint);
   if (found.length === 0) return new Set();
   return new Set([...fitting, ...found].map(registrationOf));
 }

@@ -7,15 +7,17 @@ import { chooseSide } from "./side.ts";
 import type { WithSide } from "./side.ts";
 
 /** What a request for `nse@west` comes to, whose domain's registry says that it is at `url`. */
-async function ask(from: string, url: string) {
+async function ask(from: string, url: string, asked = "service@west") {
   const ways: (string | undefined)[] = [];
+  const services: (string | undefined)[] = [];
   const recorder = createRecorder<CallContext & WithSide>();
   const { answer } = recorder;
   recorder.answer = (call, ctx) => {
     ways.push(ctx.way?.url);
+    services.push(call.connection?.networkService);
     return answer(call, ctx);
   };
-  const service = chooseSide({
+  const element = chooseSide({
     remote: { registered: () => undefined, find: () => Promise.resolve(url) },
     peers: { domainOf: () => undefined },
     isForwarder: (id) => id.includes("/forwarder/"),
@@ -25,20 +27,34 @@ async function ask(from: string, url: string) {
   })(recorder);
   const request = requestOn(["client", "proxy"]);
   if (request.connection !== undefined) {
-    request.connection.networkService = "service@west";
+    request.connection.networkService = asked;
     request.connection.networkServiceEndpointName = "nse@west";
   }
-  const response = await service.request(request, callBy(await makePeer(from)));
-  return { ways, name: response.networkServiceEndpointName };
+  const response = await element.request(request, callBy(await makePeer(from)));
+  const { networkService: service, networkServiceEndpointName: name } = response;
+  return { ways, services, service, name };
 }
 
 test("a forwarder's Request goes out to the other domain's proxy", async () => {
   const asked = await ask("/forwarder/one", "tcp://192.0.2.1:5004");
-  expect(asked).toEqual({ ways: ["tcp://192.0.2.1:5004"], name: "nse@west" });
+  expect(asked).toMatchObject({ ways: ["tcp://192.0.2.1:5004"], name: "nse@west" });
 });
 
 test("a proxy's Request comes in, and is answered with the names that it asked for", async () => {
-  expect(await ask("/proxy/west", "tcp://192.0.2.1:5004")).toEqual({ ways: [undefined], name: "nse@west" });
+  expect(await ask("/proxy/west", "tcp://192.0.2.1:5004")).toEqual({
+    ways: [undefined],
+    services: ["service"],
+    service: "service@west",
+    name: "nse@west",
+  });
+});
+
+test("a service that has endpoints in the other domain, too, is asked for by its name there", async () => {
+  expect(await ask("/forwarder/one", "tcp://192.0.2.1:5004", "service")).toMatchObject({
+    services: ["service@west"],
+    service: "service",
+    name: "nse@west",
+  });
 });
 
 test("nobody else may ask", async () => {

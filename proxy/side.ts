@@ -4,7 +4,7 @@
  */
 import type { Connection } from "../api/gen/connection_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
-import { hasDomain, splitDomain } from "../sdk/domains/name.ts";
+import { hasDomain, joinDomain, splitDomain } from "../sdk/domains/name.ts";
 import type { PeerDomains } from "../sdk/domains/peers.ts";
 import type { NextHop } from "../sdk/elements/target.ts";
 import { checkTcpUrl } from "../sdk/endpoint-url.ts";
@@ -37,8 +37,7 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
     async request(request, ctx) {
       const connection = connectionOf(request);
       const way = await wayOf(connection, ctx, options);
-      if (way !== undefined) return await next.request(request, { ...ctx, way });
-      const asked = stripNames(connection);
+      const asked = way === undefined ? stripNames(connection) : completeService(connection);
       const response = await next.request(request, { ...ctx, way });
       joinNames(response, asked);
       return response;
@@ -46,6 +45,7 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
     async close(connection, ctx) {
       const way = await wayOf(connection, ctx, options);
       if (way === undefined) stripNames(connection);
+      else completeService(connection);
       await next.close(connection, { ...ctx, way });
     },
   });
@@ -74,6 +74,14 @@ async function wayOf(
 }
 
 type Names = Pick<Connection, "networkService" | "networkServiceEndpointName">;
+
+/** A service of this domain that has endpoints in others, too: there it is known as theirs. Returns the names as they were asked for. */
+function completeService(connection: Connection): Names {
+  const { networkService, networkServiceEndpointName } = connection;
+  if (!hasDomain(networkService) && hasDomain(networkServiceEndpointName))
+    connection.networkService = joinDomain(networkService, splitDomain(networkServiceEndpointName).domain);
+  return { networkService, networkServiceEndpointName };
+}
 
 /** Returns the names as they were asked for. */
 function stripNames(connection: Connection): Names {

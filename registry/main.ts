@@ -2,6 +2,7 @@
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { keepImports } from "../sdk/domains/imports.ts";
 import { routeByDomain } from "../sdk/domains/route.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import { openMesh } from "../sdk/mesh.ts";
@@ -41,7 +42,9 @@ export const daemon = defineDaemon({
         { labels: { kind: "endpoint" }, value: registries.sizes().endpoints },
       ]),
     );
-    const routed = routeByDomain(registries, elsewhere(config, mesh));
+    const others = elsewhere(config, mesh);
+    stack.use(keepImports({ registries, elsewhere: others, clock: mesh.clock, log: runtime.log }));
+    const routed = routeByDomain(registries, others);
     const mayRelay = idMatcher(config.managerIds, mesh.trustDomain);
     const options = { ...mesh, ...registries, mayRelay, presence };
     const limits = { maxConcurrentStreams: Defaults.watchStreams };

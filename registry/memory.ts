@@ -68,6 +68,8 @@ function serviceRegistry(store: Store<NetworkService>, bringers: Bringers): Regi
     register(service, ctx) {
       requireName(service.name, "network service");
       if (service.payload === "") service.payload = DEFAULT_PAYLOAD;
+      // Which other domains it has to do with is for whoever runs the registry to say.
+      if (ctx.peer !== undefined) service.exportTo = service.importFrom = [];
       if (bringers.mayChangeService(store.get(service.name), service, ctx)) {
         const stored = clone(NetworkServiceSchema, service);
         bringers.note(stored, ctx);

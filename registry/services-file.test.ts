@@ -44,7 +44,16 @@ test("manifests as Kubernetes has them become network services", () => {
   expect(plain).toMatchObject({ name: "plain", payload: "ETHERNET", matches: [] });
 });
 
+test("a service says of which domains its endpoints are taken, too", () => {
+  const text = "kind: NetworkService\nmetadata: { name: a }\nspec: { importFrom: [west, south.example] }";
+  expect(parseNetworkServices(text)).toMatchObject([{ name: "a", importFrom: ["west", "south.example"] }]);
+});
+
 test.for([
+  [
+    "kind: NetworkService\nmetadata: { name: a }\nspec: { importFrom: [a@b] }",
+    /importFrom.*is no name of a domain/,
+  ],
   ["a: [", /line 1, column/],
   ["kind: Pod\nmetadata: { name: a }\n", /kind/],
   ["kind: NetworkService\nmetadata: { name: a }\nspec: { payload: IPX }", /line 3, column 18: spec.payload/],

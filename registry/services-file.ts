@@ -15,6 +15,7 @@ import { readYaml, schemaFaults } from "../sdk/yaml.ts";
 import type { YamlDocument } from "../sdk/yaml.ts";
 
 const labels = z.record(z.string(), z.coerce.string()).nullish();
+const domain = z.string().regex(/^[^@\s]+$/, { error: "is no name of a domain" });
 const Manifest = z.object({
   kind: z.literal("NetworkService"),
   metadata: z.object({ name: z.string().min(1) }),
@@ -39,6 +40,7 @@ const Manifest = z.object({
           }),
         )
         .nullish(),
+      importFrom: z.array(domain).nullish(),
     })
     .default({ payload: "IP" }),
 });
@@ -63,6 +65,7 @@ function serviceOf(document: YamlDocument): NetworkService {
     const service = create(NetworkServiceSchema, {
       name: metadata.name,
       payload: spec.payload,
+      importFrom: spec.importFrom ?? [],
       matches: (spec.matches ?? []).map((match) => ({
         sourceSelector: match.source_selector ?? {},
         fallthrough: match.fallthrough ?? false,

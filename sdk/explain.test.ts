@@ -58,6 +58,26 @@ test("candidates come in the order in which they are asked, with their share of 
   expect(endpoints[2]?.why).toMatch(/cluster.*one.*node/);
 });
 
+test("endpoints of other domains: where they are, and whether their domain answers", () => {
+  const { endpoints } = run(
+    [],
+    [
+      record("a@west", { "nsm.io/domain": "west", "nsm.io/away": "true" }),
+      record("b@south", { "nsm.io/domain": "south", "nsm.io/locality": "prefer" }),
+      record("here", { "nsm.io/locality": "prefer" }),
+    ],
+  );
+  expect(endpoints.map(({ name, reason, why }) => [name, reason, why])).toEqual([
+    ["here", "turn", "asked first"],
+    [
+      "b@south",
+      "farther",
+      "in the domain south: asked when here, in the same cluster, and its like do not serve",
+    ],
+    ["a@west", "domain-away", "the domain west does not answer: asked after all others"],
+  ]);
+});
+
 test("each endpoint that is no candidate has its reason", () => {
   const { endpoints, match, rule } = run(
     [

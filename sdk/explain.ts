@@ -3,7 +3,7 @@ import type { Match, NetworkService, NetworkServiceEndpoint } from "../api/gen/r
 import { matchForwarders } from "./match-forwarders.ts";
 import { isExpired, labelsFor, matchEndpoints } from "./match.ts";
 import type { Candidate } from "./match.ts";
-import { TIER_LABEL, UNREADABLE_TIER, inGroups, preferenceOf } from "./prefer.ts";
+import { DOMAIN_LABEL, TIER_LABEL, UNREADABLE_TIER, inGroups, preferenceOf } from "./prefer.ts";
 import type { Preference } from "./prefer.ts";
 import { isSubset, labelOf, renderSelectorValue } from "./selector-template.ts";
 import type { Labels } from "./selector-template.ts";
@@ -17,6 +17,8 @@ export type ExplainReason =
   | "farther"
   /** Asked when those of a better tier do not serve. */
   | "lower-tier"
+  /** Asked after all others, since its domain does not answer. */
+  | "domain-away"
   /** Its labels are not those that the match asks for. */
   | "selector-mismatch"
   /** Another match decides, which has no route to it. */
@@ -143,7 +145,9 @@ function explainEndpoint(
   const rank = ranked.get(name);
   const isChosen = input.current?.endpoint === name;
   const [reason, why] =
-    rank === undefined ? whyNot(endpoint, input, match) : whyLike(rank, preference, ranked.size);
+    rank === undefined
+      ? whyNot(endpoint, input, match)
+      : whyLike(rank, preference, ranked.size, labelOf(own, DOMAIN_LABEL) ?? "");
   return {
     name,
     url,
@@ -156,8 +160,15 @@ function explainEndpoint(
   };
 }
 
-function whyLike(rank: Rank, { tier, distance }: Preference, count: number): [ExplainReason, string] {
+/** `domain`: of an endpoint of another one. */
+function whyLike(
+  rank: Rank,
+  { tier, distance, isAway }: Preference,
+  count: number,
+  domain: string,
+): [ExplainReason, string] {
   const { best } = rank;
+  if (isAway) return ["domain-away", `the domain ${domain} does not answer: asked after all others`];
   if (rank.group === 0) {
     if (rank.share === 1) return ["turn", count === 1 ? "the only candidate" : "asked first"];
     return ["turn", `asked first in ${Math.round(rank.share * 100)} % of all turns (weight ${rank.weight})`];
@@ -169,7 +180,7 @@ function whyLike(rank: Rank, { tier, distance }: Preference, count: number): [Ex
     ];
   return [
     "farther",
-    `${NEARNESS[distance]}: asked when ${best.endpoint.name}, ${NEARNESS[best.preference.distance]}, and its like do not serve`,
+    `${domain !== "" && distance === "any" ? `in the domain ${domain}` : NEARNESS[distance]}: asked when ${best.endpoint.name}, ${NEARNESS[best.preference.distance]}, and its like do not serve`,
   ];
 }
 

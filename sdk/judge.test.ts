@@ -27,13 +27,17 @@ const service = fc
   .array(match, { maxLength: 3 })
   .map((matches) => create(NetworkServiceSchema, { name: "s", payload: "IP", matches }));
 const endpoints = fc
-  .array(fc.record({ value: app, tier: fc.constantFrom("0", "1", "2") }), { maxLength: 5 })
+  .array(fc.record({ value: app, tier: fc.constantFrom("0", "1", "2"), away: fc.boolean() }), {
+    maxLength: 5,
+  })
   .map((all) =>
-    all.map(({ value, tier }, i) =>
+    all.map(({ value, tier, away }, i) =>
       create(NetworkServiceEndpointSchema, {
         name: String(i),
         networkServiceNames: ["s"],
-        networkServiceLabels: { s: { labels: { app: value, "nsm.io/tier": tier } } },
+        networkServiceLabels: {
+          s: { labels: { app: value, "nsm.io/tier": tier, "nsm.io/away": String(away) } },
+        },
       }),
     ),
   );
@@ -56,11 +60,16 @@ test("whom the forwarder tries first fits, and nothing that fits is outranked by
       );
       const order = orderOf(() => discover({ connection, services: [record], endpoints: all, nowMs: 0 }));
       expect(verdicts.get(order[0] ?? "")).toEqual(order.length > 0 ? { kind: "fits" } : undefined);
+      const away = new Set(
+        all.flatMap(({ name, networkServiceLabels }) =>
+          networkServiceLabels["s"]?.labels["nsm.io/away"] === "true" ? name : [],
+        ),
+      );
       const wrong = [...verdicts].filter(([name, verdict]) => {
         const place = order.indexOf(name);
         switch (verdict.kind) {
           case "fits":
-            return place < 0;
+            return place < 0 && !away.has(name); // what is away is not judged
           case "misfit":
             return place >= 0 || verdict.elsewhere !== order.length > 0;
           case "outranked":
@@ -127,4 +136,39 @@ test("where nobody can be preferred, the other endpoints are not looked at", () 
     forwarderService: "forwarder",
   };
   expect(judge({ labels: {}, endpoint: "e", forwarder: "f" }, input)).toEqual({ kind: "fits" });
+});
+
+test.for([
+  [
+    { "nsm.io/tier": "1" },
+    { "nsm.io/domain": "west", "nsm.io/away": "true" },
+    "fits",
+    "nobody returns to a domain that is away",
+  ],
+  [
+    { "nsm.io/tier": "1" },
+    { "nsm.io/domain": "west" },
+    "outranked",
+    "a domain that is back takes its wires back",
+  ],
+  [
+    { "nsm.io/tier": "1", "nsm.io/domain": "west", "nsm.io/away": "true" },
+    {},
+    "fits",
+    "a wire to a domain that is away may work",
+  ],
+] as const)("%j beside %j: %s (%s)", ([own, other, kind]) => {
+  const record = (name: string, labels: Record<string, string>) =>
+    create(NetworkServiceEndpointSchema, {
+      name,
+      networkServiceNames: ["s"],
+      networkServiceLabels: { s: { labels } },
+    });
+  const input = {
+    service: create(NetworkServiceSchema, { name: "s" }),
+    endpoints: [record("own", own), record("other", other)],
+    forwarders,
+    forwarderService: "forwarder",
+  };
+  expect(judge({ labels: {}, endpoint: "own", forwarder: "f" }, input).kind).toBe(kind);
 });

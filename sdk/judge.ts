@@ -48,9 +48,12 @@ export function judge(wire: JudgedWire, input: JudgeInput): Judgement {
     return { kind: "misfit", why: candidates.length > 0 ? "endpoint-mismatch" : "no-candidates", elsewhere };
   if (isForwarderMisfit(wire, input, service))
     return { kind: "misfit", why: "forwarder-mismatch", elsewhere };
-  const tierOf = (name: string) => candidates.find(({ endpoint }) => endpoint.name === name)?.preference.tier;
-  const own = tierOf(wire.endpoint) ?? Infinity;
-  const better = candidates.find(({ preference }) => preference.tier < own);
+  const own = candidates.find(({ endpoint }) => endpoint.name === wire.endpoint)?.preference;
+  // A domain that does not answer may have wires that work: whether its endpoint is dead is for others to say.
+  if (own?.isAway === true) return { kind: "fits" };
+  const better = candidates.find(
+    ({ preference }) => !preference.isAway && preference.tier < (own?.tier ?? Infinity),
+  );
   return better === undefined ? { kind: "fits" } : { kind: "outranked", by: better.endpoint.name };
 }
 

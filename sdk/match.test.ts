@@ -4,7 +4,14 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ConnectionSchema } from "../api/gen/connection_pb.js";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
-import { createTurns, discover, isSubset, orderByTurn, renderSelectorValue } from "./match.ts";
+import {
+  createTurns,
+  discover,
+  isSubset,
+  matchEndpoints,
+  orderByTurn,
+  renderSelectorValue,
+} from "./match.ts";
 import type { Labels } from "./match.ts";
 import { fastest } from "../test/support/timing.ts";
 
@@ -184,6 +191,21 @@ describe("discovery", () => {
         { endpoint: { name: "one" }, match: 1, route: 1, weight: 1 },
       ],
     });
+  });
+
+  it("falls through a match whose endpoints are of domains that do not answer, and has them last", () => {
+    const away = create(NetworkServiceEndpointSchema, {
+      name: "away",
+      networkServiceNames: ["svc"],
+      networkServiceLabels: { svc: { labels: { app: "nosuch", "nsm.io/away": "true" } } },
+    });
+    const rulesOf = (...endpoints: Parameters<typeof matchEndpoints>[2]) =>
+      matchEndpoints(service, { app: "db" }, endpoints).map((found) => [found.endpoint.name, found.match]);
+    expect(rulesOf(endpoint("one", "1"), away)).toEqual([
+      ["one", 1],
+      ["away", 0],
+    ]);
+    expect(rulesOf(away)).toEqual([["away", 0]]);
   });
 
   it("leaves out an endpoint at the moment it expires", () => {

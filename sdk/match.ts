@@ -100,9 +100,27 @@ export function isExpired(endpoint: NetworkServiceEndpoint, nowMs: number): bool
 
 /**
  * The match rules: the first match whose source selector fits the client decides, unless it leads nowhere and falls through.
- * `endpoints` are those of the service.
+ * `endpoints` are those of the service. A match is not the one that decides because of endpoints alone whose domains do not answer, as
+ * long as another one is fallen through to; they come behind.
  */
 export function matchEndpoints(
+  service: NetworkService,
+  client: Labels,
+  endpoints: readonly NetworkServiceEndpoint[],
+): readonly Candidate[] {
+  const isAway = (endpoint: NetworkServiceEndpoint) =>
+    preferenceOf(client, labelsFor(endpoint, service.name)).isAway;
+  const all = matchAll(service, client, endpoints);
+  if (!all.some(({ preference }) => preference.isAway)) return all;
+  const present = matchAll(
+    service,
+    client,
+    endpoints.filter((endpoint) => !isAway(endpoint)),
+  );
+  return [...present, ...all.filter(({ preference }) => preference.isAway)];
+}
+
+function matchAll(
   service: NetworkService,
   client: Labels,
   endpoints: readonly NetworkServiceEndpoint[],

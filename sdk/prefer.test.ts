@@ -59,10 +59,29 @@ describe("the distance of an endpoint", () => {
   });
 });
 
+test.for<[object, object, Distance]>([
+  [{ nodeName: "n1" }, { nodeName: "n1", "nsm.io/domain": "west" }, "any"],
+  [{ nodeName: "n1", clusterName: "c1" }, { nodeName: "n1", "nsm.io/domain": "west" }, "any"],
+  [{}, { clusterName: "c2", "nsm.io/domain": "west" }, "any"],
+  [{ clusterName: "c1" }, { clusterName: "c1", "nsm.io/domain": "floating" }, "cluster"],
+  [{ nodeName: "n1" }, { nodeName: "n1", "nsm.io/domain": "" }, "node"],
+])("for client %j an endpoint with %j is of distance %s", ([client, endpoint, distance]) => {
+  expect(preferenceOf({ ...client, ...near }, { ...endpoint }).distance).toBe(distance);
+});
+
+test("an endpoint whose domain is away comes after one of any tier", () => {
+  const away = preferenceOf({}, { "nsm.io/away": "true", "nsm.io/domain": "west" });
+  const last = preferenceOf({}, { [TIER_LABEL]: "x" });
+  expect(comparePreferences(last, away)).toBeLessThan(0);
+  expect(preferenceOf({}, { "nsm.io/away": "false" }).isAway).toBe(false);
+});
+
 const labels = fc
   .record({
     [TIER_LABEL]: fc.option(fc.constantFrom("0", "1", "2", "x"), { nil: undefined }),
     [LOCALITY_LABEL]: fc.option(fc.constantFrom("prefer", "ignore"), { nil: undefined }),
+    "nsm.io/domain": fc.option(fc.constant("west"), { nil: undefined }),
+    "nsm.io/away": fc.option(fc.constant("true"), { nil: undefined }),
     nodeName: fc.constantFrom("n1", "n2"),
     zoneName: fc.constantFrom("z1", "z2", ""),
     clusterName: fc.option(fc.constantFrom("c1", "c2"), { nil: undefined }),

@@ -1,7 +1,7 @@
 /**
- * Who is preferred among those that match: tiers, then nearness (docs/protocol.md, "Preferences"). Pure.
+ * Who is preferred among those that match: who answers, tiers, then nearness (docs/protocol.md, "Preferences"). Pure.
  *
- * Both are labels of endpoints: components that do not know them see labels like any other, while selectors, and the metadata that
+ * All are labels of endpoints: components that do not know them see labels like any other, while selectors, and the metadata that
  * forwarders are chosen by, must name nothing that nobody has.
  */
 import { labelOf } from "./selector-template.ts";
@@ -13,6 +13,11 @@ export const TIER_LABEL = "nsm.io/tier";
 /** A client's label, or an endpoint's for a service: `prefer` asks for near endpoints first. */
 export const LOCALITY_LABEL = "nsm.io/locality";
 
+/** Of an endpoint of another domain: which one. Written by the registry that takes it from there. */
+export const DOMAIN_LABEL = "nsm.io/domain";
+/** The same, while that domain does not answer: it comes after all others. */
+export const AWAY_LABEL = "nsm.io/away";
+
 /** Where a tier stands that cannot be read: behind all others, so that a slip of the pen makes no backup the primary. */
 export const UNREADABLE_TIER = 100;
 
@@ -20,6 +25,8 @@ export type Distance = "node" | "zone" | "cluster" | "any";
 const DISTANCES: readonly Distance[] = ["node", "zone", "cluster", "any"];
 
 export interface Preference {
+  /** Its domain does not answer. */
+  readonly isAway: boolean;
   /** 0 to 99, or `UNREADABLE_TIER`. */
   readonly tier: number;
   /** As far as it counts: `any` where neither side asked for near endpoints. */
@@ -29,6 +36,7 @@ export interface Preference {
 /** `client`, `endpoint`: their labels; those of the endpoint for the service. */
 export function preferenceOf(client: Labels, endpoint: Labels): Preference {
   return {
+    isAway: labelOf(endpoint, AWAY_LABEL) === "true",
     tier: tierOf(endpoint),
     distance: wantsNear(client, endpoint) ? distanceOf(client, endpoint) : "any",
   };
@@ -43,20 +51,29 @@ function wantsNear(client: Labels, endpoint: Labels): boolean {
   return [client, endpoint].some((labels) => labelOf(labels, LOCALITY_LABEL) === "prefer");
 }
 
-/** Names of nodes and zones mean something within a cluster; without a cluster's name on either side there is but one. */
+/**
+ * Names of nodes and zones mean something within a cluster; without a cluster's name on either side there is but one, in each domain. A
+ * domain may hold endpoints of this cluster, too (one without nodes does), when both say so.
+ */
 export function distanceOf(client: Labels, endpoint: Labels): Distance {
   const same = (label: string) => {
     const [here, there] = [labelOf(client, label) ?? "", labelOf(endpoint, label) ?? ""];
     return here === there ? here : undefined;
   };
-  if (same("clusterName") === undefined) return "any";
+  const cluster = same("clusterName");
+  if (cluster === undefined || (cluster === "" && (labelOf(endpoint, DOMAIN_LABEL) ?? "") !== ""))
+    return "any";
   if (same("nodeName")) return "node";
   return same("zoneName") ? "zone" : "cluster";
 }
 
 /** Negative when `a` is asked before `b`. */
 export function comparePreferences(a: Preference, b: Preference): number {
-  return a.tier - b.tier || DISTANCES.indexOf(a.distance) - DISTANCES.indexOf(b.distance);
+  return (
+    Number(a.isAway) - Number(b.isAway) ||
+    a.tier - b.tier ||
+    DISTANCES.indexOf(a.distance) - DISTANCES.indexOf(b.distance)
+  );
 }
 
 export interface Preferred {

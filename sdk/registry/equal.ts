@@ -3,8 +3,10 @@ import { create, equals } from "@bufbuild/protobuf";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/gen/registry_pb.js";
 import type { NetworkService, NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 
+/** Path may differ, and what only the registry's own domain decides. */
 export function sameService(a: NetworkService, b: NetworkService): boolean {
-  return equals(NetworkServiceSchema, { ...a, pathIds: [] }, { ...b, pathIds: [] });
+  const ours = { pathIds: [], exportTo: [], importFrom: [] };
+  return equals(NetworkServiceSchema, { ...a, ...ours }, { ...b, ...ours });
 }
 
 /** Path and expiry may differ. One that comes back under its name, or elsewhere, is another one. */

@@ -42,7 +42,11 @@ export interface Registries {
 }
 
 /** Everything that one non-watching Find yields. */
-export async function findAll<T>(registry: Registry<T>, entry: T, signal: AbortSignal): Promise<T[]> {
+export async function findAll<T>(
+  registry: Pick<Registry<T>, "find">,
+  entry: T,
+  signal: AbortSignal,
+): Promise<T[]> {
   const entries: T[] = [];
   for await (const found of registry.find({ entry, watch: false }, { signal })) {
     if (!found.deleted) entries.push(found.entry);

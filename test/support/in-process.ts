@@ -9,8 +9,10 @@ import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/ge
 import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../../registry/memory.ts";
 import { systemClock as clock } from "../../sdk/clock.ts";
+import { keepImports } from "../../sdk/domains/imports.ts";
 import { routeByDomain } from "../../sdk/domains/route.ts";
 import { NsmError } from "../../sdk/errors.ts";
+import { silentLogger as log } from "../../sdk/log.ts";
 import { EMPTY_PATH } from "../../sdk/registry-path.ts";
 import type { Registries, Registry, RegistryContext } from "../../sdk/registry/registry.ts";
 import type { MonitorStore } from "../../sdk/elements/monitor.ts";
@@ -94,7 +96,9 @@ export async function startInProcess(options: InProcessOptions = {}): Promise<In
   const { authority, elsewhere, transit } = options;
   const stations =
     options.stations ?? createStations(authority ?? (await makeAuthority("example.org")), transit);
-  const memory = routeByDomain(stack.use(createMemoryRegistries(clock)), elsewhere);
+  const own = stack.use(createMemoryRegistries(clock));
+  stack.use(keepImports({ registries: own, elsewhere, clock, log }));
+  const memory = routeByDomain(own, elsewhere);
   const outage = { current: new AbortController(), isDown: false };
   const registries: Registries = {
     services: copying(memory.services, (entry) => clone(NetworkServiceSchema, entry), outage),
