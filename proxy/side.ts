@@ -16,8 +16,6 @@ import type { RemoteEndpoints } from "./remote-endpoints.ts";
 export interface WithSide {
   /** Undefined on the way in to an endpoint that the registry of this domain knows. */
   readonly way: NextHop | undefined;
-  /** The other domain, of which `way` is the proxy; undefined where it is a manager of this one. */
-  readonly domain?: string | undefined;
 }
 
 export interface SideOptions {
@@ -38,17 +36,17 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
   return (next) => ({
     async request(request, ctx) {
       const connection = connectionOf(request);
-      const { way, domain } = await wayOf(connection, ctx, options);
+      const way = await wayOf(connection, ctx, options);
       const asked = way === undefined ? stripNames(connection) : completeService(connection);
-      const response = await next.request(request, { ...ctx, way, domain });
+      const response = await next.request(request, { ...ctx, way });
       joinNames(response, asked);
       return response;
     },
     async close(connection, ctx) {
-      const { way, domain } = await wayOf(connection, ctx, options);
+      const way = await wayOf(connection, ctx, options);
       if (way === undefined) stripNames(connection);
       else completeService(connection);
-      await next.close(connection, { ...ctx, way, domain });
+      await next.close(connection, { ...ctx, way });
     },
   });
 }
@@ -57,7 +55,7 @@ async function wayOf(
   { networkServiceEndpointName: name }: Connection,
   { peer, signal }: CallContext,
   { remote, peers, isForwarder, isManager, isProxy, refusedAddresses }: SideOptions,
-): Promise<WithSide> {
+): Promise<NextHop | undefined> {
   // What this proxy does by itself goes where the Request went.
   const isOther = peer !== undefined && peers.domainOf(peer.spiffeId) !== undefined;
   const comesFromHere = peer === undefined || (!isOther && isForwarder(peer.spiffeId));
@@ -68,11 +66,11 @@ async function wayOf(
       `${peer.spiffeId} may not ask this proxy: forwarders of this domain do for endpoints of others (NSM_FORWARDER_IDS), and proxies of other domains for those of this one (NSM_PROXY_IDS)`,
     );
   const home = remote.registered(name);
-  if (home !== undefined) return { way: { url: home, expect: isManager } };
+  if (home !== undefined) return { url: home, expect: isManager };
   const url = comesFromHere && hasDomain(name) ? await remote.find(name, signal) : undefined;
-  if (url === undefined) return { way: undefined };
+  if (url === undefined) return undefined;
   checkTcpUrl(url, refusedAddresses, `endpoint ${name}`);
-  return { way: { url, expect: isProxy }, domain: splitDomain(name).domain };
+  return { url, expect: isProxy };
 }
 
 type Names = Pick<Connection, "networkService" | "networkServiceEndpointName">;

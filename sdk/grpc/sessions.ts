@@ -82,6 +82,8 @@ export interface SessionPool extends AsyncDisposable {
   ): AsyncGenerator<MessageShape<O>, void, undefined>;
   /** Connects if need be, and tells who serves. Throws as `unary`. */
   connect(target: Target, context?: CallContext): Promise<SessionInfo>;
+  /** Ends the sessions with that URL and their calls at once: what is behind it is known to be gone, or is to be reached anew. */
+  end(url: string): void;
 }
 
 export interface SessionPoolOptions {
@@ -165,6 +167,14 @@ class Pool implements SessionPool {
 
   async connect(target: Target, context: CallContext = {}): Promise<SessionInfo> {
     return (await this.#readySession(target, context.signal, this.#deadlineOf(context))).info;
+  }
+
+  end(url: string): void {
+    for (const { target, current, next } of this.#slots.values()) {
+      if (target.url !== url) continue;
+      next?.close();
+      current.close();
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -173,6 +173,7 @@ export function createPlayback(bench: Bench): Playback {
       unary,
       stream,
       connect: (target) => Promise.resolve(session(reach(target))),
+      end: () => undefined,
       [Symbol.asyncDispose]: () => Promise.resolve(),
     },
     sent,

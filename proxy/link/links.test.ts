@@ -1,0 +1,131 @@
+/** Two domains that are linked by a token, over real TLS: verified both ways, or nothing is left of it. */
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { failureOf, until } from "../../test/support/grpc.ts";
+import { joinWith, openSide, tokenOf } from "../../test/support/link-sides.ts";
+import type { Side, SideOptions } from "../../test/support/link-sides.ts";
+
+async function sides(east: SideOptions = {}, west: SideOptions = {}): Promise<readonly [Side, Side]> {
+  const both = [await openSide("east", east), await openSide("west", west)] as const;
+  onTestFinished(async () => {
+    for (const side of both) await side[Symbol.asyncDispose]();
+  });
+  return both;
+}
+
+const stateOf = ({ store }: Side) => store.current().links.map(({ domain, state }) => `${domain} ${state}`);
+const wayOf = ({ links }: Side) => links.hub.links().map(({ id }) => links.hub.live(id).way?.kind);
+const nothingLeft = (side: Side) =>
+  until("nothing is left", () => stateOf(side).length === 0 && side.trust.given.size === 0);
+
+test("a token links two domains: both trust each other, and each has called the other", async () => {
+  const [east, west] = await sides();
+  const said = await joinWith(west, await tokenOf(east));
+  expect(said.at(-1)).toBe("both directions are verified: west and east are linked");
+  expect(stateOf(west)).toEqual(["east linked"]);
+  await until("east has heard of it", () => stateOf(east)[0] === "west linked");
+  await until("both ways are open", () => [east, west].every((side) => wayOf(side)[0] === "direct"));
+  expect([...east.trust.given.keys()]).toEqual(["west.nsm"]);
+  expect([...west.trust.given.keys()]).toEqual(["east.nsm"]);
+  expect(east.links.hub.peers.domainOf("spiffe://west.nsm/proxy")).toBe("west");
+  expect(east.links.hub.peers.domainOf("spiffe://west.nsm/other")).toBeUndefined();
+  const { mode } = await stat(join(east.directory, "links.json"));
+  expect(mode & 0o777).toBe(0o600);
+  await until("a round trip is measured", () =>
+    [east, west].every(({ links }) =>
+      links.hub.links().every(({ id }) => links.hub.live(id).rttMs !== undefined),
+    ),
+  );
+});
+
+test("a side that cannot be dialled is reached through a tunnel", async () => {
+  const [east, west] = await sides({}, { addresses: () => [] });
+  await joinWith(west, await tokenOf(east));
+  await until("east has its way", () => wayOf(east)[0] === "tunnel");
+  expect(wayOf(west)).toEqual(["direct"]);
+  const target = { url: "link://west", expect: () => false }; // the link knows who is there
+  expect((await east.links.pool.connect(target)).peerId).toBe("spiffe://west.nsm/proxy");
+  const [link] = east.store.current().links;
+  expect((await stat(join(east.directory, "west.sock"))).mode & 0o777).toBe(0o600);
+  expect(link?.addresses).toEqual([]);
+});
+
+test("a token is good once, and exactly one of many who use it at the same time is linked", async () => {
+  const [east, west] = await sides();
+  const token = await tokenOf(east);
+  const others = await Promise.all(["north", "south", "up"].map((name) => openSide(name)));
+  onTestFinished(async () => {
+    for (const side of others) await side[Symbol.asyncDispose]();
+  });
+  const results = await Promise.allSettled([west, ...others].map((side) => joinWith(side, token)));
+  expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+  expect(east.store.current().links).toHaveLength(1);
+  const reasons = results.flatMap((result) =>
+    result.status === "rejected" ? [result.reason as unknown] : [],
+  );
+  expect(reasons).toEqual(reasons.map(() => expect.objectContaining({ reason: "token-used" })));
+  for (const side of [west, ...others]) if (stateOf(side)[0] !== "east linked") await nothingLeft(side);
+});
+
+test("removed on one side, it is removed on both, and the trust with it", async () => {
+  for (const remover of [0, 1] as const) {
+    const both = await sides();
+    await joinWith(both[1], await tokenOf(both[0]));
+    await until("east is linked", () => stateOf(both[0])[0] === "west linked");
+    const told = await both[remover].links.remove(remover === 0 ? "west" : "east");
+    expect(told).toBe(true);
+    for (const side of both) await nothingLeft(side);
+    expect(await failureOf(both[remover].links.remove("west"))).toMatchObject({ reason: "not-linked" });
+  }
+});
+
+test("a side that was away while the link was removed hears of it when it comes back", async () => {
+  const [east, west] = await sides();
+  await joinWith(west, await tokenOf(east));
+  await until("east is linked", () => stateOf(east)[0] === "west linked");
+  await west.stop();
+  expect(await east.links.remove("west")).toBe(false);
+  const back = await west.restart();
+  onTestFinished(() => back[Symbol.asyncDispose]());
+  await nothingLeft(back);
+});
+
+test("after a restart of either side the link is up again by itself", async () => {
+  const [east, west] = await sides();
+  await joinWith(west, await tokenOf(east));
+  await until("east is linked", () => stateOf(east)[0] === "west linked");
+  const again = await west.restart();
+  onTestFinished(() => again[Symbol.asyncDispose]());
+  await until("both are up", () => wayOf(again)[0] === "direct" && wayOf(east)[0] !== undefined);
+  expect(stateOf(again)).toEqual(["east linked"]);
+});
+
+test("while a link is down, calls over it fail at once", async () => {
+  const [east, west] = await sides();
+  await joinWith(west, await tokenOf(east));
+  await west.stop();
+  await until("east sees it", () => wayOf(east)[0] === undefined);
+  expect(await failureOf(east.links.pool.connect({ url: "link://west" }))).toMatchObject({
+    code: "UNAVAILABLE",
+    reason: "domain-silent",
+  });
+  expect(await failureOf(east.links.pool.connect({ url: "link://nobody" }))).toMatchObject({
+    reason: "domain-silent",
+  });
+});
+
+test("what one side publishes anew reaches the other by itself; an authority that refuses it is heard of", async () => {
+  const [east, west] = await sides();
+  await joinWith(west, await tokenOf(east));
+  await until("east is linked", () => stateOf(east)[0] === "west linked");
+  for (const [from, to] of [
+    [east, west],
+    [west, east],
+  ] as const) {
+    const next = from.trust.own().replace('"spiffe_sequence":1', '"spiffe_sequence":2');
+    from.trust.publish(next);
+    await until("it has arrived", () => [...to.trust.given.values()][0] === next);
+    expect(to.store.current().links[0]?.bundle).toBe(next);
+  }
+});

@@ -1,0 +1,113 @@
+/**
+ * Whom this domain trusts, as its identity authority keeps it (docs/identity.md, "Federation"). With SPIRE, trust is its operator's,
+ * and only looked at here.
+ */
+import type { Clock } from "../../sdk/clock.ts";
+import { NsmError, codeOf } from "../../sdk/errors.ts";
+import type { Logger } from "../../sdk/log.ts";
+import { parseBundle } from "../../sdk/spiffe/bundle.ts";
+import { createFederationClient, openOwnBundle } from "../../sdk/spiffe/federation-client.ts";
+import type { X509Source } from "../../sdk/spiffe/source.ts";
+
+/** From the authority's answer to its push. */
+const WAIT_FOR_SOURCE_MS = 10_000;
+
+export interface Trust {
+  /** Own bundle document, as others should have it. */
+  own(): string;
+  /** Calls `listener` after each change of it, until disposed. */
+  onOwnChange(listener: () => void): Disposable;
+  /** True when somebody of that trust domain can be verified. */
+  has(trustDomain: string): boolean;
+  /**
+   * Trusts the document's keys from now on; resolves when they have reached this process. Throws FAILED_PRECONDITION
+   * `sequence-backwards`, `no-federation` (no such authority: its operator must do it); PERMISSION_DENIED; UNAVAILABLE.
+   */
+  set(trustDomain: string, document: string, signal: AbortSignal): Promise<void>;
+  /** Trusts that trust domain no more. Throws PERMISSION_DENIED, UNAVAILABLE. */
+  remove(trustDomain: string, signal: AbortSignal): Promise<void>;
+}
+
+export interface TrustOptions {
+  readonly source: X509Source;
+  /** SPIFFE_ENDPOINT_SOCKET. */
+  readonly socket: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** Throws as `openOwnBundle`. */
+export async function openTrust(options: TrustOptions): Promise<Trust & AsyncDisposable> {
+  const { source, clock } = options;
+  const own = await openOwnBundle(options);
+  const client = createFederationClient(options);
+  const has = (trustDomain: string) => source.current().bundles.has(trustDomain);
+  return {
+    own: () => own.current().document.toString("utf8"),
+    onOwnChange: (listener) => own.onChange(listener),
+    has,
+    async set(trustDomain, document, signal) {
+      try {
+        await client.setBundle(trustDomain, Buffer.from(document), signal);
+      } catch (error) {
+        if (codeOf(error) !== "UNIMPLEMENTED") throw error;
+        if (has(trustDomain)) return;
+        throw notFederated(trustDomain, error);
+      }
+      const wanted = parseBundle(document).certificates.map(({ fingerprint256 }) => fingerprint256);
+      await untilTrusted(source, trustDomain, wanted, clock, signal);
+    },
+    async remove(trustDomain, signal) {
+      try {
+        await client.removeBundle(trustDomain, signal);
+      } catch (error) {
+        if (codeOf(error) !== "UNIMPLEMENTED") throw error;
+      }
+    },
+    [Symbol.asyncDispose]: () => own[Symbol.asyncDispose](),
+  };
+}
+
+/** Throws UNAVAILABLE `not-trusted-yet`. */
+function untilTrusted(
+  source: X509Source,
+  trustDomain: string,
+  fingerprints: readonly string[],
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
+  const isThere = () => {
+    const known = new Set(
+      source
+        .current()
+        .bundles.get(trustDomain)
+        ?.map((each) => each.fingerprint256),
+    );
+    return fingerprints.every((each) => known.has(each));
+  };
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const late = new NsmError(
+    "UNAVAILABLE",
+    "not-trusted-yet",
+    `the identity authority took the bundle of ${trustDomain}, and did not give it to this proxy within ${WAIT_FOR_SOURCE_MS / 1000} s`,
+  );
+  const done = new DisposableStack();
+  const onAbort = () => reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  done.defer(() => signal.removeEventListener("abort", onAbort));
+  done.use(source.onChange(() => isThere() && resolve()));
+  done.use(clock.timer(WAIT_FOR_SOURCE_MS, () => reject(late)));
+  if (signal.aborted) onAbort();
+  else if (isThere()) resolve();
+  return promise.finally(() => done.dispose());
+}
+
+function notFederated(trustDomain: string, cause: unknown): NsmError {
+  return new NsmError(
+    "FAILED_PRECONDITION",
+    "no-federation",
+    `the identity authority here takes no bundles (SPIRE?), and does not know the trust domain ${trustDomain}: federate it there (SPIRE: spire-server federation create, and federatesWith in the proxy's registration entry), then try again`,
+    cause,
+  );
+}
