@@ -25,7 +25,7 @@ import { descriptorOf, readPeerProcess } from "./process.ts";
 import type { OwnedProcess } from "./process.ts";
 import { expectAnswers } from "./tcp.ts";
 import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
-import type { Verify } from "./tls.ts";
+import type { Verify, VerifiedPeer } from "./tls.ts";
 
 /** When too many are half-open, one of this age is dropped for a new one: first one that has not sent a byte. */
 const SILENT_MS = 100;
@@ -75,7 +75,7 @@ let lastSession = 0;
 /** `onSession` gets each verified connection; its process descriptor is closed when the socket is. */
 export function createAcceptor(
   options: AcceptorOptions,
-  onSession: (peer: Peer, socket: TLSSocket) => void,
+  onSession: (peer: Peer, socket: TLSSocket, chain: VerifiedPeer["chain"]) => void,
 ): Acceptor {
   const { source, verify, authorize, isNeighbour, clock, log, limits, transport, others = {} } = options;
   const alpn = [ALPN, ...(others.verified?.keys() ?? []), ...(others.https === undefined ? [] : [HTTP])];
@@ -138,7 +138,7 @@ export function createAcceptor(
         return;
       }
       const other = others.verified?.get(String(protocol));
-      const { id, leaf } = verifyPeer(
+      const { id, leaf, chain } = verifyPeer(
         socket,
         own,
         verify,
@@ -152,7 +152,7 @@ export function createAcceptor(
       if (authorize && !authorize(peer))
         throw new NsmError("PERMISSION_DENIED", "peer-refused", `${id} may not connect here`);
       meters.handshakes.inc({ side: "server", result: "ok" });
-      (other ?? onSession)(peer, socket);
+      (other ?? onSession)(peer, socket, chain);
     } catch (err) {
       meters.handshakes.inc({ side: "server", result: "failed" });
       log.warn({ err, pid: half?.process?.pid, uid: half?.process?.uid }, "session refused");

@@ -19,13 +19,15 @@ import { readPeerProcess } from "./process.ts";
 import { REFUSED, SESSION_OVER } from "./status.ts";
 import { expectAnswers } from "./tcp.ts";
 import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
-import type { Verify } from "./tls.ts";
+import type { Verify, VerifiedPeer } from "./tls.ts";
 
 /** Who serves, known from the handshake on. */
 export interface ServerIdentity {
   readonly id: string;
   /** Verified leaf. */
   readonly certificate: X509Certificate;
+  /** As it came, leaf first. */
+  readonly chain: VerifiedPeer["chain"];
   /** The listening process, on unix sockets; open while its connection is. */
   readonly process: PeerProcess | undefined;
 }
@@ -107,16 +109,11 @@ export class SessionCredentials extends ChannelCredentials {
       if (!this.#options.isUnix) expectAnswers(raw);
       raw.once("close", () => process?.[Symbol.dispose]());
       const socket = await handshake(raw, this.#context);
-      const { id, leaf: certificate } = verifyPeer(
-        socket,
-        this.#options.own,
-        this.#options.verify,
-        this.#options.now(),
-      );
-      const { expect, url } = this.#options;
+      const { own, verify, now, expect, url } = this.#options;
+      const { id, leaf: certificate, chain } = verifyPeer(socket, own, verify, now());
       if (expect && !expect(id)) throw refused(`${url}: the server is ${id}, which is not expected there`);
       this.#refuseAnother();
-      this.#server = { id, certificate, process };
+      this.#server = { id, certificate, chain, process };
       return socket;
     } catch (error) {
       raw.destroy();

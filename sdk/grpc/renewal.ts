@@ -10,7 +10,7 @@ const PART_OF_LIFE = 1 / 4;
 const LONGEST_MS = 10_000;
 
 export interface Renewals extends Disposable {
-  /** Calls `retire` once, some time after the source has a newer identity than `own`, unless disposed before. */
+  /** Calls `retire` once, some time after the source has a newer SVID than that of `own`, unless disposed before. */
   watch(own: X509Snapshot, retire: () => void): Disposable;
 }
 
@@ -22,18 +22,20 @@ interface Watched {
 
 export function createRenewals(source: X509Source, clock: Clock): Renewals {
   const all = new Set<Watched>();
-  let newest = -Infinity;
+  let newest: X509Snapshot | undefined;
 
   const schedule = (watched: Watched) => {
-    if (watched.own.generation >= newest) return;
+    // Bundles alone are no reason: whom they cut off is cut off by `distrust.ts`.
+    if (newest === undefined || watched.own.svid === newest.svid) return;
+    if (watched.own.generation >= newest.generation) return;
     watched.timer ??= clock.timer(pauseMs(watched.own, clock.now()), watched.retire);
   };
   const forget = (watched: Watched) => {
     watched.timer?.[Symbol.dispose]();
     all.delete(watched);
   };
-  const listener = source.onChange(({ generation }) => {
-    newest = generation;
+  const listener = source.onChange((snapshot) => {
+    newest = snapshot;
     for (const watched of all) schedule(watched);
   });
   return {
@@ -51,7 +53,7 @@ export function createRenewals(source: X509Source, clock: Clock): Renewals {
   };
 }
 
-/** Never at once: peers whose own identity changed too (a new bundle is everybody's) come back by themselves meanwhile. */
+/** Never at once: peers whose own identity changed too (a new CA is everybody's) come back by themselves meanwhile. */
 function pauseMs({ svid }: X509Snapshot, nowMs: number): number {
   const longestMs = Math.min(LONGEST_MS, Math.max(0, svid.notAfterMs - nowMs) * PART_OF_LIFE);
   return longestMs * (0.5 + 0.5 * Math.random());

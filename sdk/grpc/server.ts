@@ -16,6 +16,7 @@ import { createAcceptor } from "./accept.ts";
 import type { Acceptor, Authorize, OtherProtocols } from "./accept.ts";
 import { formatAddress, parseAddress } from "./address.ts";
 import type { CallInProgress } from "./caller.ts";
+import { createDistrust } from "./distrust.ts";
 import { addService } from "./handlers.ts";
 import type { AddService, HandlerEnvironment } from "./handlers.ts";
 import { Health, healthHandlers } from "./health.ts";
@@ -29,6 +30,8 @@ import type { Verify } from "./tls.ts";
 
 /** How long unary calls may go on when the server is disposed of. */
 const CLOSE_GRACE_MS = 1000;
+/** From when a peer is not trusted any more to the end of its connection. */
+const DISTRUSTED_GRACE_MS = 100;
 /** TLS follows on each connection, so that anybody may connect; see socket(7), "permissions". */
 const DEFAULT_SOCKET_MODE = 0o666;
 
@@ -65,13 +68,16 @@ interface Session {
   readonly socket: TLSSocket;
   /** Of this session alone, so that it can be ended alone: grpc-js shows nobody its HTTP/2 sessions. */
   readonly injector: ConnectionInjector;
+  /** False from when the bundles do not verify the peer any more; no call of it is taken then. */
+  isTrusted: boolean;
 }
 
 /**
  * Starts a server with the services that `register` adds, and their health.
  *
  * Throws what `parseAddress` and `openListener` throw; then nothing listens. Each new SVID of the source is shown in the
- * handshakes after it; sessions that exist keep theirs, and get a GOAWAY in good time before it ends.
+ * handshakes after it; sessions that exist keep theirs, and get a GOAWAY in good time before it ends. A session whose peer the
+ * newest bundles do not verify any more ends at once.
  */
 export async function openServer(
   options: ServerOptions,
@@ -83,21 +89,35 @@ export async function openServer(
   const calls = new Set<CallInProgress<Peer>>();
 
   const server = new Server(channelOptions(limits));
-  const peerOf = (name: string) => sessions.get(name)?.peer;
+  const peerOf = (name: string) => {
+    const session = sessions.get(name);
+    return session?.isTrusted === true ? session.peer : undefined;
+  };
   const nameOf = ({ spiffeId }: Peer) => spiffeId;
   registerAll(server, register, { log, clock, limits, calls, peerOf, nameOf });
   const renewals = createRenewals(source, clock);
+  const distrust = createDistrust({ source, verify, clock, log });
 
-  const onSession = (peer: Peer, socket: TLSSocket) => {
+  const onSession = (peer: Peer, socket: TLSSocket, chain: readonly Uint8Array[]) => {
     const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
     // GOAWAY; calls and streams go on, until the session's greatest age if need be.
     const renewal = renewals.watch(peer.own, () => injector.destroy());
-    sessions.set(peer.session, { peer, socket, injector });
+    const session: Session = { peer, socket, injector, isTrusted: true };
+    sessions.set(peer.session, session);
+    let ending: Disposable | undefined;
+    const trust = distrust.watch({ id: peer.spiffeId, chain, bundles: peer.own.bundles }, (error) => {
+      session.isTrusted = false;
+      for (const call of calls) if (call.peer.session === peer.session) call.leave(error);
+      // The calls are told why they end.
+      ending = clock.timer(DISTRUSTED_GRACE_MS, () => socket.destroy());
+    });
     meters.sessions.add({ side: "server" }, 1);
     socket.once("close", () => {
       meters.sessions.add({ side: "server" }, -1);
       sessions.delete(peer.session);
       renewal[Symbol.dispose]();
+      trust[Symbol.dispose]();
+      ending?.[Symbol.dispose]();
       injector.destroy();
     });
     // getPeer() of a call is the remote address, with the port if there is one.
@@ -113,6 +133,7 @@ export async function openServer(
   const acceptors: Acceptor[] = [];
   const stopListening = async () => {
     renewals[Symbol.dispose]();
+    distrust[Symbol.dispose]();
     await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()));
     for (const acceptor of acceptors) acceptor[Symbol.dispose]();
   };

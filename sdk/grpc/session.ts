@@ -6,7 +6,8 @@
  *          +------------+--------------------+
  *
  * `leaving` takes no new calls and lets those in progress end, for a while. A session leaves when it is replaced by one with
- * a newer SVID, when its connection breaks, and when the server sends GOAWAY. It never becomes ready again.
+ * a newer SVID, when its connection breaks, and when the server sends GOAWAY. It never becomes ready again. A server that is
+ * not trusted any more closes it at once.
  */
 import type { X509Certificate } from "node:crypto";
 import { Client, connectivityState } from "@grpc/grpc-js";
@@ -18,6 +19,7 @@ import type { Address } from "./address.ts";
 import { Calls } from "./calls.ts";
 import { SessionCredentials } from "./connector.ts";
 import type { ServerIdentity } from "./connector.ts";
+import type { Distrust } from "./distrust.ts";
 import type { ClientLimits } from "./limits.ts";
 import type { PeerProcess } from "./peer.ts";
 import { connectFault } from "./status.ts";
@@ -42,6 +44,7 @@ export interface SessionOptions {
   readonly verify: Verify;
   readonly clock: Clock;
   readonly limits: ClientLimits;
+  readonly distrust: Distrust;
   /** Called once, when the session takes no calls any more. */
   readonly onLeave: () => void;
   /** Called once, when everything is ended; its sockets may still be closing. */
@@ -65,6 +68,7 @@ export class Session {
   readonly #calls: Calls;
   #state: State = { kind: "connecting" };
   #timer: Disposable;
+  #trust: Disposable | undefined;
   #lastUsedMs: number;
   #settleReady: (outcome: SessionInfo | NsmError) => void = () => undefined;
 
@@ -127,13 +131,13 @@ export class Session {
     if (this.#calls.size === 0) this.close();
   }
 
-  /** Ends everything at once; calls in progress fail with UNAVAILABLE `session-closed`. */
-  close(): void {
+  /** Ends everything at once; calls in progress fail with UNAVAILABLE, `session-closed` unless told. */
+  close(error = new NsmError("UNAVAILABLE", "session-closed", `${this.#url}: the session was closed`)): void {
     if (this.#state.kind === "closed") return;
     const wasOpen = this.isOpen;
     this.#state = { kind: "closed" };
     this.#timer[Symbol.dispose]();
-    const error = new NsmError("UNAVAILABLE", "session-closed", `${this.#url}: the session was closed`);
+    this.#trust?.[Symbol.dispose]();
     this.#settleReady(error);
     if (wasOpen) this.#options.onLeave();
     this.#calls.endAll(error);
@@ -170,12 +174,15 @@ export class Session {
       this.#fail(new NsmError("INTERNAL", "no-peer", `${this.#url}: ready without a handshake`));
       return;
     }
-    const { id: peerId, certificate: peerCertificate, process } = server;
+    const { id: peerId, certificate: peerCertificate, chain, process } = server;
     const info = { peerId, peerCertificate, own: this.own, process };
     this.#state = { kind: "ready", info };
     this.#timer[Symbol.dispose]();
     this.#watchIdle(this.#options.limits.idleMs);
     this.#settleReady(info);
+    this.#trust = this.#options.distrust.watch({ id: peerId, chain, bundles: this.own.bundles }, (error) =>
+      this.close(error),
+    );
   }
 
   #callDone(): void {

@@ -3,16 +3,19 @@
  *
  * A new SVID replaces sessions, never breaks them: the successor is connected first, then new calls go there, streams are
  * told to move, and the old session ends with its last call. While the successor can't be connected the old one stays in use.
+ * New bundles leave them alone, but those whose server is not trusted any more, which end at once.
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { meters } from "../metrics/meters.ts";
-import type { X509Source } from "../spiffe/source.ts";
+import type { X509Source, X509Svid } from "../spiffe/source.ts";
 import { parseAddress } from "./address.ts";
 import type { Header } from "./caller.ts";
 import { refused } from "./connector.ts";
+import { createDistrust } from "./distrust.ts";
+import type { Distrust } from "./distrust.ts";
 import { CLIENT_LIMITS } from "./limits.ts";
 import type { ClientLimits } from "./limits.ts";
 import type { Method } from "./service.ts";
@@ -119,13 +122,15 @@ class Pool implements SessionPool {
   /** Wall clock: when half of what remained of the peer's certificate at the handshake is over. */
   readonly #renewAt = new WeakMap<Session, number>();
   readonly #sourceWatch: Disposable;
+  readonly #distrust: Distrust;
   #closing: Promise<void> | undefined;
 
   constructor(options: SessionPoolOptions) {
     this.#options = options;
     this.#limits = { ...CLIENT_LIMITS, ...options.limits };
     // Streams make no new calls: without this they would keep the old identity until it expires.
-    this.#sourceWatch = options.source.onChange(() => this.#replaceAll());
+    this.#distrust = createDistrust(options);
+    this.#sourceWatch = options.source.onChange(({ svid }) => this.#replaceAll(svid));
   }
 
   async unary<I extends DescMessage, O extends DescMessage>(
@@ -183,6 +188,7 @@ class Pool implements SessionPool {
 
   async #close(): Promise<void> {
     this.#sourceWatch[Symbol.dispose]();
+    this.#distrust[Symbol.dispose]();
     const sessions = [...this.#sessions];
     for (const session of sessions) session.close();
     await Promise.all(sessions.map((session) => session.closed()));
@@ -233,7 +239,7 @@ class Pool implements SessionPool {
       this.#slots.set(key, { target, current, next: undefined, nextTryMs: 0 });
       return current;
     }
-    if (slot.current.own.generation === own.generation && !this.#isOutworn(slot.current)) return slot.current;
+    if (slot.current.own.svid === own.svid && !this.#isOutworn(slot.current)) return slot.current;
     this.#replace(slot, key);
     const expired = slot.current.own.svid.notAfterMs <= this.#options.clock.now();
     return expired && slot.next ? slot.next : slot.current;
@@ -248,6 +254,7 @@ class Pool implements SessionPool {
       verify,
       clock,
       limits: this.#limits,
+      distrust: this.#distrust,
       onLeave: () => this.#left(session, key),
       onClose: () => void session.closed().then(() => this.#forget(session)),
     });
@@ -304,8 +311,9 @@ class Pool implements SessionPool {
     return this.#options.clock.now() > (this.#renewAt.get(session) ?? Infinity);
   }
 
-  #replaceAll(): void {
-    for (const [key, slot] of this.#slots) if (slot.current.calls.size > 0) this.#replace(slot, key);
+  #replaceAll(svid: X509Svid): void {
+    for (const [key, slot] of this.#slots)
+      if (slot.current.calls.size > 0 && slot.current.own.svid !== svid) this.#replace(slot, key);
   }
 
   #left(session: Session, key: string): void {

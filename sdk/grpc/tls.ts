@@ -27,6 +27,13 @@ export function secureContextOptions({ svid }: X509Snapshot): SecureContextOptio
   return { key: svid.privateKeyPem, cert: svid.chainPem, ca: [], minVersion: "TLSv1.2" };
 }
 
+export interface VerifiedPeer {
+  readonly id: string;
+  readonly leaf: X509Certificate;
+  /** As it came, leaf first: to be verified again when the bundles change. */
+  readonly chain: readonly Uint8Array[];
+}
+
 /** Who is at the other side of a finished handshake. Throws UNAUTHENTICATED with the verifier's reason, or `no-alpn`. */
 export function verifyPeer(
   socket: TLSSocket,
@@ -34,10 +41,11 @@ export function verifyPeer(
   verify: Verify,
   nowMs: number,
   alpn = ALPN,
-): { readonly id: string; readonly leaf: X509Certificate } {
+): VerifiedPeer {
   if (socket.alpnProtocol !== alpn)
     throw new NsmError("UNAUTHENTICATED", "no-alpn", `the peer did not negotiate ${alpn} by ALPN`);
-  return verify(chainOf(socket), own.bundles, nowMs);
+  const chain = chainOf(socket);
+  return { ...verify(chain, own.bundles, nowMs), chain };
 }
 
 /** What the peer sent (DER), leaf first. Node empties OpenSSL's list as it reads it: once per connection. */

@@ -11,8 +11,8 @@ import type { Bundles } from "./verify.ts";
 
 /**
  * The snapshot of a whole message: the first SVID is the process's identity, the others must be sound too. Returns `previous`
- * itself when nothing differs, and keeps its bundles object while the bundles are the same (verified chains are remembered with
- * it). Throws INVALID_ARGUMENT `bad-workload-message`.
+ * itself when nothing differs, and keeps its SVID object and its bundles object while they are the same (sessions live as long as
+ * the one, verified chains are remembered with the other). Throws INVALID_ARGUMENT `bad-workload-message`.
  */
 export function readX509Response(
   message: X509SVIDResponse,
@@ -30,8 +30,9 @@ export function readX509Response(
     // An own trust domain's bundle is never taken from another domain's entry: own entries come last.
     const bundles = keepIfEqual(new Map([...federated, ...own]), previous?.bundles);
     for (const { svid } of identities) checkSvid(svid, bundles, nowMs);
-    if (previous?.svid.chainPem === first.svid.chainPem && previous.bundles === bundles) return previous;
-    return { generation: (previous?.generation ?? 0) + 1, svid: first.svid, bundles };
+    const svid = previous?.svid.chainPem === first.svid.chainPem ? previous.svid : first.svid;
+    if (previous?.svid === svid && previous.bundles === bundles) return previous;
+    return { generation: (previous?.generation ?? 0) + 1, svid, bundles };
   } catch (error) {
     throw bad(messageOf(error), error);
   }
