@@ -219,6 +219,53 @@ describe("finding while registering", () => {
   });
 });
 
+describe("finding what registers in another domain", () => {
+  /** A registry in which everything has the address of a proxy, as what stands in another domain has. */
+  function buildElsewhere() {
+    const built = build();
+    const { endpoints } = built.upstream;
+    const register = endpoints.register.bind(endpoints);
+    endpoints.register = async ({ ...entry }, ctx) => ({
+      ...(await register({ ...entry, url: PROXY }, ctx)),
+      url: entry.url,
+    });
+    const query = { entry: create(NetworkServiceEndpointSchema), watch: true };
+    const stop = new AbortController();
+    cleanup.defer(() => stop.abort());
+    const watch = built.registries.endpoints.find(query, { signal: stop.signal })[Symbol.asyncIterator]();
+    return { ...built, watch };
+  }
+  const PROXY = "tcp://192.0.2.9:5004";
+  const owned = (name: string, owner: string) => ({
+    ...record(name, "unix:///run/a.sock"),
+    pathIds: [owner, "spiffe://example.org/nsmgr/n"],
+  });
+
+  test("a watcher hears where it is, and not of the proxy, although the registry tells it before it answers us", async () => {
+    const { registries, upstream, watch } = buildElsewhere();
+    await upstream.endpoints.register(owned("a@floating", nse.spiffeId), context(undefined)); // of our earlier life
+    expect(await watch.next()).toMatchObject({ value: { entry: { url: PROXY } } });
+    const told = watch.next();
+    await registries.endpoints.register(owned("a@floating", nse.spiffeId), local());
+    expect(await told).toMatchObject({
+      value: { entry: { url: `unix:///proc/${process.pid}/root/run/a.sock` } },
+    });
+  });
+
+  test("a name that somebody else has stays his while it is asked for here", async () => {
+    const { registries, upstream, watch } = buildElsewhere();
+    const taken = upstream.endpoints.register.bind(upstream.endpoints);
+    upstream.endpoints.register = async (entry, ctx) => {
+      await taken(owned("a@floating", remote.spiffeId), ctx); // he renews it just now
+      throw new NsmError("PERMISSION_DENIED", "name-taken", entry.name);
+    };
+    const told = watch.next();
+    const wish = owned("a@floating", "spiffe://example.org/nse/stranger");
+    await expect(registries.endpoints.register(wish, local())).rejects.toThrow("a@floating");
+    expect(await told).toMatchObject({ value: { entry: { url: PROXY } } });
+  });
+});
+
 describe("names of forwarders", () => {
   test("stay theirs after they left: connections remember their forwarder by name", async () => {
     const { registries } = build();

@@ -6,6 +6,7 @@ import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry
 import { addClientInfo } from "../sdk/client-info.ts";
 import type { ClientInfo } from "../sdk/client-info.ts";
 import type { Clock } from "../sdk/clock.ts";
+import { hasDomain } from "../sdk/domains/name.ts";
 import { checkTcpUrl } from "../sdk/endpoint-url.ts";
 import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
 import { NsmError } from "../sdk/errors.ts";
@@ -39,8 +40,7 @@ export interface ManagerRegistryOptions {
 
 export function createManagerRegistries(options: ManagerRegistryOptions): Registries & Disposable {
   const stop = new AbortController();
-  /** Where what is on its way to the registry is, by name. */
-  const registering = new Map<string, string>();
+  const registering = new Map<string, Registering>();
   let timer: Disposable;
   const onEnded = () => sweep(options, registering, stop.signal);
   const tick = () => {
@@ -58,6 +58,12 @@ export function createManagerRegistries(options: ManagerRegistryOptions): Regist
   };
 }
 
+/** What is on its way to the registry, by name: where it is, and whose. */
+interface Registering {
+  readonly url: string;
+  readonly owner: string | undefined;
+}
+
 /** Services are the registry's; only what it would refuse in any case goes no further. */
 function createServiceRegistry({ services }: Registries): Registry<NetworkService> {
   return {
@@ -72,7 +78,7 @@ function createServiceRegistry({ services }: Registries): Registry<NetworkServic
 /** `onEnded` is called when a process that registered has ended. */
 function createEndpointRegistry(
   options: ManagerRegistryOptions,
-  registering: Map<string, string>,
+  registering: Map<string, Registering>,
   onEnded: () => void,
 ): Registry<NetworkServiceEndpoint> {
   const { upstream, local, publicUrl } = options;
@@ -89,7 +95,7 @@ function createEndpointRegistry(
       limitLife(published, latestMs);
       const path = ctx.registration.path;
       // The registry tells its watchers before it answers Register.
-      registering.set(entry.name, place.url);
+      registering.set(entry.name, { url: place.url, owner: entry.pathIds[0] });
       try {
         const stored = await upstream.endpoints.register(published, ctx);
         local.set({ ...place, entry: clone(NetworkServiceEndpointSchema, stored), path });
@@ -115,7 +121,10 @@ function createEndpointRegistry(
       for await (const found of upstream.endpoints.find(query, ctx)) {
         const { entry, deleted } = found;
         const isHere = entry.url === publicUrl;
-        const url = local.get(entry.name)?.url ?? (isHere ? registering.get(entry.name) : undefined);
+        const onItsWay = registering.get(entry.name);
+        // In another domain (`name@floating`) it has the address of this domain's proxy.
+        const isOnItsWay = isHere || (hasDomain(entry.name) && onItsWay?.owner === entry.pathIds[0]);
+        const url = local.get(entry.name)?.url ?? (isOnItsWay ? onItsWay?.url : undefined);
         if (url !== undefined) entry.url = url;
         else if (isHere && !deleted)
           continue; // not registered again since we restarted
@@ -230,7 +239,7 @@ function limitLife(entry: NetworkServiceEndpoint, latestMs: number): void {
 /** Takes out of the registry what died; what merely expired leaves it by itself, and what its successor is replacing is that one's. */
 function sweep(
   options: ManagerRegistryOptions,
-  registering: ReadonlyMap<string, string>,
+  registering: ReadonlyMap<string, Registering>,
   signal: AbortSignal,
 ): void {
   const { local, upstream, log } = options;

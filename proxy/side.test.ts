@@ -6,8 +6,16 @@ import { makePeer } from "../test/support/peer.ts";
 import { chooseSide } from "./side.ts";
 import type { WithSide } from "./side.ts";
 
-/** What a request for `nse@west` comes to, whose domain's registry says that it is at `url`. */
-async function ask(from: string, url: string, asked = "service@west") {
+/**
+ * What a request for `nse@west` comes to, whose domain's registry says that it is at `url`; `home`: the manager of this domain where it
+ * is instead.
+ */
+async function ask(
+  from: string,
+  url: string,
+  options: { service?: string; home?: string; hops?: readonly string[] } = {},
+) {
+  const { service: asked = "service@west", home, hops = ["client", "proxy"] } = options;
   const ways: (string | undefined)[] = [];
   const services: (string | undefined)[] = [];
   const recorder = createRecorder<CallContext & WithSide>();
@@ -18,14 +26,14 @@ async function ask(from: string, url: string, asked = "service@west") {
     return answer(call, ctx);
   };
   const element = chooseSide({
-    remote: { registered: () => undefined, find: () => Promise.resolve(url) },
+    remote: { registered: () => home, find: () => Promise.resolve(url) },
     peers: { domainOf: () => undefined },
     isForwarder: (id) => id.includes("/forwarder/"),
     isProxy: (id) => id.includes("/proxy/"),
     isManager: () => false,
     refusedAddresses: parseRefusedAddresses("127.0.0.0/8,169.254.0.0/16"),
   })(recorder);
-  const request = requestOn(["client", "proxy"]);
+  const request = requestOn(hops);
   if (request.connection !== undefined) {
     request.connection.networkService = asked;
     request.connection.networkServiceEndpointName = "nse@west";
@@ -50,7 +58,7 @@ test("a proxy's Request comes in, and is answered with the names that it asked f
 });
 
 test("a service that has endpoints in the other domain, too, is asked for by its name there", async () => {
-  expect(await ask("/forwarder/one", "tcp://192.0.2.1:5004", "service")).toMatchObject({
+  expect(await ask("/forwarder/one", "tcp://192.0.2.1:5004", { service: "service" })).toMatchObject({
     services: ["service@west"],
     service: "service",
     name: "nse@west",
@@ -67,3 +75,20 @@ test.for(["tcp://127.0.0.1:22", "tcp://169.254.169.254:80"])(
     await expect(ask("/forwarder/one", url)).rejects.toMatchObject({ reason: "refused-address" });
   },
 );
+
+const HOME = "tcp://192.0.2.2:5001";
+
+test("an endpoint of this domain that is registered in another one is at its manager, also for a chain that was here before", async () => {
+  for (const before of [["client"], ["client", "proxy", "manager", "forwarder", "link"]]) {
+    const hops = [...before, "manager", "forwarder", "proxy"];
+    expect(await ask("/forwarder/one", "", { home: HOME, hops })).toMatchObject({ ways: [HOME] });
+  }
+});
+
+test("a Request that comes back from the manager to which it was passed goes round no more", async () => {
+  const hops = ["client", "proxy", "manager", "forwarder", "proxy"];
+  await expect(ask("/forwarder/one", "", { home: HOME, hops })).rejects.toMatchObject({
+    code: "UNAVAILABLE",
+    reason: "endpoint-not-here",
+  });
+});

@@ -52,10 +52,11 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
 }
 
 async function wayOf(
-  { networkServiceEndpointName: name }: Connection,
+  connection: Connection,
   { peer, signal }: CallContext,
   { remote, peers, isForwarder, isManager, isProxy, refusedAddresses }: SideOptions,
 ): Promise<NextHop | undefined> {
+  const name = connection.networkServiceEndpointName;
   // What this proxy does by itself goes where the Request went.
   const isOther = peer !== undefined && peers.domainOf(peer.spiffeId) !== undefined;
   const comesFromHere = peer === undefined || (!isOther && isForwarder(peer.spiffeId));
@@ -66,11 +67,28 @@ async function wayOf(
       `${peer.spiffeId} may not ask this proxy: forwarders of this domain do for endpoints of others (NSM_FORWARDER_IDS), and proxies of other domains for those of this one (NSM_PROXY_IDS)`,
     );
   const home = remote.registered(name);
-  if (home !== undefined) return { url: home, expect: isManager };
+  if (home !== undefined) {
+    if (comesFromHere && hasComeBack(connection))
+      throw new NsmError(
+        "UNAVAILABLE",
+        "endpoint-not-here",
+        `endpoint ${name} has not registered at its manager again since that was restarted (${home}): try again`,
+      );
+    return { url: home, expect: isManager };
+  }
   const url = comesFromHere && hasDomain(name) ? await remote.find(name, signal) : undefined;
   if (url === undefined) return undefined;
   checkTcpUrl(url, refusedAddresses, `endpoint ${name}`);
   return { url, expect: isProxy };
+}
+
+/**
+ * True where the manager to which this proxy passed the Request, and its forwarder, know no other way than back: with an endpoint
+ * between them it would be another link of a chain.
+ */
+function hasComeBack({ path }: Connection): boolean {
+  const [segments = [], own = 0] = [path?.pathSegments, path?.index];
+  return own >= 3 && segments[own - 3]?.name === segments[own]?.name;
 }
 
 type Names = Pick<Connection, "networkService" | "networkServiceEndpointName">;

@@ -30,13 +30,14 @@ const wires = endpoints.map(({ name }, i) => ({
 }));
 
 const mesh = useMesh({
-  domains: true,
+  clusters: "unified",
+  nodes: 1,
   floating: true,
   endpoints: [
-    ...endpoints.map((endpoint) => ({ ...endpoint, node: "node2" as const })),
+    ...endpoints.map((endpoint) => ({ ...endpoint, node: "node3" as const })),
     {
       name: "spare",
-      node: "node2",
+      node: "node3",
       service: "float@floating",
       prefixes: "172.16.2.102/31",
       env: { NSM_NAME: "spare@floating" },
@@ -72,8 +73,8 @@ async function stopAll(...clients: readonly string[]) {
   await mesh.expectAsStarted();
 }
 
-const FORWARDERS = ["forwarder-node1", "forwarder-node2"];
-const MANAGERS = ["nsmgr-node1", "nsmgr-node2"];
+const FORWARDERS = ["forwarder-node1", "forwarder-node3"];
+const MANAGERS = ["nsmgr-node1", "nsmgr-node3"];
 const PROXIES = ["proxy-east", "proxy-west"];
 const EVERYTHING = [
   "identity",

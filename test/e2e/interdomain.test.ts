@@ -23,9 +23,6 @@ const dnsRows = [
   { row: "floating_dns", domain: "floating" },
 ] as const;
 
-/** User-space WireGuard is a tun device. */
-const KIND = { IP: /^(wireguard|tun)$/, ETHERNET: /^vxlan$/ };
-
 /** What an endpoint of a domain is called where it registers: one of the west gives its plain name, or one of the floating domain. */
 const among = (domain: string, name: string) => (domain === "west" ? name : `${name}@${domain}`);
 const partOf = (row: string) =>
@@ -42,6 +39,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const mesh = useMesh({
   clusters: "unified",
+  nodes: 1,
   floating: true,
   endpoints: [...rows, ...dnsRows].map((each) => {
     const name = partOf(each.row);
@@ -86,21 +84,49 @@ async function end(row: string) {
   await mesh.expectAsStarted();
 }
 
-test.for(rows)("$row", async ({ row, domain, payload }) => {
+test.for(rows.filter(({ payload }) => payload === "IP"))("$row", async ({ row, domain }) => {
   const { path, pods } = await connect(row);
-  expect(path).toEqual([
-    `to-${partOf(row)}`,
-    "nsmgr-node1",
-    "forwarder-node1",
-    "proxy-east",
-    "proxy-west",
-    "nsmgr-node3",
-    "forwarder-node3",
-    among(domain, partOf(row)),
-  ]);
-  expect(deviceIn(pods.client, "nsm-1").kind).toMatch(KIND[payload]);
+  expect(path).toEqual(pathOf(row, domain));
+  expect(deviceIn(pods.client, "nsm-1").kind).toMatch(/^(wireguard|tun)$/); // user-space WireGuard is a tun device
   await end(row);
 });
+
+test.for(rows.filter(({ payload }) => payload === "ETHERNET"))(
+  "$row: refused, because nothing goes unencrypted between domains, until both allow it",
+  async ({ row, domain }) => {
+    const { err } = await mesh.start(`to-${partOf(row)}`).waitFor("request failed", 20_000);
+    expect(err).toMatchObject({ code: "FAILED_PRECONDITION", message: expect.stringContaining("encrypted") });
+    for (const pod of [`pod-to-${partOf(row)}`, `pod-${partOf(row)}`])
+      expect(devicesIn(mesh.namespace(pod))).toEqual([]);
+    await mesh.daemon(`to-${partOf(row)}`).stop();
+    await mesh.expectAsStarted();
+
+    await startProxiesAnew({ NSM_ALLOW_UNENCRYPTED_DOMAINS: "west,floating,demo.nsm" });
+    const { path, pods } = await connect(row);
+    expect(path).toEqual(pathOf(row, domain));
+    expect(deviceIn(pods.client, "nsm-1").kind).toBe("vxlan");
+    await end(row);
+    await startProxiesAnew({});
+  },
+);
+
+const pathOf = (row: string, domain: string) => [
+  `to-${partOf(row)}`,
+  "nsmgr-node1",
+  "forwarder-node1",
+  "proxy-east",
+  "proxy-west",
+  "nsmgr-node3",
+  "forwarder-node3",
+  among(domain, partOf(row)),
+];
+
+async function startProxiesAnew(env: Readonly<Record<string, string>>) {
+  for (const name of ["proxy-east", "proxy-west"]) {
+    await mesh.daemon(name).kill();
+    await mesh.start(name, env).waitFor("proxy serves", 20_000);
+  }
+}
 
 test.for(dnsRows)("$row", async ({ row }) => {
   const { pods } = await connect(row);

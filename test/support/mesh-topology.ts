@@ -2,7 +2,7 @@
 import { createParts } from "../../cli/demo/parts.ts";
 import type { ClientSpec, EndpointSpec } from "../../cli/demo/parts.ts";
 import { placesOf } from "../../cli/demo/topology.ts";
-import type { ClusterName, Layout, Part, Site, Topology } from "../../cli/demo/topology.ts";
+import type { ClusterName, Layout, Part, Topology } from "../../cli/demo/topology.ts";
 import { FLOATING, floatingRegistry } from "./floating.ts";
 
 type Environment = Readonly<Record<string, string>>;
@@ -38,8 +38,8 @@ export interface MeshOptions {
   readonly svidLifetime?: string;
   /** Longest life of tokens; default ten minutes. */
   readonly tokenLifetime?: string;
-  /** Manifests of network services, for the registry or for that of each cluster. */
-  readonly networkServices?: string | Readonly<Partial<Record<ClusterName, string>>>;
+  /** Manifests of network services, for the registry, or for those of the clusters and of the floating domain. */
+  readonly networkServices?: string | Readonly<Partial<Record<ClusterName | typeof FLOATING, string>>>;
   /** How long the wires of a killed client wait for its restart; default a second. */
   readonly clientGrace?: string;
   /** For every daemon, or by its name. */
@@ -81,7 +81,7 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
       ...part,
       env: {
         ...part.env,
-        ...servicesFile(part, folder, options),
+        ...servicesFile(part, parts, folder, options),
         ...lifetimes(part, options),
         ...envOf(part, options),
       },
@@ -109,20 +109,26 @@ function spareOf(parts: readonly Part[]): readonly Part[] {
     }));
 }
 
-/** The file with a site's network services; undefined when it has none. */
-export function servicesOf({ cluster }: Site, { networkServices }: MeshOptions) {
-  const content =
-    typeof networkServices === "object" && cluster !== undefined ? networkServices[cluster] : networkServices;
-  if (typeof content !== "string") return undefined;
-  return { name: cluster === undefined ? SERVICES_FILE : `${cluster}/${SERVICES_FILE}`, content };
+/** The files with network services, by the registry that reads them. */
+export function servicesFiles({ parts }: Pick<Topology, "parts">, { networkServices }: MeshOptions) {
+  return parts.flatMap((part) => {
+    if (part.role !== "registry") return [];
+    const domain = part.place === FLOATING ? FLOATING : part.site.cluster;
+    const content =
+      typeof networkServices === "object" && domain !== undefined ? networkServices[domain] : networkServices;
+    const name = `network-services-of-${part.name}.yaml`;
+    return typeof content === "string" ? [{ part: part.name, name, content }] : [];
+  });
 }
 
-const SERVICES_FILE = "network-services.yaml";
-
-function servicesFile({ role, site, place }: Part, folder: string, options: MeshOptions): Environment {
-  const file = servicesOf(site, options);
-  if (role !== "registry" || place === FLOATING || file === undefined) return {};
-  return { NSM_NETWORK_SERVICES_PATH: `${folder}/${file.name}` };
+function servicesFile(
+  { name }: Part,
+  parts: readonly Part[],
+  folder: string,
+  options: MeshOptions,
+): Environment {
+  const file = servicesFiles({ parts }, options).find(({ part }) => part === name);
+  return file === undefined ? {} : { NSM_NETWORK_SERVICES_PATH: `${folder}/${file.name}` };
 }
 
 function envOf({ name }: Part, { env = {} }: MeshOptions): Environment {

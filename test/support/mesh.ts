@@ -29,7 +29,7 @@ import { warmUp } from "../../cli/demo/warm-up.ts";
 import { parseEstablished } from "../../cli/demo/wires.ts";
 import type { Established } from "../../cli/demo/wires.ts";
 import { floatingDomain, joinFloating } from "./floating.ts";
-import { gidOfWorkload, meshTopology, servicesOf } from "./mesh-topology.ts";
+import { gidOfWorkload, meshTopology, servicesFiles } from "./mesh-topology.ts";
 import type { MeshOptions } from "./mesh-topology.ts";
 import { namespaceNamed } from "./netns.ts";
 import type { NamedNamespace } from "./netns.ts";
@@ -88,7 +88,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   writeRegistrations(topology, (site) => workloadsOf(site, options));
   writeFiles(topology, options.floating === true ? floatingDomain : {});
   if (options.floating === true) await joinFloating(topology, markedEnvironment(run));
-  for (const { name, content } of topology.sites.flatMap((site) => servicesOf(site, options) ?? []))
+  for (const { name, content } of servicesFiles(topology, options))
     writeFileSync(join(topology.folder, name), content);
 
   const fullName = (place: string) => namespaceOf(run, place);
