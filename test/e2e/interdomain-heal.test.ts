@@ -68,6 +68,14 @@ async function expectAnswers(client: string) {
 
 const plain = (address = "") => address.split("/")[0] ?? "";
 
+/** The authority first, as an operator would: daemons wait for their identity only so long. */
+async function killAndStart(names: readonly string[]) {
+  await Promise.all(names.map((name) => mesh.daemon(name).kill()));
+  const isAuthority = (name: string) => name === "identity";
+  for (const name of names.filter(isAuthority)) await mesh.start(name).waitFor("identity serves", 30_000);
+  for (const name of names.filter((each) => !isAuthority(each))) mesh.start(name);
+}
+
 async function stopAll(...clients: readonly string[]) {
   for (const client of clients) expect(await mesh.daemon(client).stop()).toBe(0);
   await mesh.expectAsStarted();
@@ -102,7 +110,7 @@ test.for([
     startTraffic({ from, source, to: mesh.namespace(pod), target }),
   );
 
-  await mesh.restart(...killed);
+  await killAndStart(killed);
   for (const name of killed.filter((each) => FORWARDERS.includes(each)))
     await eventually(
       `${name} adopts its wires`,
