@@ -5,6 +5,7 @@ import type { Daemon } from "../sdk/daemon.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { DEFAULT_SCENARIOS, SCENARIOS } from "./demo/scenario-names.ts";
 import { ExitCode } from "./exit-code.ts";
+import { addLinkCommands } from "./link-commands.ts";
 import { addLookingCommands } from "./look.ts";
 import { printableLines } from "./printable.ts";
 import { roles } from "./roles.ts";
@@ -26,6 +27,7 @@ async function main(args: readonly string[]): Promise<number> {
   const asked = words.filter((word) => word !== "help" && !word.startsWith("-"));
   await addRoles(program, roles, asked, (result) => (code = result));
   await addLookingCommands(program, asked[0], (result) => (code = result));
+  addLinkCommands(program, (result) => (code = result));
   addDemo(program, (result) => (code = result));
   program
     .command("version")

@@ -1,0 +1,205 @@
+/** `nsm link`: joins this domain to another one, shows the links there are, ends them. */
+import { durationFromMs, durationMs, timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
+import { Links } from "../api/gen/link_pb.js";
+import type { LinkStatus, ListResponse } from "../api/gen/link_pb.js";
+import { parseDuration } from "../sdk/config.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
+import { ExitCode } from "./exit-code.ts";
+import { untilInterrupted } from "./interrupted.ts";
+import { printableDocument, printableLines } from "./printable.ts";
+import { openProxyClient } from "./proxy-client.ts";
+import type { ProxyClient } from "./proxy-client.ts";
+import { formatTable, terminalWidth } from "./table.ts";
+
+const MOST_TOKEN_BYTES = 16 * 1024;
+
+interface Common {
+  /** `--proxy` */
+  readonly proxy: string | undefined;
+}
+
+/** The token alone on stdout; what to do with it on stderr. Exit code 0. */
+export async function runLinkToken(
+  options: Common & { readonly expires: string; readonly output: "text" | "json" },
+): Promise<number> {
+  const lifeMs = readLife(options.expires);
+  return await withProxy(options, async (proxy) => {
+    const { token, expires } = await proxy.call(Links.method.createToken, { life: durationFromMs(lifeMs) });
+    const end = expires === undefined ? "" : timestampDate(expires).toISOString();
+    if (options.output === "json") writeJson({ token, expires: end });
+    else {
+      process.stdout.write(`${token}\n`);
+      say(`good once, until ${end}. On the other cluster:\n  nsm link join <token>`);
+    }
+    return ExitCode.ok;
+  });
+}
+
+/** What is done on stderr, the domain on stdout. Exit code 0 once both directions are verified; an interruption takes all back. */
+export async function runLinkJoin(
+  given: string,
+  options: Common & { readonly output: "text" | "json" },
+): Promise<number> {
+  const token = given === "-" ? await readToken() : given;
+  return await withProxy(options, async (proxy) => {
+    for await (const { text, linked } of proxy.stream(Links.method.join, { token })) {
+      if (text !== "") say(text);
+      if (linked === undefined) continue;
+      if (options.output === "json") writeJson(valueOf(linked));
+      else process.stdout.write(`${printableLines(linked.domain)}\n`);
+      return ExitCode.ok;
+    }
+    throw new NsmError("UNAVAILABLE", "given-up", "the proxy stopped before the link was made: try again");
+  });
+}
+
+export async function runLinkList(
+  options: Common & { readonly output: "table" | "wide" | "json" },
+): Promise<number> {
+  return await withProxy(options, async (proxy) => {
+    const list = await proxy.call(Links.method.list, {});
+    if (options.output === "json")
+      writeJson({ domain: list.domain, trustDomain: list.trustDomain, links: list.links.map(valueOf) });
+    else if (list.links.length === 0)
+      say(`${list.domain} has no links: nsm link token makes a token for another cluster to join with`);
+    else
+      for (const line of tableOf(list, options.output === "wide", Date.now()))
+        process.stdout.write(`${line}\n`);
+    return ExitCode.ok;
+  });
+}
+
+/** Exit code 4 when there is no such link. */
+export async function runLinkRemove(domain: string, options: Common): Promise<number> {
+  return await withProxy(options, async (proxy) => {
+    try {
+      const { told } = await proxy.call(Links.method.remove, { domain });
+      say(
+        told
+          ? `${domain} is not linked any more, on both sides`
+          : `${domain} is not linked any more. It could not be told: it will hear of it when it asks, or remove the link there, too`,
+      );
+      return ExitCode.ok;
+    } catch (error) {
+      if (!(error instanceof NsmError) || error.reason !== "not-linked") throw error;
+      say(messageOf(error));
+      return ExitCode.notFound;
+    }
+  });
+}
+
+async function withProxy({ proxy }: Common, run: (client: ProxyClient) => Promise<number>): Promise<number> {
+  using interruption = untilInterrupted();
+  const { signal } = interruption;
+  try {
+    await using client = await openProxyClient({ proxy, env: process.env, signal });
+    return await run(client);
+  } catch (error) {
+    if (signal.aborted) {
+      say("interrupted");
+      return ExitCode.interrupted;
+    }
+    throw error;
+  }
+}
+
+function readLife(text: string): number {
+  try {
+    return parseDuration(text);
+  } catch (error) {
+    throw new NsmError(
+      "INVALID_ARGUMENT",
+      "bad-life",
+      `--expires ${JSON.stringify(text)}: ${messageOf(error)}`,
+    );
+  }
+}
+
+/** So that it need not stand in the list of processes. */
+async function readToken(): Promise<string> {
+  let text = "";
+  for await (const part of process.stdin) {
+    text += String(part);
+    if (text.length > MOST_TOKEN_BYTES) break;
+  }
+  return text.trim();
+}
+
+/** For programs: durations in milliseconds, times as RFC 3339. */
+export function valueOf(status: LinkStatus): object {
+  const { domain, trustDomain, proxyId, state, since, why, dials, way, addresses, rtt, bundleHeard } = status;
+  return {
+    domain,
+    trustDomain,
+    proxyId,
+    state,
+    since: since && timestampDate(since).toISOString(),
+    ...(why !== "" && { why }),
+    dialledBy: dials ? "us" : "them",
+    ...(way !== "" && { way }),
+    addresses,
+    ...(rtt && { rttMs: durationMs(rtt) }),
+    ...(bundleHeard && { bundleHeard: timestampDate(bundleHeard).toISOString() }),
+    offeredToUs: status.offeredToUs,
+    offeredByUs: status.offeredByUs,
+  };
+}
+
+/** Lines of a table for people. */
+export function tableOf({ links }: ListResponse, wide: boolean, nowMs: number): readonly string[] {
+  const age = (ms: number) => ageText(nowMs - ms);
+  const columns = [
+    { title: "DOMAIN", value: ({ domain }: LinkStatus) => domain },
+    {
+      title: "STATE",
+      value: ({ state, since }: LinkStatus) =>
+        since === undefined ? state : `${state} ${age(timestampMs(since))}`,
+    },
+    {
+      title: "RTT",
+      value: ({ rtt }: LinkStatus) => (rtt === undefined ? "-" : `${durationMs(rtt).toFixed(1)} ms`),
+    },
+    {
+      title: "BUNDLE",
+      value: ({ bundleHeard }: LinkStatus) =>
+        bundleHeard === undefined ? "-" : `${age(timestampMs(bundleHeard))} old`,
+    },
+    { title: "DIALLED BY", value: ({ dials }: LinkStatus) => (dials ? "us" : "them") },
+    { title: "OFFERS US", value: ({ offeredToUs }: LinkStatus) => few(offeredToUs, wide) },
+    { title: "WE OFFER", value: ({ offeredByUs }: LinkStatus) => few(offeredByUs, wide) },
+    ...(wide
+      ? [
+          { title: "WAY", value: ({ way }: LinkStatus) => way || "-" },
+          { title: "PROXY", value: ({ proxyId }: LinkStatus) => proxyId },
+          { title: "ADDRESSES", value: ({ addresses }: LinkStatus) => addresses.join(",") || "-" },
+        ]
+      : []),
+  ];
+  const lines = formatTable(links, columns, [], terminalWidth());
+  const reasons = links
+    .filter(({ why }) => why !== "")
+    .map(({ domain, why }) => printableLines(`${domain}: ${why}`));
+  return [...lines, ...reasons];
+}
+
+function few(services: readonly string[], all: boolean): string {
+  if (services.length === 0) return "-";
+  return all || services.length <= 3
+    ? services.join(",")
+    : `${services.slice(0, 3).join(",")} and ${services.length - 3} more`;
+}
+
+function ageText(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds}s`;
+  if (seconds < 7200) return `${Math.floor(seconds / 60)}m`;
+  return seconds < 172_800 ? `${Math.floor(seconds / 3600)}h` : `${Math.floor(seconds / 86_400)}d`;
+}
+
+function writeJson(value: object): void {
+  process.stdout.write(printableDocument(`${JSON.stringify(value, undefined, 2)}\n`));
+}
+
+function say(text: string): void {
+  process.stderr.write(`${printableLines(text)}\n`);
+}
