@@ -230,6 +230,32 @@ describe("a wire on a backup", () => {
     expect(asked).toEqual([]);
   });
 
+  test("returns ever later to a primary that it has to leave each time, until that has stayed", async () => {
+    const { clock, tell, keep, asked } = build();
+    const waits: number[] = [];
+    const flap = async () => {
+      tell([], ["a", "b1"]);
+      keep("1", "b1");
+      const before = asked.length;
+      for (let ms = 0; asked.length === before; ms += 1000) {
+        await clock.advance(1000);
+        waits[before] = ms;
+      }
+      keep("1", "a");
+      await clock.advance(60_000);
+      tell([], ["b1"]); // the primary goes
+      keep("1", "b1");
+    };
+    for (let i = 0; i < 6; i++) await flap();
+    for (const [i, ms] of waits.entries())
+      expect(Math.abs(ms - Math.min(FAILBACK_MS * 2 ** i, 600_000))).toBeLessThanOrEqual(2000);
+    tell([], ["a", "b1"]);
+    keep("1", "a");
+    await clock.advance(30 * 60_000);
+    await flap();
+    expect(waits.at(-1)).toBeLessThanOrEqual(FAILBACK_MS + 2000);
+  });
+
   test("is asked ever more seldom while the primary does not serve it", async () => {
     const { clock, tell, keep, asked } = build();
     tell([], ["a", "b1"]);

@@ -23,6 +23,9 @@ const LONGEST_SPREAD_MS = 10_000;
 /** Before a wire is asked once more that was asked in vain; doubled each time. */
 const FIRST_PATIENCE_MS = 5000;
 const LONGEST_PATIENCE_MS = 10 * 60_000;
+/** A wire that leaves those that are preferred so soon after it has returned to them waits twice as long until it returns once more. */
+const STEADY_AFTER_MS = 10 * 60_000;
+const LONGEST_FAILBACK_MS = 10 * 60_000;
 /** A client whose monitor stream is just being opened again hears of it then; one that never listens is closed. */
 const HEARD_WITHIN_MS = 5000;
 
@@ -75,7 +78,17 @@ export function createMoves(options: MovesOptions): Moves {
   const wires = new Map<string, Kept>();
   const services = new Map<string, ServiceInUse>();
   const patience = new Map<string, number>();
+  /** Wires that were asked to return to those that are preferred, and how long these had been there. */
+  const returns = new Map<string, { readonly atMs: number; readonly failbackMs: number }>();
 
+  const failbackOf = (id: string): number => {
+    const last = returns.get(id);
+    if (last === undefined) return options.failbackMs;
+    const next = Math.max(options.failbackMs, Math.min(2 * last.failbackMs, LONGEST_FAILBACK_MS));
+    // It waits for that long itself before it returns.
+    const isSteady = clock.monotonic() - last.atMs >= STEADY_AFTER_MS + next + LONGEST_SPREAD_MS;
+    return isSteady ? options.failbackMs : next;
+  };
   /** What wires of a service are judged by now; undefined while the registry has not told. */
   const inputOf = (service: string): JudgeInput | undefined => {
     const known = services.get(service)?.followed.known();
@@ -123,7 +136,7 @@ export function createMoves(options: MovesOptions): Moves {
         else settle(kept);
         return;
       case "outranked":
-        setDue(kept, "outranked", Math.max(waitMs, options.failbackMs) + spreadMs);
+        setDue(kept, "outranked", Math.max(waitMs, failbackOf(id)) + spreadMs);
     }
   };
   const move = (kept: Kept, kind: Reason) => {
@@ -137,6 +150,7 @@ export function createMoves(options: MovesOptions): Moves {
     const why = judgement.kind === "misfit" ? judgement.why : "outranked";
     log.info({ connection: id, service, nse: endpoint, reason: why }, "wire is to be chosen anew");
     history.note(id, "unmatched", `${why}; its client is asked to choose anew`);
+    if (kind === "outranked") returns.set(id, { atMs: clock.monotonic(), failbackMs: failbackOf(id) });
     patience.set(id, Math.min(2 * (patience.get(id) ?? FIRST_PATIENCE_MS / 2), LONGEST_PATIENCE_MS));
     kept.isAsked = true;
     ask(kept, why, clock.monotonic());
@@ -204,6 +218,7 @@ export function createMoves(options: MovesOptions): Moves {
     drop(id) {
       forget(id);
       patience.delete(id);
+      returns.delete(id);
     },
     [Symbol.dispose]() {
       for (const id of wires.keys()) forget(id);
