@@ -8,17 +8,21 @@ import type { SelectOptions } from "../sdk/elements/select-endpoint.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import type { WithNextHop } from "../sdk/elements/target.ts";
+import type { Reach } from "../sdk/reach.ts";
 import { encryptedOnly } from "./encrypted-only.ts";
 import type { EncryptedOnlyOptions } from "./encrypted-only.ts";
 import { chooseSide } from "./side.ts";
 import type { SideOptions, WithSide } from "./side.ts";
+import { refuseSilent } from "./silent-domains.ts";
 import { swapAddresses } from "./swap-addresses.ts";
 import type { OuterAddress } from "./swap-addresses.ts";
 
 export interface ProxyChainOptions extends ServerChainOptions {
   readonly hops: Hops;
   readonly side: SideOptions;
-  readonly select: Omit<SelectOptions<unknown>, "isChosen" | "holdsWire">;
+  readonly select: Omit<SelectOptions<unknown>, "isChosen" | "holdsWire" | "hasOthers" | "reach">;
+  /** Which managers, and which proxies of other domains, answer. */
+  readonly reach: Reach;
   readonly outerAddress: OuterAddress;
   /** Domains with which wires may be unencrypted. Default none. */
   readonly unencryptedDomains?: EncryptedOnlyOptions["unencryptedDomains"];
@@ -28,7 +32,8 @@ export function createProxyChain(options: ProxyChainOptions): NetworkService {
   return serverChain({ ...options, closeUnknown: true })
     .use("chooseSide", chooseSide(options.side)) // the names by which all that follows goes
     .use("encryptedOnly", encryptedOnly({ ...options, unencryptedDomains: options.unencryptedDomains ?? [] })) // before anybody of the other domain is asked
-    .use("findWay", findWay(options.select)) // out to where the endpoint was found, or in to one of this domain
+    .use("refuseSilent", refuseSilent(options.reach)) // before it is waited for
+    .use("findWay", findWay(options)) // out to where the endpoint was found, or in to one of this domain
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
     .use("swapAddresses", swapAddresses(options.outerAddress)) // for the next hop alone
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
@@ -36,8 +41,14 @@ export function createProxyChain(options: ProxyChainOptions): NetworkService {
 }
 
 /** The registry is asked for endpoints of this domain alone; the service's rules hold for clients of others, too. */
-function findWay(select: ProxyChainOptions["select"]): Element<WithSide, WithNextHop> {
-  const element = selectEndpoint<WithSide>({ ...select, isChosen: () => false, holdsWire: () => false });
+function findWay({ select, reach }: ProxyChainOptions): Element<WithSide, WithNextHop> {
+  const element = selectEndpoint<WithSide>({
+    ...select,
+    reach,
+    isChosen: () => false,
+    holdsWire: () => false,
+    hasOthers: true, // another domain's forwarder, maybe in that very domain
+  });
   return (next) => {
     const inward = element(next);
     return {

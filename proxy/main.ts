@@ -18,6 +18,7 @@ import type { Mesh } from "../sdk/mesh.ts";
 import { trackStore } from "../sdk/metrics/wires.ts";
 import { idMatcher, idMatcherOfAnyDomain } from "../sdk/peer-ids.ts";
 import { publishedUrl } from "../sdk/published-url.ts";
+import { createReach } from "../sdk/reach.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
@@ -208,6 +209,7 @@ async function servePassing(
       isProxy: () => false, // nobody is led through this domain to a third one
       refusedAddresses: config.refusedAddresses,
     },
+    reach: createReach({ probe: hops.probe, clock, log }),
     outerAddress,
     unencryptedDomains: config.unencryptedDomains,
   });

@@ -16,6 +16,8 @@ import type { RemoteEndpoints } from "./remote-endpoints.ts";
 export interface WithSide {
   /** Undefined on the way in to an endpoint that the registry of this domain knows. */
   readonly way: NextHop | undefined;
+  /** The other domain, of which `way` is the proxy; undefined where it is a manager of this one. */
+  readonly domain?: string | undefined;
 }
 
 export interface SideOptions {
@@ -36,17 +38,17 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
   return (next) => ({
     async request(request, ctx) {
       const connection = connectionOf(request);
-      const way = await wayOf(connection, ctx, options);
+      const { way, domain } = await wayOf(connection, ctx, options);
       const asked = way === undefined ? stripNames(connection) : completeService(connection);
-      const response = await next.request(request, { ...ctx, way });
+      const response = await next.request(request, { ...ctx, way, domain });
       joinNames(response, asked);
       return response;
     },
     async close(connection, ctx) {
-      const way = await wayOf(connection, ctx, options);
+      const { way, domain } = await wayOf(connection, ctx, options);
       if (way === undefined) stripNames(connection);
       else completeService(connection);
-      await next.close(connection, { ...ctx, way });
+      await next.close(connection, { ...ctx, way, domain });
     },
   });
 }
@@ -55,7 +57,7 @@ async function wayOf(
   connection: Connection,
   { peer, signal }: CallContext,
   { remote, peers, isForwarder, isManager, isProxy, refusedAddresses }: SideOptions,
-): Promise<NextHop | undefined> {
+): Promise<WithSide> {
   const name = connection.networkServiceEndpointName;
   // What this proxy does by itself goes where the Request went.
   const isOther = peer !== undefined && peers.domainOf(peer.spiffeId) !== undefined;
@@ -74,12 +76,12 @@ async function wayOf(
         "endpoint-not-here",
         `endpoint ${name} has not registered at its manager again since that was restarted (${home}): try again`,
       );
-    return { url: home, expect: isManager };
+    return { way: { url: home, expect: isManager } };
   }
   const url = comesFromHere && hasDomain(name) ? await remote.find(name, signal) : undefined;
-  if (url === undefined) return undefined;
+  if (url === undefined) return { way: undefined };
   checkTcpUrl(url, refusedAddresses, `endpoint ${name}`);
-  return { url, expect: isProxy };
+  return { way: { url, expect: isProxy }, domain: splitDomain(name).domain };
 }
 
 /**

@@ -36,6 +36,8 @@ export interface ReachOptions {
 export interface Reach {
   /** It did not answer a moment ago. */
   isLost(hop: NextHop): boolean;
+  /** Whether it answers now. Takes 350 ms at most. */
+  answers(hop: NextHop): Promise<boolean>;
   /** Of a lost hop: whether it answers after all. Takes up to four seconds from the first question on. */
   comesBack(hop: NextHop): Promise<boolean>;
   /**
@@ -93,6 +95,7 @@ export function createReach({ probe, clock, log }: ReachOptions): Reach {
 
   return {
     isLost,
+    answers: (hop) => ask(hop).answered,
     comesBack: (hop) => ask(hop).answeredAtLast,
     watch(hop, others) {
       const lost = new AbortController();

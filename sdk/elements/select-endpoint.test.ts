@@ -285,3 +285,46 @@ test("an endpoint of this node must be who registered it, one elsewhere is reach
     [false, true, true, false],
   ]);
 });
+
+describe("endpoints of a domain that does not answer", () => {
+  const away = (name: string) => endpoint(name, "tcp://192.0.2.9:5004");
+  const silentWest = ({ recorder }: ReturnType<typeof build>, isSilent: () => boolean) => {
+    const { answer } = recorder;
+    const tried: string[] = [];
+    recorder.answer = (call, ctx) => {
+      const { networkServiceEndpointName: name } = call.connection;
+      tried.push(name);
+      if (!name.endsWith("@west") || !isSilent()) return answer(call, ctx);
+      return Promise.reject(new NsmError("UNAVAILABLE", "domain-silent", "west does not answer"));
+    };
+    return tried;
+  };
+  const ask = (service: ReturnType<typeof build>["service"], id: string) =>
+    service.request(requestOn(["m", "f"], [id, id]), MANAGER);
+
+  test("are not asked once one of them has said so, come last for ten seconds, and then first again", async () => {
+    const built = build([away("a@west"), away("b@west"), away("c@south"), endpoint("here")], {
+      matches: [{ routes: [{}] }],
+    });
+    const tried = silentWest(built, () => true);
+    expect((await ask(built.service, "1")).networkServiceEndpointName).toBe("c@south");
+    expect(tried).toEqual(["a@west", "c@south"]);
+    for (const id of ["2", "3", "4", "5"]) await ask(built.service, id);
+    expect(tried.filter((name) => name.endsWith("@west"))).toEqual(["a@west"]);
+    await built.clock.advance(10_000);
+    for (const id of ["6", "7", "8", "9"]) await ask(built.service, id);
+    expect(tried.filter((name) => name.endsWith("@west")).length).toBeGreaterThan(1);
+  });
+
+  test("are asked when there is nobody else, and are as good as others when they answer", async () => {
+    let isSilent = true;
+    const built = build([away("a@west"), away("b@west")], { matches: [{ routes: [{}] }] });
+    const tried = silentWest(built, () => isSilent);
+    await expect(ask(built.service, "1")).rejects.toMatchObject({ reason: "domain-silent" });
+    await expect(ask(built.service, "2")).rejects.toMatchObject({ reason: "domain-silent" });
+    expect(tried).toHaveLength(2);
+    isSilent = false;
+    for (const id of ["3", "4", "5"]) await ask(built.service, id);
+    expect(new Set(tried.slice(2))).toEqual(new Set(["a@west", "b@west"]));
+  });
+});

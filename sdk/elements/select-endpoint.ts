@@ -18,6 +18,8 @@ import type { CodeName } from "../errors.ts";
 import type { Candidate } from "../match.ts";
 import { tries } from "../prefer.ts";
 import { createTurns } from "../turns.ts";
+import { hasDomain, splitDomain } from "../domains/name.ts";
+import { createSilentDomains } from "../domains/silence.ts";
 import { candidatesOf } from "../candidates.ts";
 import type { CandidateOptions } from "../candidates.ts";
 import type { Reach } from "../reach.ts";
@@ -36,6 +38,8 @@ export interface SelectOptions<C> extends CandidateOptions, Omit<FormerHopOption
   readonly reach?: Reach;
   /** True when another forwarder of the mesh asks: it has made the choice. */
   readonly isChosen: (ctx: C) => boolean;
+  /** Whoever names an endpoint has others to ask, and had better hear soon that the hop is lost. */
+  readonly hasOthers?: boolean;
 }
 
 interface Choice {
@@ -49,32 +53,55 @@ export function selectEndpoint<Needs>(
 ): Element<Needs, WithNextHop> {
   const choices = new Map<string, Choice>();
   const turns = createTurns();
+  const silent = createSilentDomains(options.clock);
 
   return (next) => {
     const attempt = async (request: NetworkServiceRequest, ctx: CallContext & Needs, choice: Choice) => {
       const { id } = connectionOf(request);
       options.refuseStopped?.(choice.hop);
       connectionOf(request).networkServiceEndpointName = choice.endpoint;
-      const response = await next.request(request, { ...ctx, nextHop: choice.hop });
-      choices.set(id, choice);
-      return response;
+      try {
+        const response = await next.request(request, { ...ctx, nextHop: choice.hop });
+        choices.set(id, choice);
+        silent.note(choice.endpoint, undefined);
+        return response;
+      } catch (error) {
+        silent.note(choice.endpoint, error);
+        throw error;
+      }
+    };
+    const attemptNamed = async (request: NetworkServiceRequest, ctx: CallContext & Needs, choice: Choice) => {
+      if (options.hasOthers !== true) return await attempt(request, ctx, choice);
+      using watch = options.reach?.watch(choice.hop, () => []);
+      const signal = watch === undefined ? ctx.signal : AbortSignal.any([ctx.signal, watch.signal]);
+      return await attempt(request, { ...ctx, signal }, choice).catch((cause: unknown) => {
+        throw watch?.signal.aborted === true && !ctx.signal.aborted ? watch.signal.reason : cause;
+      });
     };
     const tryInTurn = async (request: NetworkServiceRequest, ctx: CallContext & Needs) => {
       const found = await candidatesOf(options, connectionOf(request), options.isChosen(ctx), ctx.signal);
       if (found.kind === "named")
-        return attempt(request, ctx, { endpoint: found.endpoint.name, hop: hopTo(found.endpoint, options) });
+        return await attemptNamed(request, ctx, {
+          endpoint: found.endpoint.name,
+          hop: hopTo(found.endpoint, options),
+        });
       connectionOf(request).payload = found.payload;
       const failures: NsmError[] = [];
       const { id, networkService } = connectionOf(request);
       const inTurn = (others: readonly Candidate[]) => tries(turns, networkService, others);
       const { reach } = options;
-      const isLost = ({ url }: NetworkServiceEndpoint) => reach?.isLost({ url }) === true;
+      const isHopLost = ({ url }: NetworkServiceEndpoint) => reach?.isLost({ url }) === true;
+      const isLost = (endpoint: NetworkServiceEndpoint) => silent.has(endpoint.name) || isHopLost(endpoint);
+      /** Domains that have not answered this very Request: their other endpoints need not be asked. */
+      const unanswered = new Set<string>();
       for (const { endpoint } of lastOf(found.candidates, choices.get(id)?.endpoint, inTurn, isLost)) {
+        const domain = hasDomain(endpoint.name) ? splitDomain(endpoint.name).domain : undefined;
+        if (domain !== undefined && unanswered.has(domain)) continue;
         const copy = clone(NetworkServiceRequestSchema, request);
         const hasOthers = failures.length < found.candidates.length - 1;
         try {
           const choice = { endpoint: endpoint.name, hop: hopTo(endpoint, options) };
-          if (isLost(endpoint)) await refuseLost(choice.hop, reach, ctx.signal);
+          if (isHopLost(endpoint)) await refuseLost(choice.hop, reach, ctx.signal);
           using patience = hasOthers ? patienceOf(options.clock, endpoint.name) : undefined;
           using watch = hasOthers
             ? reach?.watch(choice.hop, () => hopsOf(found.candidates, options))
@@ -93,6 +120,7 @@ export function selectEndpoint<Needs>(
             "endpoint failed",
           );
           failures.push(failureOf(endpoint, error));
+          if (domain !== undefined && silent.has(endpoint.name)) unanswered.add(domain);
         }
       }
       throw allFailed(connectionOf(request), failures);

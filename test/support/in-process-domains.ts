@@ -8,6 +8,7 @@ import { createMonitorStore } from "../../sdk/elements/monitor.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { silentLogger as log } from "../../sdk/log.ts";
 import type { Registries } from "../../sdk/registry/registry.ts";
+import { createReach } from "../../sdk/reach.ts";
 import { createRegistryView } from "../../sdk/registry/view.ts";
 import { makeAuthority } from "./certificates.ts";
 import { startInProcess } from "./in-process.ts";
@@ -85,6 +86,7 @@ export async function startDomains<const N extends string>(...names: readonly N[
           isProxy: () => false,
           refusedAddresses: [],
         },
+        reach: createReach({ probe: station.probe, clock, log }),
         outerAddress: (inner) => inner,
       });
       station.serve(chain, store, proxyUrl(name));

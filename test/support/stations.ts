@@ -31,6 +31,8 @@ export interface Station extends AsyncDisposable {
   readonly minter: TokenMinter;
   /** Calls to other stations. */
   readonly hops: Hops;
+  /** Resolves when somebody answers there. */
+  readonly probe: (hop: NextHop) => Promise<void>;
   readonly isAlive: boolean;
   /** From now on it answers calls at its URL, and at these. */
   serve(chain: NetworkService, store: MonitorStore, ...more: readonly string[]): void;
@@ -127,6 +129,10 @@ async function openStation(
       request: (hop, request, ctx) => calls().request(hop.url, request, ctx),
       close: (hop, connection, ctx) => calls().close(hop.url, connection, ctx),
       follow: followers.follow,
+    },
+    async probe(hop) {
+      const { station: other } = stations.at(hop.url);
+      await stations.transit(name, other.name);
     },
     get isAlive() {
       return !ended.signal.aborted;

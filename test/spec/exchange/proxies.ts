@@ -17,6 +17,7 @@ import { idMatcher, idMatcherOfAnyDomain } from "../../../sdk/peer-ids.ts";
 import { createRegistryClient } from "../../../sdk/registry/client.ts";
 import type { Registries } from "../../../sdk/registry/registry.ts";
 import { endpointRegistryHandlers, serviceRegistryHandlers } from "../../../sdk/registry/serve.ts";
+import { createReach } from "../../../sdk/reach.ts";
 import { createRegistryView } from "../../../sdk/registry/view.ts";
 import type { Bench } from "./bench.ts";
 import { memberOf, publicUrlOf, textOf } from "./places.ts";
@@ -77,6 +78,7 @@ export const startManagerProxy: Start = (bench, playback) => {
       isProxy: idMatcherOfAnyDomain(Defaults.proxyIds.split(",")),
     },
     select: { view, clock, log, isManager: () => true, isProxy: () => false, refusedAddresses: [] },
+    reach: createReach({ probe: hops.probe, clock, log }),
     outerAddress: (inner) => outer.get(inner) ?? inner,
     unencryptedDomains: ["*"], // the recorded forwarders had VXLAN (D65)
   });

@@ -1,0 +1,90 @@
+import { expect, test } from "vitest";
+import type { CallContext } from "../sdk/chain.ts";
+import { NsmError } from "../sdk/errors.ts";
+import { silentLogger } from "../sdk/log.ts";
+import { createReach } from "../sdk/reach.ts";
+import { callBy, createRecorder, requestOn } from "../test/support/chain.ts";
+import { createFakeClock } from "../test/support/fake-clock.ts";
+import { makePeer } from "../test/support/peer.ts";
+import type { WithSide } from "./side.ts";
+import { refuseSilent } from "./silent-domains.ts";
+
+const FORWARDER = callBy(await makePeer("/forwarder/one"));
+const WEST: WithSide = { way: { url: "tcp://192.0.2.9:5004" }, domain: "west" };
+const UNREACHABLE = new NsmError("UNAVAILABLE", "unreachable", "nobody there");
+
+/** What proxies of other domains do: `answers` their Health, and Requests. */
+function build() {
+  const clock = createFakeClock();
+  const state = { answers: true, request: "answers" as "answers" | "fails" | "hangs" };
+  let probes = 0;
+  const reach = createReach({
+    clock,
+    log: silentLogger,
+    probe: () => {
+      probes++;
+      return state.answers ? Promise.resolve() : new Promise(() => undefined);
+    },
+  });
+  const recorder = createRecorder<CallContext & WithSide>();
+  const { answer } = recorder;
+  recorder.answer = (call, ctx) => {
+    if (state.request === "answers") return answer(call, ctx);
+    if (state.request === "fails") return Promise.reject(UNREACHABLE);
+    return new Promise((_, reject) => {
+      ctx.signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true });
+    });
+  };
+  const element = refuseSilent(reach)(recorder);
+  return {
+    clock,
+    state,
+    recorder,
+    probes: () => probes,
+    /** The reason of its refusal; undefined when it is answered, "waits" while neither. */
+    ask: async (side: WithSide, withinMs = 0) => {
+      let outcome: string | undefined = "waits";
+      element.request(requestOn(["forwarder", "proxy"]), { ...FORWARDER, ...side }).then(
+        () => (outcome = undefined),
+        (error: unknown) => (outcome = error instanceof NsmError ? error.reason : String(error)),
+      );
+      await clock.advance(withinMs);
+      return outcome;
+    },
+  };
+}
+
+test("a domain that says nothing is given up after half a second, and then at once, until it answers", async () => {
+  const { ask, state, recorder, clock } = build();
+  Object.assign(state, { answers: false, request: "hangs" });
+  expect(await ask(WEST, 499)).toBe("waits");
+  await clock.advance(1);
+  expect(await ask(WEST)).toBe("domain-silent");
+  expect(recorder.calls).toHaveLength(1); // the first one
+  Object.assign(state, { answers: true, request: "answers" });
+  await clock.advance(4000); // the question that nobody answered is over
+  expect(await ask(WEST)).toBe("domain-silent"); // asks whether it is back
+  expect(await ask(WEST)).toBeUndefined();
+});
+
+test("a domain that takes its time and shows that it lives is waited for", async () => {
+  const { ask, state } = build();
+  state.request = "hangs";
+  expect(await ask(WEST, 10_000)).toBe("waits");
+});
+
+test("who is not reached there is told from who is not reached at all", async () => {
+  const { ask, state } = build();
+  state.request = "fails";
+  expect(await ask(WEST)).toBe("unreachable");
+  state.answers = false;
+  expect(await ask(WEST, 350)).toBe("domain-silent");
+});
+
+test("what stays in this domain is nobody's affair here", async () => {
+  const { ask, state, probes } = build();
+  Object.assign(state, { answers: false, request: "fails" });
+  expect(await ask({ way: undefined }, 1000)).toBe("unreachable");
+  expect(await ask({ way: { url: "tcp://192.0.2.1:5001" } }, 1000)).toBe("unreachable");
+  expect(probes()).toBe(0);
+});

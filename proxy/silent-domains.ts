@@ -1,0 +1,41 @@
+/**
+ * Requests to a domain that does not answer fail at once, so that whoever asks takes somebody else (docs/protocol.md, "Services of several
+ * domains"): its proxy is asked for a sign of life when a Request takes long, or fails.
+ */
+import type { Element } from "../sdk/chain.ts";
+import { DOMAIN_SILENT } from "../sdk/domains/silence.ts";
+import { NsmError } from "../sdk/errors.ts";
+import type { Reach } from "../sdk/reach.ts";
+import type { WithSide } from "./side.ts";
+
+/** Throws UNAVAILABLE `domain-silent`. */
+export function refuseSilent(reach: Reach): Element<WithSide, WithSide> {
+  return (next) => ({
+    async request(request, ctx) {
+      const { way, domain } = ctx;
+      if (way === undefined || domain === undefined) return await next.request(request, ctx);
+      if (reach.isLost(way)) {
+        void reach.comesBack(way); // who asks next may find it there
+        throw silent(domain);
+      }
+      using watch = reach.watch(way, () => []);
+      try {
+        const signal = AbortSignal.any([ctx.signal, watch.signal]);
+        return await next.request(request, { ...ctx, signal });
+      } catch (error) {
+        if (ctx.signal.aborted) throw error;
+        if (watch.signal.aborted) throw silent(domain, error);
+        // Said by somebody behind, or because nobody is there?
+        const isAway = error instanceof NsmError && error.code === "UNAVAILABLE";
+        if (isAway && !(await reach.answers(way))) throw silent(domain, error);
+        throw error;
+      }
+    },
+    close: (connection, ctx) => next.close(connection, ctx),
+  });
+}
+
+function silent(domain: string, cause?: unknown): NsmError {
+  const text = `domain ${JSON.stringify(domain)} does not answer: is its proxy there, and is there a way to it?`;
+  return new NsmError("UNAVAILABLE", DOMAIN_SILENT, text, cause);
+}
