@@ -9,6 +9,8 @@ import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
 import type { WithNextHop } from "../sdk/elements/target.ts";
 import type { Reach } from "../sdk/reach.ts";
+import { clusterInfo } from "./cluster-info.ts";
+import type { ClusterInfo } from "./cluster-info.ts";
 import { encryptedOnly } from "./encrypted-only.ts";
 import type { EncryptedOnlyOptions } from "./encrypted-only.ts";
 import { chooseSide } from "./side.ts";
@@ -24,6 +26,8 @@ export interface ProxyChainOptions extends ServerChainOptions {
   /** Which managers, and which proxies of other domains, answer. */
   readonly reach: Reach;
   readonly outerAddress: OuterAddress;
+  /** Labels of clients of this cluster in other domains. Default none. */
+  readonly clusterInfo?: () => ClusterInfo;
   /** Domains with which wires may be unencrypted. Default none. */
   readonly unencryptedDomains?: EncryptedOnlyOptions["unencryptedDomains"];
 }
@@ -31,6 +35,7 @@ export interface ProxyChainOptions extends ServerChainOptions {
 export function createProxyChain(options: ProxyChainOptions): NetworkService {
   return serverChain({ ...options, closeUnknown: true })
     .use("chooseSide", chooseSide(options.side)) // the names by which all that follows goes
+    .use("clusterInfo", clusterInfo(options.clusterInfo ?? (() => ({})))) // before another domain sees the labels
     .use("encryptedOnly", encryptedOnly({ ...options, unencryptedDomains: options.unencryptedDomains ?? [] })) // before anybody of the other domain is asked
     .use("refuseSilent", refuseSilent(options.reach)) // before it is waited for
     .use("findWay", findWay(options)) // out to where the endpoint was found, or in to one of this domain

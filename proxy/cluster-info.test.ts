@@ -1,13 +1,22 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { NetworkServiceEndpointSchema } from "../api/gen/registry_pb.js";
+import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { CallContext } from "../sdk/chain.ts";
+import { EMPTY_PATH } from "../sdk/registry-path.ts";
+import type { Registry, RegistryContext } from "../sdk/registry/registry.ts";
 import { callBy, createRecorder, requestOn } from "../test/support/chain.ts";
 import { makePeer } from "../test/support/peer.ts";
-import { addClusterInfo, clusterInfo, parseClusterInfo } from "./cluster-info.ts";
+import { clusterInfo, parseClusterInfo, registerWith } from "./cluster-info.ts";
 import type { WithSide } from "./side.ts";
 
 const FORWARDER = callBy(await makePeer("/forwarder/one"));
+const CONTEXT: RegistryContext = {
+  signal: new AbortController().signal,
+  deadlineMs: undefined,
+  peer: undefined,
+  registration: { path: EMPTY_PATH },
+};
 const INFO = { clusterName: "east" };
 
 /** Labels that are passed on, and that are answered. */
@@ -37,21 +46,28 @@ test("what comes in, or stays here, keeps its labels", async () => {
     expect((await ask(side)).seen).toEqual([{ app: "x", clusterName: "theirs" }]);
 });
 
-test("an endpoint that registers in another domain has the labels for each of its services", () => {
+test("an endpoint that registers in another domain has the labels for each of its services", async () => {
+  const registered: NetworkServiceEndpoint[] = [];
+  const elsewhere: Registry<NetworkServiceEndpoint> = {
+    register(entry) {
+      registered.push(entry);
+      return Promise.resolve(entry);
+    },
+    unregister: () => Promise.resolve(),
+    async *find() {},
+  };
   const record = () =>
     create(NetworkServiceEndpointSchema, {
       networkServiceNames: ["a", "b"],
       networkServiceLabels: { a: { labels: { app: "x", clusterName: "old" } } },
     });
-  const endpoint = record();
-  addClusterInfo(endpoint, INFO);
-  expect(endpoint.networkServiceLabels).toMatchObject({
+  await registerWith(elsewhere, () => INFO).register(record(), CONTEXT);
+  await registerWith(elsewhere, () => ({})).register(record(), CONTEXT);
+  expect(registered[0]?.networkServiceLabels).toMatchObject({
     a: { labels: { app: "x", clusterName: "east" } },
     b: { labels: INFO },
   });
-  const untouched = record();
-  addClusterInfo(untouched, {});
-  expect(untouched).toEqual(record());
+  expect(registered[1]).toEqual(record());
 });
 
 test.for([

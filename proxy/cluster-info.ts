@@ -1,12 +1,13 @@
 /** Labels by which others know this cluster: `clusterName` and what else the file says (docs/protocol.md, "Services of several domains"). */
+import { create } from "@bufbuild/protobuf";
 import * as z from "zod";
 import { NetworkServiceLabelsSchema } from "../api/gen/registry_pb.js";
-import { create } from "@bufbuild/protobuf";
 import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { Element } from "../sdk/chain.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { Limits } from "../sdk/limits.ts";
 import { labelsFor } from "../sdk/match.ts";
+import type { Registry } from "../sdk/registry/registry.ts";
 import { parseYamlAs } from "../sdk/yaml.ts";
 import type { WithSide } from "./side.ts";
 
@@ -37,11 +38,21 @@ export function clusterInfo(info: () => ClusterInfo): Element<WithSide, WithSide
   });
 }
 
-/** An endpoint of this cluster that registers in another domain is known as one there. Changes the record. */
-export function addClusterInfo(endpoint: NetworkServiceEndpoint, info: ClusterInfo): void {
-  if (Object.keys(info).length === 0) return;
-  for (const service of endpoint.networkServiceNames)
-    endpoint.networkServiceLabels[service] = create(NetworkServiceLabelsSchema, {
-      labels: { ...labelsFor(endpoint, service), ...info },
-    });
+/** An endpoint of this cluster that registers in another domain is known as one there, for each of its services. */
+export function registerWith(
+  elsewhere: Registry<NetworkServiceEndpoint>,
+  info: () => ClusterInfo,
+): Registry<NetworkServiceEndpoint> {
+  return {
+    ...elsewhere,
+    async register(endpoint, ctx) {
+      const more = Object.entries(info());
+      if (more.length > 0)
+        for (const service of endpoint.networkServiceNames)
+          endpoint.networkServiceLabels[service] = create(NetworkServiceLabelsSchema, {
+            labels: { ...labelsFor(endpoint, service), ...Object.fromEntries(more) },
+          });
+      return await elsewhere.register(endpoint, ctx);
+    },
+  };
 }

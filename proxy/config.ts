@@ -69,6 +69,11 @@ const passing = {
     "",
     "file with the address that each node has for other domains (172.18.0.2: 203.0.113.2, one a line), read again when it changes",
   ),
+  clusterInfoPath: text(
+    "NSM_CLUSTER_INFO_PATH",
+    "/etc/clusterinfo/config.yaml",
+    "file with labels that this cluster's clients and endpoints have in other domains (clusterName: east), read again when it changes; there need be none",
+  ),
   unencryptedDomains: list(
     "NSM_ALLOW_UNENCRYPTED_DOMAINS",
     "",

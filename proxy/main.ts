@@ -25,6 +25,7 @@ import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/regist
 import { createRegistryView } from "../sdk/registry/view.ts";
 import { parseSpiffeId } from "../sdk/spiffe/id.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
+import { parseClusterInfo, registerWith } from "./cluster-info.ts";
 import { createProxyChain } from "./chain.ts";
 import { managerProxyTable, proxyTable, registryProxyTable } from "./config.ts";
 import type { FindingConfig, PassingConfig, SharedConfig } from "./config.ts";
@@ -170,12 +171,25 @@ async function servePassing(
             clock,
           }),
         );
+  const cluster = stack.use(
+    await openWatchedFile({
+      path: config.clusterInfoPath,
+      what: "labels of the cluster",
+      parse: parseClusterInfo,
+      missing: {},
+      log,
+      clock,
+    }),
+  );
   const outerAddress = (inner: string) => file?.current().get(inner) ?? inner;
   const here = publishedUrl(config.listenOn);
-  const { registry: endpoints, remote } = rememberEndpoints(elsewhere.endpoints, {
-    here,
-    elsewhere: () => config.externalUrl ?? here.replace(/(?<=^tcp:\/\/)[^:]+/, outerAddress),
-  });
+  const { registry: endpoints, remote } = rememberEndpoints(
+    registerWith(elsewhere.endpoints, cluster.current),
+    {
+      here,
+      elsewhere: () => config.externalUrl ?? here.replace(/(?<=^tcp:\/\/)[^:]+/, outerAddress),
+    },
+  );
   const home = createRegistryClient({
     ...mesh,
     target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
@@ -211,6 +225,7 @@ async function servePassing(
     },
     reach: createReach({ probe: hops.probe, clock, log }),
     outerAddress,
+    clusterInfo: cluster.current,
     unencryptedDomains: config.unencryptedDomains,
   });
   const isNeighbour = (id: string) => peers.domainOf(id) !== undefined;
