@@ -13,6 +13,8 @@ import { clusterInfo } from "./cluster-info.ts";
 import type { ClusterInfo } from "./cluster-info.ts";
 import { encryptedOnly } from "./encrypted-only.ts";
 import type { EncryptedOnlyOptions } from "./encrypted-only.ts";
+import { letInExported } from "./exports/let-in.ts";
+import type { LetInOptions } from "./exports/let-in.ts";
 import { chooseSide } from "./side.ts";
 import type { SideOptions, WithSide } from "./side.ts";
 import { refuseSilent } from "./silent-domains.ts";
@@ -22,6 +24,7 @@ import type { OuterAddress } from "./swap-addresses.ts";
 export interface ProxyChainOptions extends ServerChainOptions {
   readonly hops: Hops;
   readonly side: SideOptions;
+  readonly exports: LetInOptions["exports"];
   readonly select: Omit<SelectOptions<unknown>, "isChosen" | "holdsWire" | "hasOthers" | "reach">;
   /** Which managers, and which proxies of other domains, answer. */
   readonly reach: Reach;
@@ -37,6 +40,7 @@ export function createProxyChain(options: ProxyChainOptions): NetworkService {
     .use("chooseSide", chooseSide(options.side)) // the names by which all that follows goes
     .use("clusterInfo", clusterInfo(options.clusterInfo ?? (() => ({})))) // before another domain sees the labels
     .use("encryptedOnly", encryptedOnly({ ...options, unencryptedDomains: options.unencryptedDomains ?? [] })) // before anybody of the other domain is asked
+    .use("letInExported", letInExported({ ...options, ...options.side, ...options.select })) // by the names here, before anything is looked up
     .use("refuseSilent", refuseSilent(options.reach)) // before it is waited for
     .use("findWay", findWay(options)) // out to where the endpoint was found, or in to one of this domain
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there

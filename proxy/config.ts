@@ -7,6 +7,7 @@ import {
   list,
   optionalAddress,
   optionalText,
+  path,
   policies,
   text,
 } from "../sdk/config.ts";
@@ -87,6 +88,20 @@ const passing = {
   ),
 } as const satisfies Table;
 
+const admin = {
+  stateDir: path(
+    "NSM_PROXY_STATE_DIR",
+    "/var/lib/nsm/proxy",
+    "directory for what operators have said to this proxy",
+  ),
+  adminListenOn: addressList(
+    "NSM_PROXY_ADMIN_LISTEN_ON",
+    Defaults.proxyAdmin,
+    "where operators reach this proxy (nsm export, nsm link)",
+  ),
+  operatorIds: idPatterns("NSM_OPERATOR_IDS", Defaults.operatorIds, "who may do so"),
+} as const satisfies Table;
+
 const listenOn = addressList(
   "NSM_LISTEN_ON",
   Defaults.proxyListen,
@@ -94,10 +109,11 @@ const listenOn = addressList(
 );
 
 /** Both roles in one process. */
-export const proxyTable = { ...passing, listenOn, ...finding, ...shared } as const satisfies Table;
+export const proxyTable = { ...passing, ...admin, listenOn, ...finding, ...shared } as const satisfies Table;
 
 export const managerProxyTable = {
   ...passing,
+  ...admin,
   listenOn,
   registryProxyUrl: optionalAddress("NSM_REGISTRY_PROXY_URL", "", "registry proxy of this domain"),
   ...shared,
@@ -111,5 +127,7 @@ export const registryProxyTable = {
 
 export type SharedConfig = ConfigOf<typeof shared>;
 export type FindingConfig = ConfigOf<typeof finding> & SharedConfig;
+export type AdminConfig = ConfigOf<typeof admin>;
 export type PassingConfig = ConfigOf<typeof passing> &
+  AdminConfig &
   SharedConfig & { readonly listenOn: readonly string[] };

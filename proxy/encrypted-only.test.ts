@@ -41,7 +41,7 @@ async function ask({ by = "forwarder", isHome = false, ...asked }: Asked) {
     side: {
       isForwarder: (id) => id.includes("/forwarder/"),
       remote: {
-        registered: () => (isHome ? "tcp://192.0.2.9:5001" : undefined),
+        registered: () => (isHome ? { url: "tcp://192.0.2.9:5001", services: [] } : undefined),
         find: () => Promise.resolve(undefined),
       },
     },

@@ -1,5 +1,6 @@
 /** The proxies of a domain: what a domain's clients ask of others goes out through them, what others ask comes in. */
 import { MonitorConnection } from "../api/gen/connection_pb.js";
+import { Exports } from "../api/gen/exports_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
@@ -9,6 +10,8 @@ import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { openServer } from "../sdk/grpc/server.ts";
+import { eitherOf, followExportedServices } from "../sdk/domains/exports.ts";
+import { handlersByDomain, handlersOf } from "../sdk/domains/serve-by-domain.ts";
 import { peersByTrust } from "../sdk/domains/peers.ts";
 import type { DomainTrust, PeerDomains } from "../sdk/domains/peers.ts";
 import { createHops } from "../sdk/hops.ts";
@@ -21,10 +24,10 @@ import { publishedUrl } from "../sdk/published-url.ts";
 import { createReach } from "../sdk/reach.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
-import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
 import { parseSpiffeId } from "../sdk/spiffe/id.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
+import { openAdmin } from "./admin.ts";
 import { parseClusterInfo, registerWith } from "./cluster-info.ts";
 import { createProxyChain } from "./chain.ts";
 import { managerProxyTable, proxyTable, registryProxyTable } from "./config.ts";
@@ -33,6 +36,8 @@ import { createDnsResolver } from "./dns-resolver.ts";
 import { createDomainRegistries } from "./domain-registries.ts";
 import { parseDomains, resolveByTable, trustByTable } from "./domains-file.ts";
 import type { DomainTable } from "./domains-file.ts";
+import { exportsHandlers } from "./exports/admin.ts";
+import { openExportStore } from "./exports/store.ts";
 import { parseOuterAddresses } from "./outer-addresses.ts";
 import { rememberEndpoints } from "./remote-endpoints.ts";
 
@@ -80,11 +85,11 @@ export const registryProxy = defineDaemon({
   async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
     const known = await openKnownDomains(config, mesh, runtime.log, stack);
-    const registries = registriesOfDomains(config, mesh, known, runtime.log);
+    const handlers = handlersOf(registriesOfDomains(config, mesh, known, runtime.log), relayed(config, mesh));
     const server = stack.use(
       await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {
-        add(NetworkServiceRegistry, serviceRegistryHandlers(registries, relayed(config, mesh)));
-        add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(registries, relayed(config, mesh)));
+        add(NetworkServiceRegistry, handlers.services);
+        add(NetworkServiceEndpointRegistry, handlers.endpoints);
       }),
     );
     runtime.log.info({ addresses: server.addresses }, "registry proxy serves");
@@ -195,6 +200,9 @@ async function servePassing(
     target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
   });
   const view = stack.use(createRegistryView(home, clock, log));
+  const ofRegistry = stack.use(followExportedServices(home.services, clock, log));
+  const saved = await openExportStore(config.stateDir);
+  const exports = eitherOf(saved, ofRegistry);
   const store = createMonitorStore();
   stack.use(trackStore(store));
   const isProxy = idMatcherOfAnyDomain(config.proxyIds);
@@ -207,6 +215,7 @@ async function servePassing(
     store,
     log,
     hops,
+    exports,
     side: {
       remote,
       peers,
@@ -228,13 +237,21 @@ async function servePassing(
     clusterInfo: cluster.current,
     unencryptedDomains: config.unencryptedDomains,
   });
+  const serve = relayed(config, mesh);
+  const own = handlersOf({ services: elsewhere.services, endpoints }, serve);
+  const registries = handlersByDomain({ peers, exports, home, own, serve });
+  stack.use(
+    await openAdmin(config, mesh, log, (add) => {
+      add(Exports, exportsHandlers({ store: saved, ofRegistry, log }));
+    }),
+  );
   const isNeighbour = (id: string) => peers.domainOf(id) !== undefined;
   const server = stack.use(
     await openServer({ ...mesh, log, listen: config.listenOn, limits, isNeighbour }, (add) => {
       add(NetworkService, networkServiceHandlers(chain));
       add(MonitorConnection, monitorHandlers(store));
-      add(NetworkServiceRegistry, serviceRegistryHandlers(elsewhere, relayed(config, mesh)));
-      add(NetworkServiceEndpointRegistry, endpointRegistryHandlers({ endpoints }, relayed(config, mesh)));
+      add(NetworkServiceRegistry, registries.services);
+      add(NetworkServiceEndpointRegistry, registries.endpoints);
     }),
   );
   log.info({ addresses: server.addresses, published: here }, "proxy serves");

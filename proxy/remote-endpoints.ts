@@ -9,11 +9,15 @@ import type { Registry } from "../sdk/registry/registry.ts";
 /** Endpoints of each kind; the least used is forgotten, and known again by the next Find or renewal. */
 const MOST_KNOWN = 65_536;
 
+/** An endpoint of this domain that is registered elsewhere (`service@floating`). */
+export interface RegisteredElsewhere {
+  /** Of its manager. */
+  readonly url: string;
+  readonly services: readonly string[];
+}
+
 export interface RemoteEndpoints {
-  /**
-   * The manager of an endpoint of this domain that is registered elsewhere (`service@floating`). Undefined for any other.
-   */
-  registered(name: string): string | undefined;
+  registered(name: string): RegisteredElsewhere | undefined;
   /** The proxy of the domain of an endpoint, asked for when it is not known any more. Undefined for one that is not there. */
   find(name: string, signal: AbortSignal): Promise<string | undefined>;
 }
@@ -32,7 +36,7 @@ export function rememberEndpoints(
   ownUrl: { readonly here: string; readonly elsewhere: () => string },
 ): RememberedEndpoints {
   const found = new LruMap<string, string>(MOST_KNOWN);
-  const registered = new LruMap<string, string>(MOST_KNOWN);
+  const registered = new LruMap<string, RegisteredElsewhere>(MOST_KNOWN);
   /** Who asks another domain for an endpoint of its own, under that domain's name, is sent back to itself. */
   const isOwn = (url: string) => url === ownUrl.here || url === ownUrl.elsewhere();
   const note = ({ name, url }: NetworkServiceEndpoint, deleted: boolean) => {
@@ -52,10 +56,10 @@ export function rememberEndpoints(
     },
     registry: {
       async register(endpoint, ctx) {
-        const { name, url } = endpoint;
+        const { name, url, networkServiceNames: services } = endpoint;
         endpoint.url = ownUrl.elsewhere();
         const answer = await elsewhere.register(endpoint, ctx);
-        registered.set(name, url);
+        registered.set(name, { url, services });
         answer.url = url;
         return answer;
       },

@@ -26,8 +26,11 @@ async function ask(
     return answer(call, ctx);
   };
   const element = chooseSide({
-    remote: { registered: () => home, find: () => Promise.resolve(url) },
-    peers: { domainOf: () => undefined },
+    remote: {
+      registered: () => (home === undefined ? undefined : { url: home, services: ["other@west"] }),
+      find: () => Promise.resolve(url),
+    },
+    peers: { domainOf: (id) => (id.includes("/linked/") ? "north" : undefined) },
     isForwarder: (id) => id.includes("/forwarder/"),
     isProxy: (id) => id.includes("/proxy/"),
     isManager: () => false,
@@ -92,3 +95,17 @@ test("a Request that comes back from the manager to which it was passed goes rou
     reason: "endpoint-not-here",
   });
 });
+
+test.for([
+  ["other@west", "tcp://192.0.2.9:5001"],
+  ["service@west", undefined],
+])(
+  "another domain's Request for %s reaches one that is registered elsewhere at %s",
+  async ([service, way]) => {
+    const asked = await ask("/linked/north", "tcp://192.0.2.1:5004", {
+      service: service ?? "",
+      home: "tcp://192.0.2.9:5001",
+    });
+    expect(asked.ways).toEqual([way]);
+  },
+);

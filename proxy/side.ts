@@ -69,14 +69,14 @@ async function wayOf(
       `${peer.spiffeId} may not ask this proxy: forwarders of this domain do for endpoints of others (NSM_FORWARDER_IDS), and proxies of other domains for those of this one (NSM_PROXY_IDS)`,
     );
   const home = remote.registered(name);
-  if (home !== undefined) {
+  if (home !== undefined && (!isOther || home.services.includes(connection.networkService))) {
     if (comesFromHere && hasComeBack(connection))
       throw new NsmError(
         "UNAVAILABLE",
         "endpoint-not-here",
-        `endpoint ${name} has not registered at its manager again since that was restarted (${home}): try again`,
+        `endpoint ${name} has not registered at its manager again since that was restarted (${home.url}): try again`,
       );
-    return { way: { url: home, expect: isManager } };
+    return { way: { url: home.url, expect: isManager } };
   }
   const url = comesFromHere && hasDomain(name) ? await remote.find(name, signal) : undefined;
   if (url === undefined) return { way: undefined };

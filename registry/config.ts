@@ -10,6 +10,7 @@ import {
 } from "../sdk/config.ts";
 import type { ConfigOf, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
+import { dnsDomains } from "../sdk/domains/dns-domains.ts";
 import { refusedAddresses } from "../sdk/endpoint-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 
@@ -29,7 +30,14 @@ export const table = {
     "",
     "proxy of this domain, which is asked for names of others (service@domain); without it they are refused",
   ),
-  proxyIds: idPatterns("NSM_PROXY_IDS", Defaults.proxyIds, "who may answer as that proxy"),
+  proxyIds: idPatterns(
+    "NSM_PROXY_IDS",
+    Defaults.proxyIds,
+    "who may answer as that proxy, and register in the name of others",
+  ),
+  dnsDomains: dnsDomains(
+    "other domains whose proxies may ask this registry, as the programs in Go do, for what spec.exportTo of a service shows them",
+  ),
   expirePeriodMs: duration(
     "NSM_EXPIRE_PERIOD",
     "1m",

@@ -3,16 +3,18 @@ import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/g
 import { defineDaemon } from "../sdk/daemon.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { keepImports } from "../sdk/domains/imports.ts";
+import { followExportedServices } from "../sdk/domains/exports.ts";
+import { peersByTrust } from "../sdk/domains/peers.ts";
+import { handlersByDomain, handlersOf } from "../sdk/domains/serve-by-domain.ts";
 import { routeByDomain } from "../sdk/domains/route.ts";
 import { openServer } from "../sdk/grpc/server.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import type { Mesh } from "../sdk/mesh.ts";
 import { meters } from "../sdk/metrics/meters.ts";
-import { idMatcher } from "../sdk/peer-ids.ts";
+import { idMatcher, idMatcherOfAnyDomain } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import { createPresence } from "../sdk/registry/presence.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
-import { endpointRegistryHandlers, serviceRegistryHandlers } from "../sdk/registry/serve.ts";
 import { table } from "./config.ts";
 import type { RegistryConfig } from "./config.ts";
 import { createMemoryRegistries } from "./memory.ts";
@@ -28,14 +30,17 @@ export const daemon = defineDaemon({
     const mesh = stack.use(await openMesh(config, runtime));
     const presence = createPresence();
     const { refusedAddresses } = config;
+    const { clock, trustDomain } = mesh;
+    const { log } = runtime;
     const registries = stack.use(
-      createMemoryRegistries(mesh.clock, {
+      createMemoryRegistries(clock, {
         refusedAddresses,
+        trustDomain,
         ...(config.bindManagers && { isPresent: presence.isPresent }),
       }),
     );
     if (config.servicesPath !== undefined)
-      stack.use(await keepServices(config.servicesPath, registries, { ...mesh, log: runtime.log }));
+      stack.use(await keepServices(config.servicesPath, registries, { ...mesh, log }));
     stack.use(
       meters.registryEntries.track(() => [
         { labels: { kind: "service" }, value: registries.sizes().services },
@@ -43,18 +48,27 @@ export const daemon = defineDaemon({
       ]),
     );
     const others = elsewhere(config, mesh);
-    stack.use(keepImports({ registries, elsewhere: others, clock: mesh.clock, log: runtime.log }));
+    stack.use(keepImports({ registries, elsewhere: others, clock, log }));
     const routed = routeByDomain(registries, others);
-    const mayRelay = idMatcher(config.managerIds, mesh.trustDomain);
-    const options = { ...mesh, ...registries, mayRelay, presence };
+    const serve = { ...mesh, ...registries, presence };
+    const mayRelay = idMatcher([...config.managerIds, ...config.proxyIds], trustDomain);
+    const peers = peersByTrust(config.dnsDomains, idMatcherOfAnyDomain(config.proxyIds), trustDomain);
+    const isNeighbour = (id: string) => peers.domainOf(id) !== undefined;
+    const handlers = handlersByDomain({
+      peers,
+      exports: stack.use(followExportedServices(registries.services, clock, log)),
+      home: registries,
+      own: handlersOf(routed, { ...serve, mayRelay }),
+      serve,
+    });
     const limits = { maxConcurrentStreams: Defaults.watchStreams };
     const server = stack.use(
-      await openServer({ ...mesh, log: runtime.log, listen: config.listenOn, limits }, (add) => {
-        add(NetworkServiceRegistry, serviceRegistryHandlers(routed, options));
-        add(NetworkServiceEndpointRegistry, endpointRegistryHandlers(routed, options));
+      await openServer({ ...mesh, log, listen: config.listenOn, limits, isNeighbour }, (add) => {
+        add(NetworkServiceRegistry, handlers.services);
+        add(NetworkServiceEndpointRegistry, handlers.endpoints);
       }),
     );
-    runtime.log.info({ addresses: server.addresses }, "registry serves");
+    log.info({ addresses: server.addresses }, "registry serves");
   },
 });
 

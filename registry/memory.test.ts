@@ -78,14 +78,31 @@ describe("endpoints", () => {
     const mine = endpoint("a");
     mine.pathIds = ["spiffe://example.org/a"];
     await registries.endpoints.register(mine, CONTEXT);
-    expect(registries.ownersOfEndpoint("a")).toEqual(["spiffe://example.org/a"]);
+    expect(registries.ownersOfEndpoint("a", "spiffe://example.org/b")).toEqual(["spiffe://example.org/a"]);
     const stream = registries.endpoints.find({ entry: endpoint("a"), watch: true }, CONTEXT);
     const watch = stream[Symbol.asyncIterator]();
     await watch.next();
     const deleted = watch.next();
     await clock.advance(61_000);
     expect(await deleted).toMatchObject({ value: { deleted: true, entry: { name: "a" } } });
-    expect(registries.ownersOfEndpoint("a")).toBeUndefined();
+    expect(registries.ownersOfEndpoint("a", "spiffe://example.org/b")).toBeUndefined();
+  });
+
+  test("of another domain keep nobody of this one from their names", async () => {
+    const clock = createFakeClock();
+    const registries = createMemoryRegistries(clock, {
+      trustDomain: "example.org",
+      isPresent: () => true,
+    });
+    const of = (id: string) => create(NetworkServiceEndpointSchema, { ...endpoint("a"), pathIds: [id] });
+    const by = (peer: Peer): RegistryContext => ({ ...CONTEXT, peer });
+    await registries.endpoints.register(of("spiffe://west.nsm/nse"), by(one));
+    const ours = "spiffe://example.org/nse";
+    expect(registries.ownersOfEndpoint("a", ours)).toBeUndefined();
+    expect(registries.ownersOfEndpoint("a", "spiffe://north.nsm/nse")).toEqual(["spiffe://west.nsm/nse"]);
+    await registries.endpoints.register(of(ours), by(two));
+    expect(registries.ownersOfEndpoint("a", "spiffe://west.nsm/nse")).toEqual([ours]);
+    expect(registries.ownersOfEndpoint("a", "spiffe://example.org/other")).toEqual([ours]);
   });
 
   test("need a name", () => {
@@ -240,4 +257,19 @@ test("a network service without payload carries IP, and never expires", async ()
   expect(
     await findAll(registries.services, create(NetworkServiceSchema, { name: "s" }), CONTEXT.signal),
   ).toHaveLength(1);
+});
+
+test("nobody who registers a service says which other domains it has to do with", async () => {
+  const { registries } = build();
+  const all = { exportTo: ["*"], importFrom: ["west"], acceptEndpointsFrom: ["west"] };
+  const forged = create(NetworkServiceSchema, { name: "web", ...all });
+  await registries.services.register(forged, { ...CONTEXT, peer: one });
+  const stored = () => findAll(registries.services, create(NetworkServiceSchema), CONTEXT.signal);
+  expect(await stored()).toMatchObject([{ exportTo: [], importFrom: [], acceptEndpointsFrom: [] }]);
+  await registries.services.register(create(NetworkServiceSchema, { name: "web", ...all }), CONTEXT);
+  await registries.services.register(create(NetworkServiceSchema, { name: "web" }), {
+    ...CONTEXT,
+    peer: one,
+  });
+  expect(await stored()).toMatchObject([all]);
 });

@@ -9,6 +9,7 @@ import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { matchesEndpoint, matchesNetworkService } from "../sdk/match.ts";
 import type { Registries, Registry, RegistryContext } from "../sdk/registry/registry.ts";
+import { isSpiffeId, parseSpiffeId } from "../sdk/spiffe/id.ts";
 import { createStore } from "../sdk/registry/store.ts";
 import type { Store } from "../sdk/registry/store.ts";
 import { createBringers } from "./bringers.ts";
@@ -23,7 +24,8 @@ const DEFAULT_PAYLOAD = "IP";
 export interface MemoryRegistries extends Registries, Disposable {
   /** `path_ids` of the record that bears a name now. */
   ownersOfService(name: string): readonly string[] | undefined;
-  ownersOfEndpoint(name: string): readonly string[] | undefined;
+  /** Undefined also for one that another domain has registered, when somebody of this one claims the name. */
+  ownersOfEndpoint(name: string, claimant: string): readonly string[] | undefined;
   /** How many there are now. */
   sizes(): { readonly services: number; readonly endpoints: number };
 }
@@ -31,6 +33,8 @@ export interface MemoryRegistries extends Registries, Disposable {
 export interface MemoryOptions {
   /** True for a manager that is connected now: nobody else changes what it has registered. Default: nobody is. */
   readonly isPresent?: (spiffeId: string) => boolean;
+  /** Of this mesh: its people are not kept from a name by those of others. Default: all are of this mesh. */
+  readonly trustDomain?: string | undefined;
   /** Networks that no endpoint's URL may lead to; default none. */
   readonly refusedAddresses?: RefusedAddresses;
 }
@@ -57,7 +61,10 @@ export function createMemoryRegistries(clock: Clock, options: MemoryOptions = {}
     services: serviceRegistry(services, bringers),
     endpoints: endpointRegistry(endpoints, bringers, clock, options),
     ownersOfService: (name) => services.get(name)?.pathIds,
-    ownersOfEndpoint: (name) => endpoints.get(name)?.pathIds,
+    ownersOfEndpoint(name, claimant) {
+      const owners = endpoints.get(name)?.pathIds;
+      return outranks(claimant, owners?.[0], options) ? undefined : owners;
+    },
     sizes: () => ({ services: services.size, endpoints: endpoints.size }),
     [Symbol.dispose]: () => timer[Symbol.dispose](),
   };
@@ -69,7 +76,7 @@ function serviceRegistry(store: Store<NetworkService>, bringers: Bringers): Regi
       requireName(service.name, "network service");
       if (service.payload === "") service.payload = DEFAULT_PAYLOAD;
       // Which other domains it has to do with is for whoever runs the registry to say.
-      if (ctx.peer !== undefined) service.exportTo = service.importFrom = [];
+      if (ctx.peer !== undefined) service.exportTo = service.importFrom = service.acceptEndpointsFrom = [];
       if (bringers.mayChangeService(store.get(service.name), service, ctx)) {
         const stored = clone(NetworkServiceSchema, service);
         bringers.note(stored, ctx);
@@ -89,7 +96,7 @@ function endpointRegistry(
   store: Store<NetworkServiceEndpoint>,
   bringers: Bringers,
   clock: Clock,
-  { refusedAddresses = [] }: MemoryOptions,
+  { refusedAddresses = [], trustDomain }: MemoryOptions,
 ): Registry<NetworkServiceEndpoint> {
   return {
     register(endpoint, ctx) {
@@ -97,7 +104,8 @@ function endpointRegistry(
       const known = store.get(endpoint.name);
       // Most are renewals, whose URL has been looked at.
       if (endpoint.url !== known?.url) checkUrl(endpoint, refusedAddresses);
-      bringers.refuseEndpoint(known, ctx);
+      if (!outranks(endpoint.pathIds[0], known?.pathIds[0], { trustDomain }))
+        bringers.refuseEndpoint(known, ctx);
       const nowMs = clock.now();
       const first = known?.initialRegistrationTime ?? endpoint.initialRegistrationTime;
       endpoint.initialRegistrationTime = first ?? timestampFromMs(nowMs);
@@ -114,6 +122,17 @@ function endpointRegistry(
       return Promise.resolve();
     },
   };
+}
+
+/** The claimant is of this mesh, and the owner is not. */
+function outranks(
+  claimant: string | undefined,
+  owner: string | undefined,
+  { trustDomain }: Pick<MemoryOptions, "trustDomain">,
+): boolean {
+  const isOurs = (id: string | undefined) =>
+    id !== undefined && isSpiffeId(id) && parseSpiffeId(id).trustDomain === trustDomain;
+  return trustDomain !== undefined && owner !== undefined && isOurs(claimant) && !isOurs(owner);
 }
 
 /** Other schemes lead nowhere from another node; a manager without TCP address is on its own, and publishes its socket. */

@@ -49,7 +49,19 @@ test("a service says of which domains its endpoints are taken, too", () => {
   expect(parseNetworkServices(text)).toMatchObject([{ name: "a", importFrom: ["west", "south.example"] }]);
 });
 
+test("a service says which domains may use it, and register endpoints of it", () => {
+  const text =
+    "kind: NetworkService\nmetadata: { name: a }\nspec: { exportTo: [west, '*'], acceptEndpointsFrom: [north] }";
+  expect(parseNetworkServices(text)).toMatchObject([
+    { name: "a", exportTo: ["west", "*"], acceptEndpointsFrom: ["north"] },
+  ]);
+});
+
 test.for([
+  [
+    "kind: NetworkService\nmetadata: { name: a }\nspec: { exportTo: ['a b'] }",
+    /exportTo.*is no name of a domain, nor '\*'/,
+  ],
   [
     "kind: NetworkService\nmetadata: { name: a }\nspec: { importFrom: [a@b] }",
     /importFrom.*is no name of a domain/,

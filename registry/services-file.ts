@@ -15,7 +15,10 @@ import { readYaml, schemaFaults } from "../sdk/yaml.ts";
 import type { YamlDocument } from "../sdk/yaml.ts";
 
 const labels = z.record(z.string(), z.coerce.string()).nullish();
-const domain = z.string().regex(/^[^@\s]+$/, { error: "is no name of a domain" });
+const domain = z.string().regex(/^[^@\s*]+$/, { error: "is no name of a domain" });
+const domainOrEvery = z
+  .string()
+  .regex(/^(\*|[^@\s*]+)$/, { error: "is no name of a domain, nor '*' for every one" });
 const Manifest = z.object({
   kind: z.literal("NetworkService"),
   metadata: z.object({ name: z.string().min(1) }),
@@ -40,6 +43,8 @@ const Manifest = z.object({
           }),
         )
         .nullish(),
+      exportTo: z.array(domainOrEvery).nullish(),
+      acceptEndpointsFrom: z.array(domainOrEvery).nullish(),
       importFrom: z.array(domain).nullish(),
     })
     .default({ payload: "IP" }),
@@ -65,6 +70,8 @@ function serviceOf(document: YamlDocument): NetworkService {
     const service = create(NetworkServiceSchema, {
       name: metadata.name,
       payload: spec.payload,
+      exportTo: spec.exportTo ?? [],
+      acceptEndpointsFrom: spec.acceptEndpointsFrom ?? [],
       importFrom: spec.importFrom ?? [],
       matches: (spec.matches ?? []).map((match) => ({
         sourceSelector: match.source_selector ?? {},

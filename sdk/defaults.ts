@@ -13,6 +13,8 @@ export const Defaults = {
   registryUrl: "tcp://localhost:5002",
   /** The proxy for this domain's registry and forwarders, and for other domains. */
   proxyListen: "tcp://:5004",
+  /** Of the proxy, for operators on its node. */
+  proxyAdmin: "unix:///run/nsm/proxy.sock",
   registryProxyListen: "tcp://:5005",
   forwarderSocket: "unix:///run/nsm/forwarder.sock",
   identitySocket: "unix:///run/nsm/identity.sock",

@@ -120,6 +120,13 @@ export declare type NetworkService = Message<"registry.NetworkService"> & {
    * @generated from field: repeated string import_from = 1002;
    */
   importFrom: string[];
+
+  /**
+   * Not part of the Go programs. Domains that may register endpoints of the service; it is exported to them, too.
+   *
+   * @generated from field: repeated string accept_endpoints_from = 1003;
+   */
+  acceptEndpointsFrom: string[];
 };
 
 /**

@@ -169,6 +169,8 @@ function commonDaemons({ cluster, nodes: [first] }: Site, folder: string, make: 
       NSM_REGISTRY_URL: registryUrl,
       NSM_DOMAINS_PATH: join(folder, cluster, DOMAINS_FILE),
       NSM_MAP_IP_FILE_PATH: join(folder, cluster, OUTSIDE_FILE),
+      NSM_PROXY_STATE_DIR: join(folder, cluster, "proxy"),
+      NSM_PROXY_ADMIN_LISTEN_ON: `unix://${join(folder, cluster, "proxy.sock")}`,
     }),
   ];
 }

@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
-import { publicKeyOf } from "./keys.ts";
-import { createReservations } from "./reservations.ts";
+import { createReservations, publicKeyOf } from "./reservations.ts";
 import type { FoundDevice } from "../wire.ts";
 
 const ports = { first: 100, last: 103 };

@@ -5,7 +5,7 @@ import type { NetworkService, NetworkServiceEndpoint } from "../../api/gen/regis
 
 /** Path may differ, and what only the registry's own domain decides. */
 export function sameService(a: NetworkService, b: NetworkService): boolean {
-  const ours = { pathIds: [], exportTo: [], importFrom: [] };
+  const ours = { pathIds: [], exportTo: [], importFrom: [], acceptEndpointsFrom: [] };
   return equals(NetworkServiceSchema, { ...a, ...ours }, { ...b, ...ours });
 }
 

@@ -23,7 +23,7 @@ import type { Peer } from "../grpc/peer.ts";
 import { checkEndpointLimits, checkServiceLimits } from "../limits.ts";
 import { countCodes } from "../metrics/codes.ts";
 import { meters } from "../metrics/meters.ts";
-import { authorizeRegistration } from "../policies.ts";
+import { authorizeRegistration, spiffeIdOf } from "../policies.ts";
 import {
   PATH_KEY,
   enterRegistration,
@@ -40,9 +40,9 @@ import type { Found, Registries, Registry, RegistryContext } from "./registry.ts
 export interface ServeRegistryOptions {
   readonly minter: TokenMinter;
   readonly clock: Clock;
-  /** `path_ids` of the record that bears a name; undefined when the name is free as far as this process knows. */
-  readonly ownersOfService: (name: string) => readonly string[] | undefined;
-  readonly ownersOfEndpoint: (name: string) => readonly string[] | undefined;
+  /** `path_ids` of the record that bears a name; undefined when the name is free for the claimant as far as this process knows. */
+  readonly ownersOfService: OwnersOf;
+  readonly ownersOfEndpoint: OwnersOf;
   /**
    * Who may pass on the registrations of others. Nothing vouches for the first token of a path but the word of whoever passed
    * it on.
@@ -51,6 +51,9 @@ export interface ServeRegistryOptions {
   /** Told of everybody who watches. */
   readonly presence?: Pick<Presence, "enter">;
 }
+
+/** `claimant`: SPIFFE id with which the path begins. */
+export type OwnersOf = (name: string, claimant: string) => readonly string[] | undefined;
 
 export function serviceRegistryHandlers(
   { services }: Pick<Registries, "services">,
@@ -103,7 +106,7 @@ type Registered = NetworkService | NetworkServiceEndpoint;
 function createGate<T extends Registered>(
   registry: Registry<T>,
   { minter, clock, mayRelay, presence }: ServeRegistryOptions,
-  ownersOf: (name: string) => readonly string[] | undefined,
+  ownersOf: OwnersOf,
   checkLimits: (entry: T) => void,
   kind: "service" | "endpoint",
 ) {
@@ -130,7 +133,7 @@ function createGate<T extends Registered>(
       index,
       peerCertificate: peer.certificate,
       nowMs: clock.now(),
-      owners: ownersOf(entry.name),
+      owners: ownersOf(entry.name, spiffeIdOf(tokens[0] ?? "")),
     });
     const ctx: RegistryContext = {
       signal: caller.signal,

@@ -4,6 +4,7 @@ import { createDomainRegistries } from "../../proxy/domain-registries.ts";
 import { rememberEndpoints } from "../../proxy/remote-endpoints.ts";
 import { systemClock as clock } from "../../sdk/clock.ts";
 import type { DomainResolver } from "../../sdk/domains/resolver.ts";
+import { NO_EXPORTS } from "../../sdk/domains/exports.ts";
 import { createMonitorStore } from "../../sdk/elements/monitor.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { silentLogger as log } from "../../sdk/log.ts";
@@ -70,6 +71,7 @@ export async function startDomains<const N extends string>(...names: readonly N[
         store,
         log,
         hops: station.hops,
+        exports: NO_EXPORTS,
         side: {
           remote: remembered.remote,
           peers: { domainOf: () => undefined },

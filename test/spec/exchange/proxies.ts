@@ -9,6 +9,7 @@ import { createProxyChain } from "../../../proxy/chain.ts";
 import { createDomainRegistries } from "../../../proxy/domain-registries.ts";
 import { rememberEndpoints } from "../../../proxy/remote-endpoints.ts";
 import { Defaults } from "../../../sdk/defaults.ts";
+import { NO_EXPORTS } from "../../../sdk/domains/exports.ts";
 import { createMonitorStore } from "../../../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../../../sdk/elements/serve.ts";
 import { createHops } from "../../../sdk/hops.ts";
@@ -68,6 +69,7 @@ export const startManagerProxy: Start = (bench, playback) => {
     store,
     log,
     hops,
+    exports: NO_EXPORTS,
     newId: () => subject.names.invent(randomUUID()),
     side: {
       remote,
