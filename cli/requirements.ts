@@ -20,8 +20,12 @@ export const nft: Tool = {
 /** What WIREGUARD wires need where the kernel has no WireGuard of its own. */
 export const userspaceWireGuard: readonly Tool[] = [
   { command: "wireguard-go", package: "wireguard-go", why: "this kernel has no WireGuard" },
-  { command: "wg", package: "wireguard-tools", why: "this kernel has no WireGuard" },
 ];
+export const wg: Tool = {
+  command: "wg",
+  package: "wireguard-tools",
+  why: "looks at WireGuard devices from outside",
+};
 /** Part of every Linux system; never installed by us. */
 const utilLinux: readonly Tool[] = ["unshare", "nsenter", "setpriv"].map((command) => ({
   command,

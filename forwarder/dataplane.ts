@@ -2,7 +2,7 @@
 import { createHash, randomInt } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { systemClock } from "../sdk/clock.ts";
-import { NsmError, messageOf } from "../sdk/errors.ts";
+import { NsmError } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { applyWire, openPods } from "./kernel/apply.ts";
 import type { ApplyOptions } from "./kernel/create.ts";
@@ -28,10 +28,14 @@ import { endsOf, readStats } from "./kernel/stats.ts";
 import type { EndStats } from "./kernel/stats.ts";
 import { forgetOtherTunnel, forgetTunnel } from "./kernel/tunnel-device.ts";
 import type { TunnelDrivers } from "./kernel/tunnel-device.ts";
-import { kernelKnows, renamesLive, underlayMtu } from "./kernel/underlay.ts";
-import { openVxlanFilter } from "./kernel/vxlan-filter.ts";
-import type { VxlanFilter } from "./kernel/vxlan-filter.ts";
+import { openVxlan } from "./kernel/open-vxlan.ts";
+import type { VxlanMode } from "./kernel/open-vxlan.ts";
+import { renamesLive, underlayMtu } from "./kernel/underlay.ts";
+import type { PeerPlace } from "./kernel/wireguard/driver.ts";
 import { openWireguard } from "./kernel/wireguard/open.ts";
+import type { SessionTimes } from "./plan/session.ts";
+import { watchTunnels } from "./watch/tunnels.ts";
+import type { TunnelWatch } from "./watch/tunnels.ts";
 import { WIRE_IFINDEX } from "./wire.ts";
 import type { FoundDevice, Side, Wire } from "./wire.ts";
 
@@ -46,6 +50,7 @@ export type {
   WireRoute,
   WireguardSide,
 } from "./wire.ts";
+export type { VxlanMode } from "./kernel/open-vxlan.ts";
 export type { EndStats } from "./kernel/stats.ts";
 
 export interface DataplaneOptions {
@@ -56,15 +61,13 @@ export interface DataplaneOptions {
   readonly vxlanUnfiltered?: boolean;
   /** The kernel gives a device that is up another name. Default: as it is, since Linux 6.2. */
   readonly liveRename?: boolean;
+  /** Life of a WireGuard session. Default WireGuard's. */
+  readonly sessionTimes?: SessionTimes;
 }
 
 export type WireguardMode =
   | { readonly mode: "kernel" | "userspace" }
   | { readonly mode: "none"; readonly reason: string; readonly remedy: string };
-
-export type VxlanMode =
-  | { readonly available: true }
-  | { readonly available: false; readonly reason: string; readonly remedy: string };
 
 export interface Dataplane extends AsyncDisposable {
   readonly wireguard: WireguardMode;
@@ -105,7 +108,7 @@ export interface Dataplane extends AsyncDisposable {
 interface Applied {
   readonly fingerprint: string;
   readonly devices: readonly Device[];
-  readonly kind: Wanted["link"]["kind"];
+  readonly link: Wanted["link"];
   /** By the monotonic clock. */
   readonly checkedMs: number;
   /** As of the last `apply` that changed nothing. */
@@ -137,6 +140,19 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
   if (recovered.length > 0) log.info({ devices: recovered.length }, "found devices of an earlier life");
   const ports = options.wireguardPorts ?? { first: 51820, last: 52843 };
   const reservations = createReservations({ ports, found: recovered, foreignVnis });
+  const turn = oneAtATimeByKey();
+  const applied = new Map<string, Applied>();
+  const tunnels = watchTunnels({
+    driver,
+    deviceOf: (wireId) => devicesOf({ applied, recovered }, wireId)[0],
+    toldOf: (wireId) => toldPeer(applied.get(wireId)),
+    turn,
+    clock: systemClock,
+    log,
+    ...(options.sessionTimes && { times: options.sessionTimes }),
+  });
+  for (const { wireId, side, kind } of recovered)
+    if (kind === driver?.linkKind) tunnels.follow(wireId, side, "found");
   const state: State = {
     log,
     options: {
@@ -146,13 +162,13 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
       liveRename: options.liveRename ?? renamesLive(),
     },
     names: createInterfaceNames(),
-    applied: new Map(),
+    applied,
     setBack: createSetBack(systemClock),
     recovered,
     namespaceEnds: openNamespaceEnds(log),
     onNamespaceEnded: () => undefined,
+    tunnels,
   };
-  const turn = oneAtATimeByKey();
   const remove = (wireId: string) =>
     turn(wireId, async () => {
       await removeNow(state, wireId);
@@ -182,36 +198,10 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     underlayMtu,
     async [Symbol.asyncDispose]() {
       state.namespaceEnds[Symbol.dispose]();
+      tunnels[Symbol.dispose]();
       vxlan.filter?.[Symbol.dispose]();
     },
   };
-}
-
-/** VXLAN needs the kernel's device and, unless the operator does without, the filter. */
-async function openVxlan(
-  found: readonly FoundDevice[],
-  unfiltered: boolean,
-): Promise<{ mode: VxlanMode; filter: VxlanFilter | undefined }> {
-  const unavailable = (reason: string, remedy: string) => ({
-    mode: { available: false, reason, remedy } as const,
-    filter: undefined,
-  });
-  if (!(await kernelKnows("vxlan")))
-    return unavailable("the kernel has no VXLAN device", "load the module: modprobe vxlan");
-  const entries = found.flatMap(({ wireId, port, vni, remoteIp }) =>
-    port !== undefined && vni !== undefined && remoteIp !== undefined
-      ? [[wireId, { port, vni, remoteIp }] as const]
-      : [],
-  );
-  try {
-    return { mode: { available: true }, filter: await openVxlanFilter(new Map(entries)) };
-  } catch (error) {
-    if (unfiltered) return { mode: { available: true }, filter: undefined };
-    return unavailable(
-      `no source filter: ${messageOf(error)}`,
-      "load the module (modprobe nf_tables), or set NSM_VXLAN_UNFILTERED=true to accept VXLAN packets of any source",
-    );
-  }
 }
 
 interface State {
@@ -224,13 +214,14 @@ interface State {
   readonly recovered: FoundDevice[];
   readonly namespaceEnds: NamespaceEnds;
   onNamespaceEnded: (wireId: string, side: Side) => void;
+  readonly tunnels: TunnelWatch;
 }
 
 async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<void> {
-  const wanted = planWire(wire);
+  const before = state.applied.get(wire.id);
+  const wanted: Wanted = { ...planWire(wire), peerBefore: toldPeer(before) };
   checkWanted(wanted);
   const fingerprint = fingerprintOf(wanted);
-  const before = state.applied.get(wire.id);
   const isDue = state.setBack.isDue(before?.checkedMs ?? 0) && wanted.link.kind === "wireguard";
   const looksAgain = isDue || wire.isDoubted === true;
   if (before?.fingerprint === fingerprint && !looksAgain && (await isThere(wanted, before))) return;
@@ -243,8 +234,9 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   try {
     const made = await applyWire(state.options, wanted, pods, known, signal);
     const devices = made.map((device, i) => remembered(device, places[i]));
-    const { kind } = wanted.link;
-    if (before !== undefined && before.kind !== kind) await forgetOtherTunnel(state.options.drivers, wanted);
+    const { link } = wanted;
+    if (before !== undefined && before.link.kind !== link.kind)
+      await forgetOtherTunnel(state.options.drivers, wanted);
     const checkedMs = systemClock.monotonic();
     before?.watch[Symbol.dispose]();
     const watched = pods.map((pod, i) => ({
@@ -255,10 +247,11 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
     const watch = await watchEnds(state.namespaceEnds, watched, state.log, (side) =>
       state.onNamespaceEnded(wire.id, side),
     );
-    state.applied.set(wire.id, { fingerprint, devices, kind, checkedMs, stats: [], watch });
+    state.applied.set(wire.id, { fingerprint, devices, link, checkedMs, stats: [], watch });
     names.keep();
     dropFound(state, wire.id);
     const kept = devices.every(({ ifindex }) => known.some((device) => device.ifindex === ifindex));
+    followTunnel(state.tunnels, wanted, kept);
     const what = kept ? (before ? "wire changed" : "wire adopted") : "wire made";
     state.log.info({ connection: wire.id, interface: wanted.ends.map(({ name }) => name) }, what);
   } catch (error) {
@@ -267,12 +260,24 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   }
 }
 
+function followTunnel(tunnels: TunnelWatch, { wireId, link, ends }: Wanted, isKept: boolean): void {
+  const [end] = ends;
+  if (link.kind !== "wireguard" || end === undefined) tunnels.drop(wireId);
+  else tunnels.follow(wireId, end.side, isKept ? "kept" : "made");
+}
+
+/** Where the peer of its tunnel is, by the last Request. */
+function toldPeer(applied: Applied | undefined): PeerPlace | undefined {
+  return applied?.link.kind === "wireguard" ? applied.link : undefined;
+}
+
 /** In the order of the ends. */
 function remembered(device: Device, identity: string | undefined): Device {
   return identity === undefined ? device : { ...device, netns: { ...device.netns, identity } };
 }
 
 async function removeNow(state: State, wireId: string): Promise<void> {
+  state.tunnels.drop(wireId);
   const known = state.applied.get(wireId)?.devices ?? [];
   await removeDevices([...known, ...foundOf(state, wireId).map(deviceOf)]);
   await forgetTunnel(state.options.drivers, wireId);
@@ -316,12 +321,12 @@ async function claim(state: State, { wireId, ends }: Wanted): Promise<Device[]> 
   return known;
 }
 
-function foundOf({ recovered }: State, wireId: string): FoundDevice[] {
+function foundOf({ recovered }: Pick<State, "recovered">, wireId: string): FoundDevice[] {
   return recovered.filter((device) => device.wireId === wireId);
 }
 
 /** Of a wire that is applied, else what an earlier life left of it. */
-function devicesOf(state: State, wireId: string): readonly Device[] {
+function devicesOf(state: Pick<State, "applied" | "recovered">, wireId: string): readonly Device[] {
   return state.applied.get(wireId)?.devices ?? foundOf(state, wireId).map(deviceOf);
 }
 
@@ -337,7 +342,7 @@ function deviceOf(found: FoundDevice): Device {
 /** Equal for wires that want the same of the kernel; a namespace is the same whichever of its processes names it, and a route whoever asked for it first. */
 function fingerprintOf(wanted: Wanted): string {
   const text = JSON.stringify(wanted, (key, value: unknown) => {
-    if (key === "pid" || key === "brought") return undefined;
+    if (key === "pid" || key === "brought" || key === "peerBefore") return undefined;
     return typeof value === "bigint" ? String(value) : value;
   });
   return createHash("sha256").update(text).digest("base64");

@@ -3,16 +3,7 @@
  * process, and nothing here keeps it alive meanwhile.
  */
 import type { Logger } from "../../sdk/log.ts";
-import {
-  bindSocket,
-  closeFd,
-  openSocket,
-  receive,
-  setSocketOption,
-  watchReadable,
-} from "../../sdk/native.ts";
-import { NsmError, messageOf } from "../../sdk/errors.ts";
-import { decodeMessages, isKernelError } from "../../sdk/netlink/message.ts";
+import { isKernelError } from "../../sdk/netlink/message.ts";
 import {
   RTNLGRP_NSID,
   decodeEndedNamespace,
@@ -22,15 +13,9 @@ import {
   newNamespaceId,
 } from "../../sdk/netlink/namespace-id.ts";
 import { openNetlink } from "../../sdk/netlink/socket.ts";
+import { openEvents } from "./events.ts";
 import type { Netns } from "./netns.ts";
 import type { Side } from "../wire.ts";
-
-const AF_NETLINK = 16;
-const SOCK_RAW = 3;
-const NETLINK_ROUTE = 0;
-const SOL_NETLINK = 270;
-const NETLINK_ADD_MEMBERSHIP = 1;
-const DATAGRAM_BYTES = 16 * 1024;
 
 export interface NamespaceEnds extends Disposable {
   /**
@@ -45,9 +30,15 @@ export function openNamespaceEnds(log: Logger): NamespaceEnds {
   const waiting = new Map<number, Set<() => void>>();
   const numbers = new Map<string, number>();
   const identities = new Map<number, string>();
-  const fd = openEventSocket();
-  const drain = () => readEvents(fd, end, () => void catchUp());
-  const events = watchReadable(fd, drain);
+  const events = openEvents({
+    groups: [RTNLGRP_NSID],
+    what: "the ends of namespaces",
+    onMessage: (message) => {
+      const id = decodeEndedNamespace(message);
+      if (id !== undefined) end(id);
+    },
+    onLost: () => void catchUp(),
+  });
   let isOpen = true;
 
   function end(id: number): void {
@@ -74,7 +65,7 @@ export function openNamespaceEnds(log: Logger): NamespaceEnds {
       const known = identity === undefined ? undefined : numbers.get(identity);
       const id = known ?? (await numberOf(netnsFd));
       if (known === undefined && isOpen) {
-        drain(); // the end of whoever had the number before is no news of this namespace
+        events.drain(); // the end of whoever had the number before is no news of this namespace
         if (identity !== undefined) {
           numbers.set(identity, id);
           identities.set(id, identity);
@@ -97,7 +88,6 @@ export function openNamespaceEnds(log: Logger): NamespaceEnds {
       numbers.clear();
       identities.clear();
       events[Symbol.dispose]();
-      closeFd(fd);
     },
   };
 }
@@ -120,39 +110,6 @@ export async function watchEnds(
     }
   }
   return stack;
-}
-
-function openEventSocket(): number {
-  const fd = openSocket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-  try {
-    const address = Buffer.alloc(12); // struct sockaddr_nl: the kernel chooses the port
-    address.writeUInt16LE(AF_NETLINK, 0);
-    bindSocket(fd, address);
-    setSocketOption(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_NSID);
-    return fd;
-  } catch (error) {
-    closeFd(fd);
-    throw error;
-  }
-}
-
-function readEvents(fd: number, onEnded: (id: number) => void, onLost: () => void): void {
-  const buffer = Buffer.allocUnsafe(DATAGRAM_BYTES);
-  for (;;) {
-    try {
-      const length = receive(fd, buffer);
-      if (length === undefined) return;
-      for (const message of decodeMessages(buffer.subarray(0, length))) {
-        const id = decodeEndedNamespace(message);
-        if (id !== undefined) onEnded(id);
-      }
-    } catch (error) {
-      // The socket's buffer ran over; the next read goes on behind the gap.
-      if (!(error instanceof NsmError) || error.reason !== "enobufs")
-        throw new Error(`reading the ends of namespaces: ${messageOf(error)}`, { cause: error });
-      onLost();
-    }
-  }
 }
 
 /** Gives the namespace a number unless it has one. */

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { createReservations, publicKeyOf } from "./reservations.ts";
+import { publicKeyOf } from "./keys.ts";
+import { createReservations } from "./reservations.ts";
 import type { FoundDevice } from "../wire.ts";
 
 const ports = { first: 100, last: 103 };

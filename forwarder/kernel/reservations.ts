@@ -1,7 +1,7 @@
 /** What a wire needs of the node before it is made: a port and keys for WireGuard, a VNI for VXLAN. */
-import { createPrivateKey, createPublicKey, generateKeyPairSync, randomInt } from "node:crypto";
-import type { KeyObject } from "node:crypto";
+import { randomInt } from "node:crypto";
 import { NsmError } from "../../sdk/errors.ts";
+import { newKeys, publicKeyOf } from "./keys.ts";
 import { busyUdpPorts } from "./udp-ports.ts";
 import type { FoundDevice } from "../wire.ts";
 
@@ -100,27 +100,4 @@ export function createReservations(options: ReservationOptions): Reservations {
 /** Two devices that claim one wire: one of them may be forged by a pod that may change its links; neither's keys are trusted. */
 function unique(found: readonly FoundDevice[]): FoundDevice[] {
   return found.filter((device) => found.filter(({ wireId }) => wireId === device.wireId).length === 1);
-}
-
-/** PKCS #8 of an X25519 private key up to its 32 bytes (RFC 8410). */
-const PKCS8_X25519 = Buffer.from("302e020100300506032b656e04220420", "hex");
-
-function newKeys(): { privateKey: Uint8Array; publicKey: Uint8Array } {
-  const { privateKey, publicKey } = generateKeyPairSync("x25519");
-  return { privateKey: rawKey(privateKey), publicKey: rawKey(publicKey) };
-}
-
-export function publicKeyOf(privateKey: Uint8Array): Uint8Array {
-  const der = Buffer.concat([PKCS8_X25519, privateKey]);
-  const key = createPublicKey(createPrivateKey({ key: der, format: "der", type: "pkcs8" }));
-  return rawKey(key);
-}
-
-/** The last 32 bytes of either DER form. */
-function rawKey(key: KeyObject): Uint8Array {
-  const der =
-    key.type === "private"
-      ? key.export({ format: "der", type: "pkcs8" })
-      : key.export({ format: "der", type: "spki" });
-  return Uint8Array.from(der.subarray(-32));
 }

@@ -80,6 +80,7 @@ export async function updateTunnel(
   const state = await driver.read(wireId, netns, ifindex);
   if (state === undefined || !isConfigured(state, link) || isFromAhead(state))
     await driver.configure(wireId, netns, ifindex, link);
+  else if (hasMoved(state, wanted.peerBefore, link)) await driver.movePeer(wireId, netns, ifindex, link);
 }
 
 export async function readyTunnel(
@@ -124,10 +125,17 @@ export async function forgetTunnel({ filter, wireguard }: TunnelDrivers, wireId:
   await wireguard?.forget(wireId);
 }
 
-/** The peer's address is not compared while the peer is the same: it may have roamed, and WireGuard follows it by itself. */
+/** The peer's address is not compared while the peer is the same: it may have roamed, and WireGuard follows it by itself. See `hasMoved`. */
 function isConfigured(state: WireguardState, shape: WireguardShape): boolean {
   const same = (a: Uint8Array | undefined, b: Uint8Array) => a !== undefined && Buffer.compare(a, b) === 0;
   return same(state.privateKey, shape.privateKey) && same(state.remotePublicKey, shape.remotePublicKey);
+}
+
+/** The connection says another place than before, and the peer was where it said: one that has roamed is not where it says. */
+function hasMoved(state: WireguardState, before: Wanted["peerBefore"], told: WireguardShape): boolean {
+  const isAt = ({ remoteIp, remotePort }: Pick<WireguardState, "remoteIp" | "remotePort">) =>
+    before?.remoteIp === remoteIp && before?.remotePort === remotePort;
+  return before !== undefined && isAt(state) && !isAt(told);
 }
 
 /**

@@ -66,6 +66,8 @@ export interface Wanted {
   readonly wireId: string;
   readonly link: WantedLink;
   readonly ends: readonly WantedEnd[];
+  /** Of a WireGuard tunnel: where the last Request said that the peer is. */
+  readonly peerBefore?: Pick<WireguardShape, "remoteIp" | "remotePort"> | undefined;
 }
 
 /** Throws INVALID_ARGUMENT that names the faulty value: `bad-interface-name`, `bad-prefix`, `bad-address`, `bad-mac`, `bad-mtu`, `bad-policy`, `bad-tunnel`, `bad-wire`. */

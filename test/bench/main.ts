@@ -9,7 +9,7 @@ import { mkdirSync, mkdtempSync, openSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { provide, testTools } from "../../cli/requirements.ts";
+import { provide, testTools, wg } from "../../cli/requirements.ts";
 import type { Tool } from "../../cli/requirements.ts";
 import { delay } from "../../sdk/clock.ts";
 import { messageOf } from "../../sdk/errors.ts";
@@ -107,7 +107,7 @@ function launchOf(profile: string | undefined): Launch {
 function runInSandbox(out: string | undefined): Promise<number> {
   buildIfStale();
   try {
-    provide([...testTools(), iperf3], (line) => console.error(line));
+    provide([...testTools(), wg, iperf3], (line) => console.error(line));
   } catch (error) {
     console.error(messageOf(error)); // the sections that need it will say so
   }

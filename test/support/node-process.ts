@@ -1,6 +1,7 @@
 /** Child process: a data plane whose node is the namespace that this process was started in. See `startNode`. */
 import { openDataplane } from "../../forwarder/dataplane.ts";
 import type { Wire } from "../../forwarder/dataplane.ts";
+import { SESSION_TIMES } from "../../forwarder/plan/session.ts";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { createLogger } from "../../sdk/log.ts";
 import { sendsSoFar, stopBefore } from "./stepped-native.ts";
@@ -17,10 +18,12 @@ export type Call =
   | { id: number; method: "sweep"; args: [claimed: string[]] }
   | { id: number; method: "underlayMtu"; args: [remoteIp: string] };
 
+const sessionMs = process.env["SESSION_MS"];
 const options = {
   log: createLogger("node", process.env["LOG"] ?? "ERROR"),
   vxlanUnfiltered: process.env["UNFILTERED"] === "true",
   ...(process.env["OLD_KERNEL"] === "true" && { liveRename: false }),
+  ...(sessionMs !== undefined && { sessionTimes: { ...SESSION_TIMES, sessionMs: Number(sessionMs) } }),
 };
 const dataplane = await openDataplane(options);
 

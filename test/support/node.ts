@@ -34,7 +34,7 @@ export interface Node extends AsyncDisposable {
 /** Rejections carry `code`, `reason` and `message` of the NsmError over there. */
 export async function startNode(
   ns: Namespace,
-  environment: { UNFILTERED?: "true"; OLD_KERNEL?: "true" } = {},
+  environment: { UNFILTERED?: "true"; OLD_KERNEL?: "true"; SESSION_MS?: string } = {},
 ): Promise<Node> {
   const child = fork(new URL("node-process.ts", import.meta.url), [], {
     env: { ...process.env, ...environment },

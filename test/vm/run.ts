@@ -10,7 +10,7 @@
 import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ip, nft, provide, userspaceWireGuard } from "../../cli/requirements.ts";
+import { ip, nft, provide, wg } from "../../cli/requirements.ts";
 import type { Tool } from "../../cli/requirements.ts";
 import { messageOf } from "../../sdk/errors.ts";
 import { writeImage } from "./image.ts";
@@ -26,7 +26,7 @@ const TOOLS: readonly Tool[] = [
   { command: "nsenter", package: "util-linux", why: "used within the virtual machine" },
   ip,
   nft,
-  ...userspaceWireGuard.filter(({ command }) => command === "wg"),
+  wg,
 ];
 
 async function main(words: readonly string[]): Promise<number> {

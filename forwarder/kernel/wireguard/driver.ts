@@ -13,7 +13,12 @@ export interface WireguardState {
   readonly remotePort: number | undefined;
   /** By the wall clock of then; undefined before the first. */
   readonly lastHandshakeMs: number | undefined;
+  /** Of the peer, since it was made; handshakes count. */
+  readonly rxBytes: number;
 }
+
+/** A peer and where it is. */
+export type PeerPlace = Pick<WireguardShape, "remotePublicKey" | "remoteIp" | "remotePort">;
 
 export interface WireguardDriver {
   readonly mode: "kernel" | "userspace";
@@ -25,6 +30,12 @@ export interface WireguardDriver {
   read(wireId: string, netns: Netns, ifindex: number): Promise<WireguardState | undefined>;
   /** Sets keys, port and peer anew: an earlier session ends, and what was remembered of the peer is forgotten. */
   configure(wireId: string, netns: Netns, ifindex: number, shape: WireguardShape): Promise<void>;
+  /** Makes the peer alone anew: without a session, and beginning a handshake at once. */
+  renewPeer(wireId: string, netns: Netns, ifindex: number, peer: PeerPlace): Promise<void>;
+  /** Says where the peer is, which is told so by a packet at once; its session stays. */
+  movePeer(wireId: string, netns: Netns, ifindex: number, peer: PeerPlace): Promise<void>;
+  /** Sends the peer a packet at once, from where this node is now: it answers there from then on. */
+  beat(wireId: string, netns: Netns, ifindex: number, remotePublicKey: Uint8Array): Promise<void>;
   /** Once the device is up: resolves when it can carry packets. UNAVAILABLE `wireguard-port-busy`. */
   ready(wireId: string, shape: WireguardShape, signal: AbortSignal): Promise<void>;
   /** Once the device is deleted: resolves when nothing of it is left. */

@@ -1,21 +1,24 @@
 /** WireGuard by the kernel's own device: born in the pod, its UDP sockets in the node's namespace. */
 import { decodeFamily, getFamily } from "../../../sdk/netlink/generic.ts";
 import { deleteLink, newWireguard } from "../../../sdk/netlink/link.ts";
+import type { Request } from "../../../sdk/netlink/message.ts";
 import { isKernelError } from "../../../sdk/netlink/message.ts";
 import { openNetlink } from "../../../sdk/netlink/socket.ts";
 import type { WireguardShape } from "../../plan/plan.ts";
 import type { WireguardDriver } from "./driver.ts";
-import { decodeDevice, getDevice, setDevice } from "./messages.ts";
+import { decodeDevice, getDevice, setBeat, setDevice, setNewPeer, setPlace } from "./messages.ts";
 
 /** The kernel module is loaded by then. Needs CAP_NET_ADMIN in the node's namespace. */
 export async function openKernelWireguard(): Promise<WireguardDriver> {
   const family = await findFamily();
 
   /** The kernel looks for the device in the namespace of the socket. */
-  async function configure(netnsFd: number, ifindex: number, shape: WireguardShape): Promise<void> {
+  async function execute(netnsFd: number, ...requests: readonly Request[]): Promise<void> {
     using socket = openNetlink("generic", netnsFd);
-    await socket.execute(setDevice(family, ifindex, shape));
+    await socket.execute(...requests);
   }
+  const configure = (netnsFd: number, ifindex: number, shape: WireguardShape) =>
+    execute(netnsFd, setDevice(family, ifindex, shape));
 
   return {
     mode: "kernel",
@@ -42,6 +45,10 @@ export async function openKernelWireguard(): Promise<WireguardDriver> {
       }
     },
     configure: (_wireId, netns, ifindex, shape) => configure(netns.fd, ifindex, shape),
+    renewPeer: (_wireId, netns, ifindex, peer) => execute(netns.fd, setNewPeer(family, ifindex, peer)),
+    movePeer: (_wireId, netns, ifindex, peer) =>
+      execute(netns.fd, setPlace(family, ifindex, peer), ...setBeat(family, ifindex, peer.remotePublicKey)),
+    beat: (_wireId, netns, ifindex, key) => execute(netns.fd, ...setBeat(family, ifindex, key)),
     // The socket is bound when the device is set up, which fails if the port is busy.
     ready: () => Promise.resolve(),
     forget: () => Promise.resolve(),

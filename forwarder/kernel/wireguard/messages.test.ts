@@ -1,7 +1,14 @@
 import { expect, test } from "vitest";
 import { getFamily } from "../../../sdk/netlink/generic.ts";
-import { decodeDevice, encodeEndpoint, getDevice, setDevice } from "./messages.ts";
-import { formatConfiguration, parseDump } from "./wg-tool.ts";
+import {
+  decodeDevice,
+  encodeEndpoint,
+  getDevice,
+  setBeat,
+  setDevice,
+  setNewPeer,
+  setPlace,
+} from "./messages.ts";
 
 const key = (byte: number) => new Uint8Array(32).fill(byte);
 const shape = {
@@ -33,6 +40,28 @@ test("a device is configured in one message: key, port, one peer that may carry 
   );
 });
 
+const hexOf = ({ body }: { body: Uint8Array }) => Buffer.from(body).toString("hex");
+
+test("a peer alone is made anew as the whole device is, without key and port", () => {
+  const device = hexOf(setDevice(25, 7, shape));
+  const keyAndPort = `24000300${"01".repeat(32)}060006006cca0000`;
+  expect(device).toContain(keyAndPort);
+  expect(hexOf(setNewPeer(25, 7, shape))).toBe(device.replace(keyAndPort, ""));
+});
+
+test("a peer that is there is moved, and sent a keepalive, without its session", () => {
+  const peer = (rest: string, bytes: number) =>
+    `01010000 08000100 07000000 ${(bytes + 8).toString(16)}000880 ${(bytes + 4).toString(16)}000080 24000100 ${"02".repeat(32)} 08000300 04000000 ${rest}`.replaceAll(
+      " ",
+      "",
+    );
+  expect(hexOf(setPlace(25, 7, shape))).toBe(peer("14000400 0200ca6d 0a090002 0000000000000000", 64));
+  expect(setBeat(25, 7, key(2)).map(hexOf)).toEqual([
+    peer("06000500 00000000", 52),
+    peer("06000500 0a000000", 52),
+  ]);
+});
+
 test("one device is read by a dump", () => {
   const request = getDevice(25, 7);
   expect([request.type, request.flags]).toEqual([25, 0x300]);
@@ -57,10 +86,17 @@ test("keys, port and peer are read back; a device without a key is none", () => 
     remotePublicKey: key(2),
     remoteIp: "fd09::2",
     remotePort: 51821,
+    rxBytes: 0,
   });
   expect(
     decodeDevice({ ...message, body: Buffer.from("0001000008000100070000000600060000000000", "hex") }),
   ).toBeUndefined();
+});
+
+test("what was received of the peer is read back", () => {
+  const keys = `24000300${"01".repeat(32)}24000400${"03".repeat(32)}`;
+  const body = Buffer.from(`00010000${keys}14000880100000800c0007009402000000000000`, "hex");
+  expect(decodeDevice({ type: 25, flags: 0, seq: 1, body })?.rxBytes).toBe(660);
 });
 
 test("the time of the last handshake is read back, and none is none", () => {
@@ -71,42 +107,4 @@ test("the time of the last handshake is read back, and none is none", () => {
   // 1767225605 s and 250 ms since 1970.
   expect(time("05b9556900000000 80b2e60e00000000".replace(" ", ""))?.lastHandshakeMs).toBe(1_767_225_605_250);
   expect(time("00".repeat(16))?.lastHandshakeMs).toBeUndefined();
-});
-
-test("the tool reads a configuration", () => {
-  expect(formatConfiguration({ ...shape, remoteIp: "fd09::2" })).toBe(`[Interface]
-PrivateKey = AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=
-ListenPort = 51820
-[Peer]
-PublicKey = AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=
-AllowedIPs = 0.0.0.0/0, ::/0
-Endpoint = [fd09::2]:51821
-PersistentKeepalive = 10
-`);
-});
-
-test.each([
-  ["10.9.0.2:51821", "10.9.0.2", 51821],
-  ["[fd09::2]:51821", "fd09::2", 51821],
-  ["(none)", undefined, undefined],
-])("the tool's dump with endpoint %s", (endpoint, remoteIp, remotePort) => {
-  const base64 = (byte: number) => Buffer.from(key(byte)).toString("base64");
-  const text = `${base64(1)}\t${base64(3)}\t51820\toff\n${base64(2)}\t(none)\t${endpoint}\t0.0.0.0/0,::/0\t0\t0\t0\t10\n`;
-  expect(parseDump(text)).toEqual({
-    privateKey: key(1),
-    publicKey: key(3),
-    port: 51820,
-    remotePublicKey: key(2),
-    remoteIp,
-    remotePort,
-    lastHandshakeMs: undefined,
-  });
-  expect(parseDump(text.replace("\t0\t0\t0\t10", "\t1767225605\t0\t0\t10"))?.lastHandshakeMs).toBe(
-    1_767_225_605_000,
-  );
-});
-
-test("a device without key or peer", () => {
-  expect(parseDump("(none)\t(none)\t0\toff\n")).toBeUndefined();
-  expect(parseDump("AQ==\tAw==\t1\toff\n")).toMatchObject({ port: 1, remotePublicKey: undefined });
 });

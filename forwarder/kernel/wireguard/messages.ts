@@ -8,12 +8,13 @@ import {
   u32,
   u8,
 } from "../../../sdk/netlink/attribute.ts";
+import type { Attribute } from "../../../sdk/netlink/attribute.ts";
 import { GENL_HEADER, genericRequest } from "../../../sdk/netlink/generic.ts";
 import { ipBytes, ipText } from "../../../sdk/netlink/ip.ts";
 import { NLM_F } from "../../../sdk/netlink/message.ts";
 import type { Message, Request } from "../../../sdk/netlink/message.ts";
 import type { WireguardShape } from "../../plan/plan.ts";
-import type { WireguardState } from "./driver.ts";
+import type { PeerPlace, WireguardState } from "./driver.ts";
 
 const WG_CMD = { GET_DEVICE: 0, SET_DEVICE: 1 } as const;
 const WGDEVICE_A = {
@@ -31,9 +32,11 @@ const WGPEER_A = {
   ENDPOINT: 4,
   PERSISTENT_KEEPALIVE_INTERVAL: 5,
   LAST_HANDSHAKE_TIME: 6,
+  RX_BYTES: 7,
   ALLOWEDIPS: 9,
 } as const;
 const WGPEER_F_REPLACE_ALLOWEDIPS = 2;
+const WGPEER_F_UPDATE_ONLY = 4;
 const WGALLOWEDIP_A = { FAMILY: 1, IPADDR: 2, CIDR_MASK: 3 } as const;
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -43,19 +46,56 @@ export const KEEPALIVE_SECONDS = 10;
 
 /** One peer, which may carry any address: the wire's addresses are the endpoint's affair. */
 export function setDevice(family: number, ifindex: number, shape: WireguardShape): Request {
+  return setting(family, ifindex, [
+    bytes(WGDEVICE_A.PRIVATE_KEY, shape.privateKey),
+    u16(WGDEVICE_A.LISTEN_PORT, shape.localPort),
+    ...onlyPeer(shape),
+  ]);
+}
+
+/** Without what was known of it; the kernel begins a handshake because there are to be keepalives. */
+export function setNewPeer(family: number, ifindex: number, peer: PeerPlace): Request {
+  return setting(family, ifindex, onlyPeer(peer));
+}
+
+/** Where the peer is; all else of it stays. */
+export function setPlace(family: number, ifindex: number, peer: PeerPlace): Request {
+  const { remotePublicKey, remoteIp, remotePort } = peer;
+  const endpoint = bytes(WGPEER_A.ENDPOINT, encodeEndpoint(remoteIp, remotePort));
+  return setting(family, ifindex, [nest(WGDEVICE_A.PEERS, [existing(remotePublicKey, endpoint)])]);
+}
+
+/** A keepalive is sent when keepalives begin. */
+export function setBeat(family: number, ifindex: number, remotePublicKey: Uint8Array): Request[] {
+  return [0, KEEPALIVE_SECONDS].map((seconds) => {
+    const interval = u16(WGPEER_A.PERSISTENT_KEEPALIVE_INTERVAL, seconds);
+    return setting(family, ifindex, [nest(WGDEVICE_A.PEERS, [existing(remotePublicKey, interval)])]);
+  });
+}
+
+function setting(family: number, ifindex: number, attributes: readonly Attribute[]): Request {
+  return genericRequest(`configure wireguard ${ifindex}`, family, WG_CMD.SET_DEVICE, 0, [
+    u32(WGDEVICE_A.IFINDEX, ifindex),
+    ...attributes,
+  ]);
+}
+
+function onlyPeer({ remotePublicKey, remoteIp, remotePort }: PeerPlace): readonly Attribute[] {
   const peer = nest(0, [
-    bytes(WGPEER_A.PUBLIC_KEY, shape.remotePublicKey),
+    bytes(WGPEER_A.PUBLIC_KEY, remotePublicKey),
     u32(WGPEER_A.FLAGS, WGPEER_F_REPLACE_ALLOWEDIPS),
-    bytes(WGPEER_A.ENDPOINT, encodeEndpoint(shape.remoteIp, shape.remotePort)),
+    bytes(WGPEER_A.ENDPOINT, encodeEndpoint(remoteIp, remotePort)),
     u16(WGPEER_A.PERSISTENT_KEEPALIVE_INTERVAL, KEEPALIVE_SECONDS),
     nest(WGPEER_A.ALLOWEDIPS, [allowAll(AF_INET, 4), allowAll(AF_INET6, 16)]),
   ]);
-  return genericRequest(`configure wireguard ${ifindex}`, family, WG_CMD.SET_DEVICE, 0, [
-    u32(WGDEVICE_A.IFINDEX, ifindex),
-    bytes(WGDEVICE_A.PRIVATE_KEY, shape.privateKey),
-    u16(WGDEVICE_A.LISTEN_PORT, shape.localPort),
-    u32(WGDEVICE_A.FLAGS, WGDEVICE_F_REPLACE_PEERS),
-    nest(WGDEVICE_A.PEERS, [peer]),
+  return [u32(WGDEVICE_A.FLAGS, WGDEVICE_F_REPLACE_PEERS), nest(WGDEVICE_A.PEERS, [peer])];
+}
+
+function existing(remotePublicKey: Uint8Array, change: Attribute): Attribute {
+  return nest(0, [
+    bytes(WGPEER_A.PUBLIC_KEY, remotePublicKey),
+    u32(WGPEER_A.FLAGS, WGPEER_F_UPDATE_ONLY),
+    change,
   ]);
 }
 
@@ -82,6 +122,7 @@ export function decodeDevice({ body }: Message): WireguardState | undefined {
     remoteIp: endpoint?.ip,
     remotePort: endpoint?.port,
     lastHandshakeMs: decodeTime(peer.bytes(WGPEER_A.LAST_HANDSHAKE_TIME)),
+    rxBytes: Number(peer.bytes(WGPEER_A.RX_BYTES)?.readBigUInt64LE() ?? 0n),
   };
 }
 

@@ -10,13 +10,12 @@ import { openUserspaceWireguard } from "./userspace.ts";
 /** Kernel first: it is many times faster and has no process to lose. */
 export async function openWireguard(): Promise<WireguardSupport> {
   if (await kernelKnows("wireguard")) return { mode: "kernel", driver: await openKernelWireguard() };
-  const missing = ["wireguard-go", "wg"].filter((program) => !isInstalled(program));
-  if (missing.length > 0)
+  if (!isInstalled("wireguard-go"))
     return {
       mode: "none",
-      reason: `the kernel has no WireGuard and ${missing.join(" and ")} ${missing.length > 1 ? "are" : "is"} not installed`,
+      reason: "the kernel has no WireGuard and wireguard-go is not installed",
       remedy:
-        "load the kernel module (modprobe wireguard), or apt-get install --no-install-recommends wireguard-go wireguard-tools",
+        "load the kernel module (modprobe wireguard), or apt-get install --no-install-recommends wireguard-go",
     };
   const tun = whyNoTun();
   if (tun !== undefined)

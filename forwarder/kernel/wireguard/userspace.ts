@@ -3,7 +3,7 @@
  *
  * The process lives in the node's namespace, where its UDP socket is. It makes a TUN device there under a name that only this wire
  * of this node has; that device is then moved into the pod and renamed. Configuration goes over the program's unix socket, which
- * keeps the first name, by the tool `wg`. The process outlives the forwarder and ends when its device is deleted.
+ * keeps the first name. The process outlives the forwarder and ends when its device is deleted.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -17,10 +17,9 @@ import type { NewDevice } from "../../../sdk/netlink/link.ts";
 import { openNetlink } from "../../../sdk/netlink/socket.ts";
 import { ownNetnsInode } from "../netns.ts";
 import { readLink } from "../observe.ts";
-import { runProgram } from "../../../sdk/run-program.ts";
 import { busyUdpPorts } from "../udp-ports.ts";
 import type { WireguardDriver } from "./driver.ts";
-import { formatConfiguration, parseDump } from "./wg-tool.ts";
+import { GET, askProgram, formatBeat, formatDevice, formatNewPeer, formatPlace, parseState } from "./uapi.ts";
 
 const PROGRAM = "wireguard-go";
 /** Built into both programs. */
@@ -42,7 +41,7 @@ export async function openUserspaceWireguard(): Promise<WireguardDriver> {
       requireFreePort(shape.localPort);
       const pid = await start(tun);
       try {
-        await runProgram("wg", ["setconf", tun, "/dev/stdin"], formatConfiguration(shape));
+        await askProgram(socketOf(tun), formatDevice(shape));
         await moveIntoPod(tun, device);
       } catch (error) {
         process.kill(pid, "SIGTERM");
@@ -52,13 +51,12 @@ export async function openUserspaceWireguard(): Promise<WireguardDriver> {
     },
     async read(wireId) {
       const tun = tunName(wireId);
-      return processOf(tun) === undefined
-        ? undefined
-        : parseDump(await runProgram("wg", ["show", tun, "dump"]));
+      return processOf(tun) === undefined ? undefined : parseState(await askProgram(socketOf(tun), GET));
     },
-    async configure(wireId, _netns, _ifindex, shape) {
-      await runProgram("wg", ["setconf", tunName(wireId), "/dev/stdin"], formatConfiguration(shape));
-    },
+    configure: (wireId, _netns, _ifindex, shape) => tell(wireId, formatDevice(shape)),
+    renewPeer: (wireId, _netns, _ifindex, peer) => tell(wireId, formatNewPeer(peer)),
+    movePeer: (wireId, _netns, _ifindex, peer) => tell(wireId, formatPlace(peer)),
+    beat: (wireId, _netns, _ifindex, key) => tell(wireId, formatBeat(key)),
     async ready(wireId, { localPort }, signal) {
       if (await until(() => busyUdpPorts().has(localPort), UP_MS, signal)) return;
       throw new NsmError(
@@ -69,6 +67,10 @@ export async function openUserspaceWireguard(): Promise<WireguardDriver> {
     },
     forget: (wireId) => end(tunName(wireId)),
   };
+}
+
+async function tell(wireId: string, words: string): Promise<void> {
+  await askProgram(socketOf(tunName(wireId)), words);
 }
 
 /** `nsm`, 3 letters of the node, 9 of the wire: 15, as long as a name may be. */
