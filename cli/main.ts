@@ -105,9 +105,9 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       .default("text");
   const demo = program
     .command("demo")
-    .summary("two nodes on this machine: connects, pings, shows the wires, cleans up")
+    .summary("two clusters on this machine: connects, pings, shows the wires, cleans up")
     .description(
-      "Runs a whole mesh in network namespaces of this machine: two nodes, clients and endpoints, every part its own process. " +
+      "Runs a whole mesh in network namespaces of this machine: two clusters of two nodes, clients and endpoints, every part its own process. " +
         "Plays scenarios in it, shows what happened and removes everything. Needs root.",
     )
     .option(

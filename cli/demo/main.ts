@@ -31,11 +31,11 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   });
 
   const result = await runOnce({ ...options, scenarios, story, signal: stop.signal });
-  const { failure, ...document } = result;
+  const { failure, topology, played, ...document } = result;
   tellScenarios(result.scenarios, stop.signal.aborted, story);
   tellUnavailable(result.unavailable, story);
   story.document(document);
-  if (options.keep && failure === undefined) tellTour(result.run, scenarios, story);
+  if (options.keep && failure === undefined) tellTour(topology, played, story);
   return verdict(result, options, stop.signal.aborted);
 }
 

@@ -67,6 +67,8 @@ export interface Parts {
   readonly sites: readonly Site[];
   /** Of all nodes, and what they share; the authorities first. */
   readonly daemons: readonly Part[];
+  /** Contents of files that they read, by name below the run's folder. */
+  readonly files: Readonly<Record<string, string>>;
   endpoint(spec: EndpointSpec): Part;
   client(spec: ClientSpec): Part;
 }
@@ -76,9 +78,16 @@ export interface PartsOptions {
   readonly logLevel: string;
   /** Whether the parts serve their metrics: in a run that nobody looks at they only cost. */
   readonly metrics: boolean;
+  /** How long somebody better must have been back before wires return; default that of the managers. */
+  readonly failbackDelay?: string;
+  /** Manifests of network services for a site's registry. */
+  readonly services?: (site: Site) => string | undefined;
+  /** Domains that the proxies know beside the clusters, as NSM_DOMAINS_PATH has them. */
+  readonly domains?: Readonly<Record<string, { readonly registry: string; readonly proxy?: string }>>;
 }
 
-export function createParts(run: string, { layout, logLevel, metrics }: PartsOptions): Parts {
+export function createParts(run: string, options: PartsOptions): Parts {
+  const { layout, logLevel, metrics, services = () => undefined } = options;
   const folder = runFolder(run);
   const sites = sitesOf(layout);
   const makeIn =
@@ -129,10 +138,19 @@ export function createParts(run: string, { layout, logLevel, metrics }: PartsOpt
         }),
       ),
       ...sites.flatMap((site) => [
-        ...commonDaemons(site, folder, makeIn(site)),
-        ...nodeDaemons(site, folder, makeIn(site)),
+        ...commonDaemons(site, services(site) !== undefined, folder, makeIn(site)),
+        ...nodeDaemons(site, folder, makeIn(site), options),
       ]),
     ],
+    files: Object.fromEntries(
+      sites.flatMap((site) => {
+        const content = services(site);
+        return [
+          ...(content === undefined ? [] : [[servicesFile(site), content] as const]),
+          ...domainFiles(site, sites, options.domains ?? {}),
+        ];
+      }),
+    ),
     endpoint(spec) {
       const { kind, prefixes } = spec;
       const endpoint = workload("nse", spec, {
@@ -153,14 +171,21 @@ export function createParts(run: string, { layout, logLevel, metrics }: PartsOpt
 }
 
 /** A registry, and the door to other clusters. */
-function commonDaemons({ cluster, nodes: [first] }: Site, folder: string, make: MakePart): readonly Part[] {
+function commonDaemons(site: Site, hasServices: boolean, folder: string, make: MakePart): readonly Part[] {
+  const {
+    cluster,
+    nodes: [first],
+  } = site;
   const registryUrl = registryAt(underlay[first]);
-  if (cluster === undefined)
-    return [make("registry", "registry", first, "registry", { NSM_LISTEN_ON: registryUrl })];
+  const directory = {
+    NSM_LISTEN_ON: registryUrl,
+    ...(hasServices && { NSM_NETWORK_SERVICES_PATH: join(folder, servicesFile(site)) }),
+  };
+  if (cluster === undefined) return [make("registry", "registry", first, "registry", directory)];
   const proxyUrl = proxyAt(underlay[first]);
   return [
     make("registry", `registry-${cluster}`, first, `registry/${cluster}`, {
-      NSM_LISTEN_ON: registryUrl,
+      ...directory,
       NSM_PROXY_REGISTRY_URL: proxyUrl,
     }),
     make("proxy", `proxy-${cluster}`, first, `proxy/${cluster}`, {
@@ -175,7 +200,12 @@ function commonDaemons({ cluster, nodes: [first] }: Site, folder: string, make: 
   ];
 }
 
-function nodeDaemons({ nodes }: Site, folder: string, make: MakePart): readonly Part[] {
+function nodeDaemons(
+  { nodes }: Site,
+  folder: string,
+  make: MakePart,
+  { failbackDelay }: PartsOptions,
+): readonly Part[] {
   const registryUrl = registryAt(underlay[nodes[0]]);
   return [
     ...nodes.map((node) =>
@@ -186,6 +216,7 @@ function nodeDaemons({ nodes }: Site, folder: string, make: MakePart): readonly 
         // Not the machine's.
         NSM_EXCLUDED_PREFIXES_PATH: join(folder, node, "excluded_prefixes.yaml"),
         NODE_NAME: node,
+        ...(failbackDelay !== undefined && { NSM_FAILBACK_DELAY: failbackDelay }),
       }),
     ),
     ...nodes.map((node) =>
@@ -204,23 +235,34 @@ function nodeDaemons({ nodes }: Site, folder: string, make: MakePart): readonly 
 const DOMAINS_FILE = "domains.yaml";
 const OUTSIDE_FILE = "outside.yaml";
 
-type DomainsOfFile = Readonly<Record<string, { readonly registry: string; readonly proxy?: string }>>;
+/** Below the run's folder. */
+function servicesFile({ cluster }: Site): string {
+  return join(cluster ?? "", "network-services.yaml");
+}
 
-/** Tells each proxy where the other cluster is, and which addresses its nodes have outside. `more`: domains that are no clusters of the run. Their folders are there. */
-export function writeFiles({ folder, sites }: Topology, more: DomainsOfFile = {}): void {
-  for (const { cluster, nodes } of sites) {
-    if (cluster === undefined) continue;
-    const others = sites.filter((site) => site.cluster !== cluster);
-    const domains = others.map(({ cluster: name, nodes: [first] }) => [
-      name,
-      { registry: registryAt(outside[first]), proxy: proxyAt(outside[first]) },
-    ]);
-    const addresses = nodes.map((node) => [underlay[node], outside[node]]);
-    const write = (file: string, value: unknown) =>
-      writeFileSync(join(folder, cluster, file), `${JSON.stringify(value)}\n`); // JSON is YAML
-    write(DOMAINS_FILE, { domains: { ...Object.fromEntries(domains), ...more } });
-    write(OUTSIDE_FILE, Object.fromEntries(addresses));
-  }
+/** Tell a proxy where the others are, and which addresses the own nodes have outside. */
+function domainFiles(
+  { cluster, nodes }: Site,
+  sites: readonly Site[],
+  more: PartsOptions["domains"],
+): readonly (readonly [string, string])[] {
+  if (cluster === undefined) return [];
+  const others = sites.flatMap(({ cluster: name, nodes: [first] }) =>
+    name === undefined || name === cluster
+      ? []
+      : [[name, { registry: registryAt(outside[first]), proxy: proxyAt(outside[first]) }]],
+  );
+  const domains: unknown = { ...Object.fromEntries(others), ...more };
+  const addresses = Object.fromEntries(nodes.map((node) => [underlay[node], outside[node]]));
+  return [
+    [join(cluster, DOMAINS_FILE), `${JSON.stringify({ domains })}\n`], // JSON is YAML
+    [join(cluster, OUTSIDE_FILE), `${JSON.stringify(addresses)}\n`],
+  ];
+}
+
+/** Its folders are there. */
+export function writeFiles({ folder, files }: Topology): void {
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
 }
 
 function registryAt(address: string): string {

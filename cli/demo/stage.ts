@@ -1,19 +1,17 @@
 /** Where a scenario of the demo plays: a running mesh, the means to start, kill and measure, and somebody to tell. */
-import { mkdirSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
 import { NsmError } from "../../sdk/errors.ts";
 import { monotonicMs } from "../probe/main.ts";
 import { canConnect, checkProber, startListener, startProber, startReflector } from "../probe/start.ts";
 import type { ProbeOptions, Prober, Reflector } from "../probe/start.ts";
+import type { Board } from "./board.ts";
+import { cutClusters, mendClusters } from "./border.ts";
 import type { Cast } from "./cast.ts";
-import { createClientLogs } from "./client-logs.ts";
 import type { ClientLogs } from "./client-logs.ts";
 import { markedEnvironment } from "./down.ts";
 import type { Machine } from "./machine.ts";
 import { namespaceFile } from "./commands.ts";
 import { removeNamespaces } from "./namespaces.ts";
 import type { Scenario } from "./scenario.ts";
-import { registerServices } from "./services.ts";
 import { lastComplaints } from "./start.ts";
 import type { Story } from "./story.ts";
 import { namespaceOf, underlay } from "./topology.ts";
@@ -35,8 +33,8 @@ export interface Stage {
   readonly signal: AbortSignal;
   /** When the scenario began, on the clock of {@link monotonicMs}. */
   readonly startMs: number;
-  /** Starts a part of the scenario that was kept back. */
-  start(name: string): void;
+  /** Starts parts of the scenario. */
+  start(...names: readonly string[]): void;
   /** SIGKILL, as a crash; its end is no failure of the run. */
   kill(name: string): Promise<void>;
   /** Removes the namespace of a part that was killed, as when a pod goes away. */
@@ -45,6 +43,10 @@ export interface Stage {
   established(client: string, test: (wire: Established) => boolean): Promise<Established>;
   /** Looks at the wire's device and pings over it. */
   ping(client: string, wire: Established): Promise<WireReport>;
+  /** Cuts the clusters off from one another: packets between them vanish. */
+  cut(): Promise<void>;
+  /** Ends that. */
+  mend(): Promise<void>;
   reflector(name: string, place: string): Promise<Reflector>;
   prober(place: string, address: string): Promise<Prober>;
   /** Greets whoever connects by TCP to one of its own addresses. */
@@ -62,41 +64,32 @@ export interface StageOptions {
   readonly machine: Machine;
   readonly cast: Cast;
   readonly story: Story;
+  readonly logs: ClientLogs;
+  readonly board: Board;
   readonly signal: AbortSignal;
-  /** Called for the first reply over any wire. */
-  readonly onReply: () => void;
+  /** Called for replies to pings. */
+  readonly onReply: (wire: Established) => void;
 }
 
 /** Starts the scenario's parts and plays it. */
 export async function play(scenario: Scenario, parts: readonly Part[], options: StageOptions) {
-  const { topology, cast, story } = options;
+  const { topology, cast } = options;
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(tooLate(scenario, topology)), SCENARIO_WITHIN_MS);
   const signal = AbortSignal.any([options.signal, cast.failed, late.signal]);
-  using logs = createClientLogs(topology.folder, signal);
   try {
     const startMs = monotonicMs();
-    for (const [name, content] of Object.entries(scenario.files ?? {})) {
-      mkdirSync(dirname(join(topology.folder, name)), { recursive: true });
-      writeFileSync(join(topology.folder, name), content);
-    }
-    await registerServices(topology, scenario.services ?? [], signal);
+    const stage = createStage(parts, { ...options, signal }, startMs);
     const atOnce = parts.filter(({ name }) => scenario.later?.includes(name) !== true);
-    for (const part of atOnce) cast.start(part);
-    story.step(`started ${cast.newNames().join(", ")}`);
-    return await scenario.play(createStage(parts, logs, { ...options, signal }, startMs));
+    stage.start(...atOnce.map(({ name }) => name));
+    return await scenario.play(stage);
   } finally {
     clearTimeout(timer);
   }
 }
 
-function createStage(
-  parts: readonly Part[],
-  logs: ClientLogs,
-  options: StageOptions,
-  startMs: number,
-): Stage {
-  const { topology, machine, cast, story, signal, onReply } = options;
+function createStage(parts: readonly Part[], options: StageOptions, startMs: number): Stage {
+  const { topology, machine, cast, story, board, logs, signal, onReply } = options;
   const { run, folder } = topology;
   const env = markedEnvironment(run);
   const probeIn = (place: string): ProbeOptions => ({ netns: namespaceFile(namespaceOf(run, place)), env });
@@ -107,16 +100,21 @@ function createStage(
     story,
     signal,
     startMs,
-    start(name) {
-      const part = parts.find((each) => each.name === name);
-      if (part === undefined)
-        throw new NsmError("INTERNAL", "no-such-part", `the scenario has no part ${name}`);
-      cast.start(part);
+    start(...names) {
+      for (const name of names) {
+        const part = parts.find((each) => each.name === name);
+        if (part === undefined)
+          throw new NsmError("INTERNAL", "no-such-part", `the scenario has no part ${name}`);
+        cast.start(part);
+        if (part.role === "nsc") logs.follow(name);
+      }
       story.step(`started ${cast.newNames().join(", ")}`);
     },
     kill: (name) => cast.kill(name),
     removeNamespace: (place) => removeNamespaces([namespaceOf(run, place)], env),
-    established: (client, test) => logs.established(client, test),
+    established: (client, test) => logs.established(client, test, signal),
+    cut: () => cutClusters(run, "everything", env),
+    mend: () => mendClusters(run, env),
     async ping(client, wire) {
       const namespace = namespaceOf(run, `pod-${client}`);
       const device = (await readDevices(namespace, env)).find(({ name }) => name === wire.interface);
@@ -126,14 +124,13 @@ function createStage(
           "no-device",
           `${client} has no device ${wire.interface}, which it announced`,
         );
-      return reportOf(client, wire, device, await pingWire(namespace, wire, device, signal, onReply));
+      const pings = await pingWire(namespace, wire, device, signal, () => onReply(wire));
+      const report = reportOf(client, wire, device, pings);
+      board.measured(report);
+      return report;
     },
     reflector: (name, place) => startReflector(name, probeIn(place)),
-    async prober(place, address) {
-      const prober = await startProber(address, probeIn(place));
-      prober.waitFor(() => true, signal).then(onReply, () => undefined);
-      return prober;
-    },
+    prober: (place, address) => startProber(address, probeIn(place)),
     listener: (place, address, ports) => startListener(address, ports, probeIn(place)),
     canConnect: (place, address, port) => canConnect(address, port, probeIn(place)),
     deviceIndexes: (place) => readDeviceIndexes(namespaceOf(run, place), env),

@@ -1,21 +1,54 @@
-/** Tells what the demo does: progress with elapsed time, lines, JSON. */
+/** Tells what the demo does: progress with elapsed time, lines, live lines on a terminal, JSON. */
 
 export interface Story {
   /** A step that is done, with the time since the command was given. */
   step(text: string): void;
   /** Lines without time. */
   print(lines: readonly string[]): void;
+  /** Lines that stay below all others until they are replaced, on a terminal. */
+  live(lines: readonly string[]): void;
+  /** Makes the last live lines ordinary ones, also where there is no terminal. */
+  settle(): void;
   /** The one document on stdout; nothing unless JSON was asked for. */
   document(value: unknown): void;
 }
 
-export function createStory(json: boolean): Story {
-  const out = json ? process.stderr : process.stdout;
+/** Where it is told; a terminal has rows. */
+export interface Audience {
+  write(text: string): unknown;
+  readonly isTTY?: boolean;
+  readonly rows?: number;
+}
+
+export function createStory(json: boolean, out: Audience = json ? process.stderr : process.stdout): Story {
+  const isTerminal = out.isTTY === true;
+  let live: readonly string[] = [];
+  let shown = 0;
+  /** One write, so that nobody sees it half done: what was live goes, the text comes, what is live comes again. */
+  const tell = (text: string) => {
+    const erase = shown > 0 ? `\x1b[${shown}A\x1b[J` : "";
+    const below = isTerminal && live.length > 0 ? ["", ...live].slice(0, (out.rows ?? 24) - 2) : [];
+    shown = below.length;
+    out.write(erase + text + asText(below));
+  };
   return {
-    step: (text) => void out.write(`${(performance.now() / 1000).toFixed(2).padStart(6)} s  ${text}\n`),
-    print: (lines) => void out.write(lines.map((line) => `${line}\n`).join("")),
+    step: (text) => tell(`${(performance.now() / 1000).toFixed(2).padStart(6)} s  ${text}\n`),
+    print: (lines) => tell(asText(lines)),
+    live(lines) {
+      live = lines;
+      if (isTerminal) tell("");
+    },
+    settle() {
+      const last = live;
+      live = [];
+      if (last.length > 0) tell(asText(["", ...last, ""]));
+    },
     document: (value) => {
       if (json) process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
     },
   };
+}
+
+function asText(lines: readonly string[]): string {
+  return lines.map((line) => `${line}\n`).join("");
 }

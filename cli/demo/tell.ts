@@ -5,12 +5,15 @@ import { formatTable, terminalWidth } from "../table.ts";
 import type { Unavailable } from "./machine.ts";
 import type { Scenario, ScenarioReport } from "./scenario.ts";
 import type { Story } from "./story.ts";
-import { metricsSocket, namespaceOf, runFolder } from "./topology.ts";
+import { identityUrl, managerUrl, metricsSocket, namespaceOf } from "./topology.ts";
+import type { Topology } from "./topology.ts";
 import type { WireReport } from "./wires.ts";
 
-/** The devices of one client, and its wires. */
-export function tellWires(wires: readonly WireReport[], { story, run }: { story: Story; run: string }): void {
-  const width = terminalWidth();
+/** Of one client. */
+export function tellDevices(
+  wires: readonly WireReport[],
+  { story, run }: { story: Story; run: string },
+): void {
   const devices = formatTable(
     wires,
     [
@@ -19,10 +22,13 @@ export function tellWires(wires: readonly WireReport[], { story, run }: { story:
       { title: "MTU", value: (wire) => String(wire.mtu) },
     ],
     [],
-    width,
+    terminalWidth(),
   );
   const namespace = namespaceOf(run, `pod-${wires[0]?.client}`);
   story.print(["", `Interfaces of the client (namespace ${namespace})`, ...devices]);
+}
+
+export function tellWires(wires: readonly WireReport[], story: Story): void {
   const table = formatTable(
     wires,
     [
@@ -36,7 +42,7 @@ export function tellWires(wires: readonly WireReport[], { story, run }: { story:
       { title: "PINGS", value: (wire) => `${wire.pingsReceived}/${wire.pingsSent}` },
     ],
     [{ title: "PATH", value: (wire) => wire.path.join(" → ") }],
-    width,
+    terminalWidth(),
   );
   story.print(["", "Wires", ...table, ""]);
 }
@@ -59,7 +65,9 @@ export function tellScenarios(
       { title: "SCENARIO", value: ([name]) => name },
       { title: "", value: ([, { ok }]) => (ok ? "ok" : interrupted ? "stopped" : "FAILED") },
       { title: "SET-UP", value: ([, { setupMs }]) => figure(setupMs, " ms") },
+      { title: "RTT", value: ([, { rttMs }]) => figure(rttMs, " ms") },
       { title: "GAP", value: ([, { healGapMs }]) => figure(healGapMs, " ms") },
+      { title: "GAP BACK", value: ([, { failBackGapMs }]) => figure(failBackGapMs, " ms") },
       { title: "LOST", value: ([, { packetsLost }]) => figure(packetsLost, "") },
     ],
     [],
@@ -78,20 +86,24 @@ export function tellUnavailable(unavailable: readonly Unavailable[], story: Stor
 }
 
 /** What to look at in a mesh that was kept. */
-export function tellTour(run: string, scenarios: readonly Scenario[], story: Story): void {
+export function tellTour(
+  { run, folder, sites: [site] }: Topology,
+  scenarios: readonly Scenario[],
+  story: Story,
+): void {
   const looks = scenarios.flatMap(({ look }) => look);
   story.print([
     "The mesh is running. Look around:",
     ...looks.map(({ place, command }) => `  ip netns exec ${namespaceOf(run, place)} ${command}`),
-    `  tail -f ${runFolder(run)}/logs/*.log`,
+    `  tail -f ${folder}/logs/*.log`,
     "Ask its manager (you are registered as an operator):",
-    `  export SPIFFE_ENDPOINT_SOCKET=unix://${runFolder(run)}/identity.sock`,
-    `  export NSM_CONNECT_TO=unix://${runFolder(run)}/node1/nsmgr.sock`,
+    `  export SPIFFE_ENDPOINT_SOCKET=${identityUrl(folder, site?.authority)}`,
+    `  export NSM_CONNECT_TO=${managerUrl(folder, "node1")}`,
     `  look() { ip netns exec ${namespaceOf(run, "node1")} ${ourName()} "$@"; }`,
     "  look get wires                      # also services, endpoints, clients; -o wide, --watch",
     ...scenarios.flatMap(({ ask }) => ask.map((words) => `  look ${words}`)),
     "And each process for its metrics:",
-    `  curl --unix-socket ${metricsSocket(runFolder(run), "forwarder-node1")} http://localhost/metrics`,
+    `  curl --unix-socket ${metricsSocket(folder, "forwarder-node1")} http://localhost/metrics`,
     "End it:",
     `  ${ourName()} demo down --run ${run}`,
   ]);

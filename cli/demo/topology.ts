@@ -105,6 +105,8 @@ export interface Topology {
   readonly places: readonly string[];
   /** In the order in which they start. */
   readonly parts: readonly Part[];
+  /** Contents of files below the folder that are there before the parts start. */
+  readonly files: Readonly<Record<string, string>>;
 }
 
 /** Full name of a namespace of a run. */

@@ -50,6 +50,32 @@ export function parseEstablished(line: string): Established | undefined {
   return Established.parse(JSON.parse(line));
 }
 
+/** What a client says of a wire. */
+export type WireNews =
+  | (Established & { readonly state: "up" })
+  | { readonly state: "healing" | "moving" | "closed"; readonly connection: string };
+
+const STATES = new Map([
+  ["wire is down, healing", "healing"],
+  ["wire is wanted elsewhere, moving", "moving"],
+  ["wire closed", "closed"],
+] as const);
+
+const Changed = z.object({
+  msg: z.enum([...STATES.keys()]),
+  connection: z.string(),
+});
+
+/** Undefined for lines that are not about the state of a wire. */
+export function parseWireNews(line: string): WireNews | undefined {
+  const wire = parseEstablished(line);
+  if (wire !== undefined) return { ...wire, state: "up" };
+  if (![...STATES.keys()].some((words) => line.includes(`"${words}"`))) return undefined;
+  const { msg, connection } = Changed.parse(JSON.parse(line));
+  const state = STATES.get(msg);
+  return state === undefined ? undefined : { state, connection };
+}
+
 /** A device as the kernel has it. */
 export interface WireDevice {
   readonly name: string;

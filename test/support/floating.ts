@@ -5,6 +5,8 @@ import { namespaceOf } from "../../cli/demo/topology.ts";
 import type { Part, Topology } from "../../cli/demo/topology.ts";
 
 export const FLOATING = "floating";
+/** Below the run's folder. */
+export const FLOATING_SERVICES_FILE = "network-services-of-floating.yaml";
 const ADDRESS = "198.18.0.1";
 const ROUTER_ADDRESS = "198.18.0.254";
 const REGISTRY_URL = `tcp://${ADDRESS}:5002`;
@@ -13,7 +15,7 @@ const REGISTRY_URL = `tcp://${ADDRESS}:5002`;
 export const floatingDomain = { [FLOATING]: { registry: REGISTRY_URL } };
 
 /** Its registry, in the trust domain of the first cluster. */
-export function floatingRegistry(make: Parts): Part {
+export function floatingRegistry(make: Parts, services: string | undefined): Part {
   const model = make.daemons.find(({ role }) => role === "registry");
   if (model === undefined) throw new Error("the mesh has no registry");
   return {
@@ -26,6 +28,9 @@ export function floatingRegistry(make: Parts): Part {
       SPIFFE_ENDPOINT_SOCKET: model.env["SPIFFE_ENDPOINT_SOCKET"] ?? "",
       NSM_LISTEN_ON: REGISTRY_URL,
       NSM_MANAGER_IDS: "/proxy/*", // who brings what others register
+      ...(services !== undefined && {
+        NSM_NETWORK_SERVICES_PATH: `${make.folder}/${FLOATING_SERVICES_FILE}`,
+      }),
     },
   };
 }

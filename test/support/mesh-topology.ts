@@ -3,7 +3,7 @@ import { createParts } from "../../cli/demo/parts.ts";
 import type { ClientSpec, EndpointSpec } from "../../cli/demo/parts.ts";
 import { placesOf } from "../../cli/demo/topology.ts";
 import type { ClusterName, Layout, Part, Topology } from "../../cli/demo/topology.ts";
-import { FLOATING, floatingRegistry } from "./floating.ts";
+import { FLOATING, FLOATING_SERVICES_FILE, floatingDomain, floatingRegistry } from "./floating.ts";
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -60,11 +60,18 @@ export function gidOfWorkload(options: MeshOptions, name: string): number {
 /** Parts in the order in which they start; also those that the test starts later. */
 export function meshTopology(run: string, options: MeshOptions): Topology {
   const { nodes = 2, endpoints = [], clients = [], pods = [] } = options;
-  const make = createParts(run, { layout: layoutOf(options), logLevel: "INFO", metrics: false });
+  const make = createParts(run, {
+    layout: layoutOf(options),
+    logLevel: "INFO",
+    metrics: false,
+    services: ({ cluster }) => servicesOf(cluster, options),
+    ...(options.floating === true && { domains: floatingDomain }),
+  });
   const { folder, sites } = make;
+  const floatingServices = servicesOf(FLOATING, options);
   const parts = [
     ...make.daemons.filter(({ place }) => nodes === 2 || !sites.some((site) => site.nodes[1] === place)),
-    ...(options.floating === true ? [floatingRegistry(make)] : []),
+    ...(options.floating === true ? [floatingRegistry(make, floatingServices)] : []),
     ...(options.spareForwarder === true ? spareOf(make.daemons) : []),
     ...endpoints.map((endpoint) => make.endpoint(endpoint)),
     ...clients.map((client) => {
@@ -76,12 +83,15 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
     run,
     folder,
     sites,
+    files: {
+      ...make.files,
+      ...(floatingServices !== undefined && { [FLOATING_SERVICES_FILE]: floatingServices }),
+    },
     places: [...new Set([...placesOf(sites, parts), ...pods])],
     parts: parts.map((part) => ({
       ...part,
       env: {
         ...part.env,
-        ...servicesFile(part, parts, folder, options),
         ...lifetimes(part, options),
         ...envOf(part, options),
       },
@@ -109,26 +119,12 @@ function spareOf(parts: readonly Part[]): readonly Part[] {
     }));
 }
 
-/** The files with network services, by the registry that reads them. */
-export function servicesFiles({ parts }: Pick<Topology, "parts">, { networkServices }: MeshOptions) {
-  return parts.flatMap((part) => {
-    if (part.role !== "registry") return [];
-    const domain = part.place === FLOATING ? FLOATING : part.site.cluster;
-    const content =
-      typeof networkServices === "object" && domain !== undefined ? networkServices[domain] : networkServices;
-    const name = `network-services-of-${part.name}.yaml`;
-    return typeof content === "string" ? [{ part: part.name, name, content }] : [];
-  });
-}
-
-function servicesFile(
-  { name }: Part,
-  parts: readonly Part[],
-  folder: string,
-  options: MeshOptions,
-): Environment {
-  const file = servicesFiles({ parts }, options).find(({ part }) => part === name);
-  return file === undefined ? {} : { NSM_NETWORK_SERVICES_PATH: `${folder}/${file.name}` };
+function servicesOf(
+  domain: ClusterName | typeof FLOATING | undefined,
+  { networkServices }: MeshOptions,
+): string | undefined {
+  if (typeof networkServices !== "object") return networkServices;
+  return domain === undefined ? undefined : networkServices[domain];
 }
 
 function envOf({ name }: Part, { env = {} }: MeshOptions): Environment {

@@ -28,8 +28,8 @@ import type { NodeName, Part, Site, Topology } from "../../cli/demo/topology.ts"
 import { warmUp } from "../../cli/demo/warm-up.ts";
 import { parseEstablished } from "../../cli/demo/wires.ts";
 import type { Established } from "../../cli/demo/wires.ts";
-import { floatingDomain, joinFloating } from "./floating.ts";
-import { gidOfWorkload, meshTopology, servicesFiles } from "./mesh-topology.ts";
+import { joinFloating } from "./floating.ts";
+import { gidOfWorkload, meshTopology } from "./mesh-topology.ts";
 import type { MeshOptions } from "./mesh-topology.ts";
 import { namespaceNamed } from "./netns.ts";
 import type { NamedNamespace } from "./netns.ts";
@@ -86,10 +86,8 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   mkdirSync(WIREGUARD_FOLDER, { recursive: true }); // the first wireguard-go would make it, and nobody remove it
   await Promise.all([makeNamespaces(topology, markedEnvironment(run)), warmUp()]);
   writeRegistrations(topology, (site) => workloadsOf(site, options));
-  writeFiles(topology, options.floating === true ? floatingDomain : {});
+  writeFiles(topology);
   if (options.floating === true) await joinFloating(topology, markedEnvironment(run));
-  for (const { name, content } of servicesFiles(topology, options))
-    writeFileSync(join(topology.folder, name), content);
 
   const fullName = (place: string) => namespaceOf(run, place);
   const start = (part: Part, env: Readonly<Record<string, string>> = {}) => {

@@ -16,6 +16,7 @@ const AFTER_MS = 300;
 
 export const heal: Scenario = {
   name: "heal",
+  clusters: false,
   mechanisms: ["KERNEL"],
   parts: (make) => [
     ...ENDPOINTS.map((name) => make.endpoint({ name, service: "healing", prefixes: "172.16.4.0/24" })),
@@ -49,7 +50,15 @@ export const heal: Scenario = {
     await delay(AFTER_MS, signal);
     const { gapMs, lost } = await prober.stop();
     story.step(`healed: ${from} answers; nothing for ${gapMs.toFixed(0)} ms, ${lost} probes lost`);
-    const ok = report.pingsReceived >= PINGS_NEEDED;
-    return { ok, setupMs, healGapMs: Math.round(gapMs), packetsLost: lost, wires: [report] };
+    const after = await stage.ping(CLIENT, wire);
+    const ok = [report, after].every(({ pingsReceived }) => pingsReceived >= PINGS_NEEDED);
+    return {
+      ok,
+      setupMs,
+      healGapMs: Math.round(gapMs),
+      failBackGapMs: null,
+      packetsLost: lost,
+      wires: [report],
+    };
   },
 };

@@ -4,10 +4,12 @@ import { SCENARIOS } from "../scenario-names.ts";
 import type { ScenarioName } from "../scenario-names.ts";
 import type { Scenario } from "../scenario.ts";
 import { chain } from "./chain.ts";
+import { clusters } from "./clusters.ts";
+import { failover } from "./failover.ts";
 import { heal } from "./heal.ts";
 import { local } from "./local.ts";
 
-const scenarios: Readonly<Record<ScenarioName, Scenario>> = { local, chain, heal };
+const scenarios: Readonly<Record<ScenarioName, Scenario>> = { local, clusters, chain, heal, failover };
 
 /** Names separated by commas. Throws INVALID_ARGUMENT `no-such-scenario`. */
 export function parseScenarios(text: string): readonly Scenario[] {

@@ -9,7 +9,7 @@
 import { monotonicMs } from "../../probe/main.ts";
 import type { Machine } from "../machine.ts";
 import type { Scenario } from "../scenario.ts";
-import { tellWires } from "../tell.ts";
+import { tellDevices, tellWires } from "../tell.ts";
 import type { EndpointSpec } from "../parts.ts";
 import type { MechanismName } from "../topology.ts";
 import { PINGS_NEEDED } from "../wires.ts";
@@ -56,6 +56,7 @@ const wiresOf = ({ mechanisms }: Machine) => wires.filter(({ mechanism }) => mec
 
 export const local: Scenario = {
   name: "local",
+  clusters: false,
   mechanisms: wires.map(({ mechanism }) => mechanism),
   parts(make, machine) {
     const wanted = wiresOf(machine);
@@ -86,11 +87,13 @@ export const local: Scenario = {
       }),
     );
     story.step(`pinged over ${reports.length} wires`);
-    tellWires(reports, stage);
+    tellDevices(reports, stage);
+    tellWires(reports, story);
     return {
       ok: reports.every(({ pingsReceived }) => pingsReceived >= PINGS_NEEDED),
       setupMs,
       healGapMs: null,
+      failBackGapMs: null,
       packetsLost: reports.reduce((lost, wire) => lost + wire.pingsSent - wire.pingsReceived, 0),
       wires: reports,
     };
