@@ -3,6 +3,8 @@ import type { ManagerAccess } from "./client.ts";
 import { collect } from "./get-collect.ts";
 import type { Collection } from "./get-collect.ts";
 import {
+  domainServiceColumns,
+  domainServiceRows,
   endpointColumns,
   endpointRows,
   serviceColumns,
@@ -10,7 +12,7 @@ import {
   wideEndpointColumns,
   wideServiceColumns,
 } from "./get-registry.ts";
-import { endpointsOf, servicesOf, wiresOf } from "./get-sources.ts";
+import { endpointsOf, servicesOf, servicesOfDomains, wiresOf } from "./get-sources.ts";
 import {
   clientColumns,
   clientRows,
@@ -47,7 +49,13 @@ export interface Kind {
   readonly summary: string;
   /** Whether other managers know more than the one that is asked. */
   readonly isPerNode: boolean;
-  open(managers: readonly ManagerAccess[], wide: boolean): Listing & { readonly titles: readonly string[] };
+  /** Whether other domains have it, too. */
+  readonly isOfDomains?: true;
+  open(
+    managers: readonly ManagerAccess[],
+    wide: boolean,
+    allDomains?: boolean,
+  ): Listing & { readonly titles: readonly string[] };
 }
 
 export const kinds: readonly Kind[] = [
@@ -92,10 +100,26 @@ export const kinds: readonly Kind[] = [
     one: "service",
     summary: "network services of the mesh",
     isPerNode: false,
-    open([manager], wide) {
+    isOfDomains: true,
+    open([manager], wide, allDomains = false) {
       if (manager === undefined) throw new Error("no manager to ask");
       const services = collect(servicesOf(manager));
       const endpoints = collect(endpointsOf(manager));
+      if (allDomains) {
+        const others = collect(servicesOfDomains(manager));
+        return {
+          collections: [services, endpoints, others],
+          titles: titlesOf(domainServiceColumns),
+          rows: () =>
+            domainServiceRows(serviceRows(services.values(), endpoints.values()), others.values()).map(
+              (row) =>
+                shown(row, domainServiceColumns, `${row.name}@${row.domain}`, [
+                  row.name,
+                  `${row.name}@${row.domain}`,
+                ]),
+            ),
+        };
+      }
       const columns = wide ? wideServiceColumns : serviceColumns;
       return {
         collections: [services, endpoints],

@@ -1,6 +1,7 @@
 /** Services and endpoints as people see them. Pure. */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import { splitDomain } from "../sdk/domains/name.ts";
 import { compare } from "./get-wires.ts";
 import type { Column } from "./table.ts";
 
@@ -87,11 +88,48 @@ export function serviceRows(
     .toSorted((a, b) => compare(a.name, b.name));
 }
 
+/** Of `nsm get services --all-domains -o json`: members of {@link ServiceRow} beside these. */
+export interface DomainServiceRow extends ServiceRow {
+  /** Empty for this one. */
+  readonly domain: string;
+  /** Why the domain did not answer; then there is no name, and it may have services. */
+  readonly fault?: string;
+}
+
+/** `others`: named `service@domain`, or `@domain` with the reason why it did not answer as payload. */
+export function domainServiceRows(
+  own: readonly ServiceRow[],
+  others: readonly NetworkService[],
+): DomainServiceRow[] {
+  const rows = others.map((service): DomainServiceRow => {
+    const { target: name, domain } = splitDomain(service.name);
+    const [row] = serviceRows([{ ...service, name }], []);
+    if (row !== undefined && name !== "") return { ...row, domain };
+    return { name: "", payload: "", endpoints: [], matches: 0, owner: "", domain, fault: service.payload };
+  });
+  return [
+    ...own.map((row) => ({ ...row, domain: "" })),
+    ...rows.toSorted((a, b) => compare(a.domain, b.domain) || compare(a.name, b.name)),
+  ];
+}
+
+export const domainServiceColumns: readonly Column<DomainServiceRow>[] = [
+  { title: "SERVICE", value: ({ name }) => name || "-" },
+  { title: "DOMAIN", value: ({ domain }) => domain || "-" },
+  { title: "PAYLOAD", value: ({ payload }) => payload || "-" },
+  { title: "MATCHES", value: ({ matches, fault }) => (fault === undefined ? matchesText(matches) : "-") },
+  { title: "REMARK", value: ({ fault }) => (fault === undefined ? "-" : `no answer: ${fault}`) },
+];
+
+function matchesText(matches: number): string {
+  return matches === 0 ? "any" : String(matches);
+}
+
 export const serviceColumns: readonly Column<ServiceRow>[] = [
   { title: "SERVICE", value: ({ name }) => name },
   { title: "PAYLOAD", value: ({ payload }) => payload || "-" },
   { title: "ENDPOINTS", value: ({ endpoints }) => String(endpoints.length) },
-  { title: "MATCHES", value: ({ matches }) => (matches === 0 ? "any" : String(matches)) },
+  { title: "MATCHES", value: ({ matches }) => matchesText(matches) },
 ];
 
 export const wideServiceColumns: readonly Column<ServiceRow>[] = [

@@ -69,6 +69,12 @@ export function servicesOf({ url, registries }: ManagerAccess): Source<NetworkSe
   return registrySource(url, registries.services, create(NetworkServiceSchema));
 }
 
+/** What other domains let this one use; `@domain`, with the reason as payload, for one that does not answer. */
+export function servicesOfDomains({ url, registries }: ManagerAccess): Source<NetworkService> {
+  const query = create(NetworkServiceSchema, { name: "@*" });
+  return registrySource(`${url}: other domains`, registries.services, query);
+}
+
 export function endpointsOf({ url, registries }: ManagerAccess): Source<NetworkServiceEndpoint> {
   return registrySource(url, registries.endpoints, create(NetworkServiceEndpointSchema));
 }

@@ -16,6 +16,7 @@ export interface GetOptions {
   readonly output: Format;
   readonly watch: boolean;
   readonly allNodes: boolean;
+  readonly allDomains?: boolean;
   readonly manager: string | undefined;
 }
 
@@ -29,7 +30,7 @@ export async function runGet(kind: Kind, options: GetOptions): Promise<number> {
   try {
     await using client = await openMeshClient({ manager: options.manager, env: process.env, signal });
     const { managers, unknown } = await managersToAsk(client, options.allNodes, signal);
-    const { titles, ...listing } = kind.open(managers, options.output === "wide");
+    const { titles, ...listing } = kind.open(managers, options.output === "wide", options.allDomains);
     const printer = createPrinter({ kind, titles, format: options.output });
     if (options.watch) return await watch(listing, options, printer, signal);
     const faults = await listOnce(listing, signal);

@@ -33,6 +33,7 @@ async function addKinds(get: Command, finish: (code: number) => void): Promise<v
     readonly output: (typeof formats)[number];
     readonly watch?: true;
     readonly allNodes?: true;
+    readonly allDomains?: true;
     readonly manager?: string;
   }
   for (const kind of kinds) {
@@ -50,11 +51,18 @@ async function addKinds(get: Command, finish: (code: number) => void): Promise<v
       .addHelpText("after", environment);
     if (kind.isPerNode)
       command.option("-A, --all-nodes", "ask the managers of all nodes that have a forwarder");
-    command.action(async (names: string[], { output, watch, allNodes, manager }: Options) => {
-      const { runGet } = await import("./get.ts");
-      finish(
-        await runGet(kind, { names, output, watch: watch === true, allNodes: allNodes === true, manager }),
+    if (kind.isOfDomains === true)
+      command.option(
+        "--all-domains",
+        "what other domains let this one use, too; one that does not answer is said so",
       );
+    command.action(async (names: string[], options: Options) => {
+      const { output, manager } = options;
+      const watch = options.watch === true;
+      const allNodes = options.allNodes === true;
+      const allDomains = options.allDomains === true;
+      const { runGet } = await import("./get.ts");
+      finish(await runGet(kind, { names, output, watch, allNodes, allDomains, manager }));
     });
   }
 }

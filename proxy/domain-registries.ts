@@ -1,11 +1,14 @@
 /** The registries of all other domains as one (docs/protocol.md, "Domains"): the role of a registry proxy. */
-import type { NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import { create } from "@bufbuild/protobuf";
+import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
+import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { Clock } from "../sdk/clock.ts";
-import type { Registries, Registry } from "../sdk/registry/registry.ts";
+import { findAll } from "../sdk/registry/registry.ts";
+import type { Found, Registries, Registry } from "../sdk/registry/registry.ts";
 import type { DomainResolver } from "../sdk/domains/resolver.ts";
 import { endpointKind, serviceKind } from "../sdk/domains/records.ts";
 import type { DomainKind } from "../sdk/domains/records.ts";
-import { NsmError } from "../sdk/errors.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
 import { LruMap } from "../sdk/lru.ts";
 import { createAnswerGuard, endpointRules, serviceRules } from "./foreign-answers.ts";
@@ -13,6 +16,8 @@ import type { AnswerGuard, AnswerRules } from "./foreign-answers.ts";
 
 /** Domains whose calls are kept ready; the sessions themselves are the pool's. */
 const MOST_DOMAINS = 1024;
+/** The name under which the services of all domains are asked for. */
+const ALL_DOMAINS = "@*";
 /** For a list, from looking up the domain to the end; and for a watch until the domain is found. */
 const PATIENCE_MS = 1900;
 
@@ -20,6 +25,8 @@ export interface DomainRegistriesOptions {
   readonly resolver: DomainResolver;
   /** The registries behind a URL, which answer for that domain. */
   readonly open: (url: string, domain: string) => Registries;
+  /** Domains that are known by name, for who asks for the services of all (`@*`). Default none. */
+  readonly domains?: () => Iterable<string>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -36,10 +43,17 @@ export function createDomainRegistries(options: DomainRegistriesOptions): Regist
     opened.set(key, known);
     return known;
   };
+  const services = inDomain(serviceKind, serviceRules, guard, clock, async (domain, signal) => ({
+    registry: (await at(domain, signal)).services,
+  }));
   return {
-    services: inDomain(serviceKind, serviceRules, guard, clock, async (domain, signal) => ({
-      registry: (await at(domain, signal)).services,
-    })),
+    services: {
+      ...services,
+      find: (query, ctx) =>
+        query.entry.name === ALL_DOMAINS
+          ? servicesOfAll(services, [...(options.domains?.() ?? [])], query.watch, ctx.signal)
+          : services.find(query, ctx),
+    },
     endpoints: inDomain(endpointKind, endpointRules, guard, clock, async (domain, signal) => {
       const [{ endpoints }, proxy] = await Promise.all([
         at(domain, signal),
@@ -48,6 +62,31 @@ export function createDomainRegistries(options: DomainRegistriesOptions): Regist
       return { registry: endpoints, seen: (entry) => ledTo(entry, proxy) };
     }),
   };
+}
+
+/**
+ * The services of all domains, as far as they answer in time: one that does not is a record `@domain`, with the reason as payload.
+ * There is no watch on them: one is open, and says nothing.
+ */
+async function* servicesOfAll(
+  services: Registry<NetworkService>,
+  domains: readonly string[],
+  watch: boolean,
+  signal: AbortSignal,
+): AsyncGenerator<Found<NetworkService>> {
+  if (watch) {
+    await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    return;
+  }
+  const lists = domains.map(async (domain) => {
+    const entry = create(NetworkServiceSchema, { name: `@${domain}` });
+    try {
+      return await findAll(services, entry, signal);
+    } catch (error) {
+      return [create(NetworkServiceSchema, { ...entry, payload: messageOf(error) })];
+    }
+  });
+  for (const list of lists) for (const entry of await list) yield { entry, deleted: false };
 }
 
 /**

@@ -137,6 +137,7 @@ function registriesOfDomains(
       const expect = (id: string) => isRegistry(id) && isOfDomain(id);
       return createRegistryClient({ ...mesh, target: { url, expect, key: `${url} ${domain}` } });
     },
+    domains: () => new Set([...table().keys(), ...config.dnsDomains.names]),
     clock: mesh.clock,
     log,
   });

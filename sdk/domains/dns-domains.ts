@@ -6,6 +6,8 @@ import type { DomainTrust } from "./peers.ts";
 export interface DnsDomains extends DomainTrust {
   /** True for a domain that is looked up. */
   has(domain: string): boolean;
+  /** Those that are named. */
+  readonly names: readonly string[];
 }
 
 /** `help`: what they are good for in this daemon. */
@@ -27,6 +29,7 @@ export function parseDnsDomains(text: string): DnsDomains {
   if (byTrustDomain.size < named.size) throw new Error("two domains have the same trust domain");
   const isAny = items.includes("*");
   return {
+    names: [...named.keys()],
     has: (domain) => isAny || named.has(domain),
     domainOf: (trustDomain) => byTrustDomain.get(trustDomain) ?? (isAny ? trustDomain : undefined),
     mayAnswer: (domain, trustDomain, own) =>
