@@ -4,6 +4,7 @@ import { helpOf, nearest } from "../sdk/config.ts";
 import type { Daemon } from "../sdk/daemon.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { DEFAULT_SCENARIOS, SCENARIOS } from "./demo/scenario-names.ts";
+import { addAuthorityCommands } from "./authority-commands.ts";
 import { addExportCommands } from "./domain-commands.ts";
 import { ExitCode } from "./exit-code.ts";
 import { addLinkCommands } from "./link-commands.ts";
@@ -30,6 +31,7 @@ async function main(args: readonly string[]): Promise<number> {
   await addLookingCommands(program, asked[0], (result) => (code = result));
   addLinkCommands(program, (result) => (code = result));
   addExportCommands(program, (result) => (code = result));
+  addAuthorityCommands(program, (result) => (code = result));
   addDemo(program, (result) => (code = result));
   program
     .command("version")

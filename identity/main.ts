@@ -1,20 +1,26 @@
 /** The built-in SPIFFE authority: keys on disk, registrations in a file, the Workload API on a unix socket (docs/identity.md). */
+import { join } from "node:path";
+import { Authority as AuthorityService } from "../api/gen/authority_pb.js";
 import { Federation } from "../api/gen/federation_pb.js";
 import { SpiffeWorkloadAPI } from "../api/gen/workload_pb.js";
 import { systemClock } from "../sdk/clock.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { defineDaemon } from "../sdk/daemon.ts";
 import type { Runtime } from "../sdk/daemon.ts";
+import { NsmError } from "../sdk/errors.ts";
 import { openPlainServer } from "../sdk/grpc/plain.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
-import { createAuthority, createAuthorityState } from "./authority.ts";
+import { createAuthorityApi } from "./authority-api.ts";
+import { openAuthority } from "./authority.ts";
+import type { Authority } from "./authority.ts";
 import { createCallers } from "./callers.ts";
-import { table } from "./config.ts";
+import { checkLifetimes, table } from "./config.ts";
 import type { IdentityConfig } from "./config.ts";
 import { openFederated } from "./federated.ts";
 import { createFederationApi } from "./federation-api.ts";
 import { openRegistrations } from "./registrations-file.ts";
-import { loadState } from "./state.ts";
+import { preparePrivateDirectory } from "./private-file.ts";
+import { openState } from "./state.ts";
 import { createSvids } from "./svids.ts";
 import { createTrust } from "./trust.ts";
 import { createWorkloadApi } from "./workload-api.ts";
@@ -30,6 +36,7 @@ export const daemon = defineDaemon({
     "by themselves. Callers are told apart by user, group, network namespace, cgroup and executable, as the kernel knows them. " +
     "SPIRE can take its place: point SPIFFE_ENDPOINT_SOCKET of the others at its agent.",
   table,
+  check: checkLifetimes,
   async open(config, { log }, stack) {
     stack.use(await openIdentity(config, log));
   },
@@ -46,8 +53,25 @@ export async function openIdentity(
   const registrations = stack.use(
     await openRegistrations({ path: config.registrations, trustDomain, log, clock }),
   );
-  const state = await loadState(stateDir, trustDomain, () => createAuthorityState(trustDomain, clock.now()));
-  const authority = await createAuthority(state);
+  await preparePrivateDirectory(stateDir);
+  const ready = Promise.withResolvers<Authority>();
+  ready.promise.catch(() => undefined);
+  // Before the keys are read: while somebody listens there, they are in use.
+  const adminSocket = { path: join(stateDir, "authority.sock"), mode: 0o600, log };
+  stack.use(
+    await openPlainServer(adminSocket, (add) =>
+      add(
+        AuthorityService,
+        createAuthorityApi(() => ready.promise),
+      ),
+    ),
+  );
+  stack.defer(() => ready.reject(new NsmError("UNAVAILABLE", "draining", "the authority stops")));
+  const state = await openState(stateDir, trustDomain);
+  const authority = stack.use(
+    await openAuthority({ state, timing: config, upstream: undefined, clock, log }),
+  );
+  ready.resolve(authority);
   const svids = createSvids(authority, svidLifetimeMs, clock);
   const federated = await openFederated(stateDir, trustDomain, log);
   const trust = createTrust(authority, federated);

@@ -1,6 +1,7 @@
 /** One current X509-SVID for each identity, shared by its callers and renewed at about half of its life. */
 import type { Clock } from "../sdk/clock.ts";
-import type { Authority, IssuedSvid } from "./authority.ts";
+import type { Authority } from "./authority.ts";
+import type { IssuedSvid } from "./issuer.ts";
 
 /** Renewals of identities that started together drift apart by up to this share of a life. */
 const JITTER = 0.05;
@@ -11,14 +12,14 @@ export interface CurrentSvid extends IssuedSvid {
 }
 
 export interface Svids {
-  /** The current SVID of `id`, issued now if there is none or it is time to renew it. */
+  /** The current SVID of `id`, issued now if there is none, it is time to renew it, or its issuer is none any more. */
   of(id: string): Promise<CurrentSvid>;
   /** Forgets all identities but these. */
   keepOnly(ids: ReadonlySet<string>): void;
 }
 
 export function createSvids(
-  authority: Authority,
+  authority: Pick<Authority, "issueX509" | "isIssuer">,
   lifetimeMs: number,
   clock: Clock,
   random = Math.random,
@@ -26,14 +27,15 @@ export function createSvids(
   const current = new Map<string, Promise<CurrentSvid>>();
   const issue = async (id: string): Promise<CurrentSvid> => {
     const nowMs = clock.now();
-    const renewAtMs = nowMs + lifetimeMs * (0.5 + JITTER * (2 * random() - 1));
-    return { ...(await authority.issueX509(id, nowMs, lifetimeMs)), renewAtMs };
+    const svid = await authority.issueX509(id, lifetimeMs);
+    const lifeMs = Math.min(lifetimeMs, svid.notAfterMs - nowMs);
+    return { ...svid, renewAtMs: nowMs + lifeMs * (0.5 + JITTER * (2 * random() - 1)) };
   };
   return {
     async of(id) {
       const known = current.get(id);
       const svid = await known;
-      if (svid !== undefined && clock.now() < svid.renewAtMs) return svid;
+      if (svid !== undefined && clock.now() < svid.renewAtMs && authority.isIssuer(svid.issuer)) return svid;
       // Others may have begun to renew it during the wait above.
       const begun = current.get(id);
       if (begun !== undefined && begun !== known) return begun;

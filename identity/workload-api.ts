@@ -70,7 +70,7 @@ export function createWorkloadApi(parts: WorkloadApiParts): Handlers<typeof Spif
         throw new NsmError("INVALID_ARGUMENT", "no-audience", "a JWT-SVID needs an audience");
       if (spiffeId !== "" && spiffeId !== id)
         throw new NsmError("PERMISSION_DENIED", "not-registered", `this process is ${id}, not ${spiffeId}`);
-      const svid = await authority.issueJwt(id, audience, clock.now());
+      const svid = await authority.issueJwt(id, audience);
       return create(JWTSVIDResponseSchema, { svids: [{ spiffeId: id, svid }] });
     },
     async validateJWTSVID({ audience, svid }, call) {

@@ -18,6 +18,7 @@ export const Defaults = {
   registryProxyListen: "tcp://:5005",
   forwarderSocket: "unix:///run/nsm/forwarder.sock",
   identitySocket: "unix:///run/nsm/identity.sock",
+  identityStateDir: "/var/lib/nsm/identity",
   forwarderService: "forwarder",
   /** Streams that one session may have open at a manager or registry: each endpoint of a node watches its own records there. */
   watchStreams: 1000,
