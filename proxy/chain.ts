@@ -7,7 +7,7 @@ import { selectEndpoint } from "../sdk/elements/select-endpoint.ts";
 import type { SelectOptions } from "../sdk/elements/select-endpoint.ts";
 import { serverChain } from "../sdk/elements/server-chain.ts";
 import type { ServerChainOptions } from "../sdk/elements/server-chain.ts";
-import type { WithNextHop } from "../sdk/elements/target.ts";
+import type { NextHop, WithNextHop } from "../sdk/elements/target.ts";
 import type { Reach } from "../sdk/reach.ts";
 import { clusterInfo } from "./cluster-info.ts";
 import type { ClusterInfo } from "./cluster-info.ts";
@@ -28,6 +28,8 @@ export interface ProxyChainOptions extends ServerChainOptions {
   readonly select: Omit<SelectOptions<unknown>, "isChosen" | "holdsWire" | "hasOthers" | "reach">;
   /** Which managers, and which proxies of other domains, answer. */
   readonly reach: Reach;
+  /** The proxy of another domain has not answered. */
+  readonly onSilent?: (way: NextHop) => void;
   readonly outerAddress: OuterAddress;
   /** Labels of clients of this cluster in other domains. Default none. */
   readonly clusterInfo?: () => ClusterInfo;
@@ -41,7 +43,7 @@ export function createProxyChain(options: ProxyChainOptions): NetworkService {
     .use("clusterInfo", clusterInfo(options.clusterInfo ?? (() => ({})))) // before another domain sees the labels
     .use("encryptedOnly", encryptedOnly({ ...options, unencryptedDomains: options.unencryptedDomains ?? [] })) // before anybody of the other domain is asked
     .use("letInExported", letInExported({ ...options, ...options.side, ...options.select })) // by the names here, before anything is looked up
-    .use("refuseSilent", refuseSilent(options.reach)) // before it is waited for
+    .use("refuseSilent", refuseSilent(options.reach, options.onSilent)) // before it is waited for
     .use("findWay", findWay(options)) // out to where the endpoint was found, or in to one of this domain
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
     .use("swapAddresses", swapAddresses(options.outerAddress)) // for the next hop alone

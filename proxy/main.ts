@@ -14,7 +14,7 @@ import { eitherOf, followExportedServices } from "../sdk/domains/exports.ts";
 import { handlersByDomain, handlersOf } from "../sdk/domains/serve-by-domain.ts";
 import { peersByTrust } from "../sdk/domains/peers.ts";
 import type { DomainTrust, PeerDomains } from "../sdk/domains/peers.ts";
-import { createHops } from "../sdk/hops.ts";
+import { createHops, probe } from "../sdk/hops.ts";
 import type { Logger } from "../sdk/log.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import type { Mesh } from "../sdk/mesh.ts";
@@ -38,6 +38,7 @@ import { parseDomains, resolveByTable, trustByTable } from "./domains-file.ts";
 import type { DomainTable } from "./domains-file.ts";
 import { exportsHandlers } from "./exports/admin.ts";
 import { openExportStore } from "./exports/store.ts";
+import { createHeartbeats, hearing } from "./heartbeats.ts";
 import { parseOuterAddresses } from "./outer-addresses.ts";
 import { rememberEndpoints } from "./remote-endpoints.ts";
 
@@ -129,13 +130,20 @@ function registriesOfDomains(
   log: Logger,
 ): Registries {
   const isRegistry = idMatcherOfAnyDomain([...config.registryIds, ...config.proxyIds]);
+  const heartbeats = createHeartbeats({
+    probe: (target, signal) => probe(mesh, target, signal),
+    onSilent: ({ url }) => mesh.pool.end(url),
+    clock: mesh.clock,
+    log,
+  });
   return createDomainRegistries({
     resolver: resolveByTable(table, createDnsResolver({ ...config, clock: mesh.clock })),
     open: (url, domain) => {
       const isOfDomain = (id: string) =>
         trust.mayAnswer(domain, parseSpiffeId(id).trustDomain, mesh.trustDomain);
       const expect = (id: string) => isRegistry(id) && isOfDomain(id);
-      return createRegistryClient({ ...mesh, target: { url, expect, key: `${url} ${domain}` } });
+      const target = { url, expect, key: `${url} ${domain}` };
+      return hearing(createRegistryClient({ ...mesh, target }), target, heartbeats);
     },
     domains: () => new Set([...table().keys(), ...config.dnsDomains.names]),
     clock: mesh.clock,
@@ -234,6 +242,7 @@ async function servePassing(
       refusedAddresses: config.refusedAddresses,
     },
     reach: createReach({ probe: hops.probe, clock, log }),
+    onSilent: ({ url }) => pool.end(url), // what is said next begins anew, and waits for nothing that is lost
     outerAddress,
     clusterInfo: cluster.current,
     unencryptedDomains: config.unencryptedDomains,

@@ -5,11 +5,17 @@
 import type { Element } from "../sdk/chain.ts";
 import { DOMAIN_SILENT } from "../sdk/domains/silence.ts";
 import { NsmError } from "../sdk/errors.ts";
+import type { NextHop } from "../sdk/elements/target.ts";
 import type { Reach } from "../sdk/reach.ts";
 import type { WithSide } from "./side.ts";
 
-/** Throws UNAVAILABLE `domain-silent`. */
-export function refuseSilent(reach: Reach): Element<WithSide, WithSide> {
+/**
+ * `onSilent`: there is no use in what waits for an answer from there. Throws UNAVAILABLE `domain-silent`.
+ */
+export function refuseSilent(
+  reach: Reach,
+  onSilent: (way: NextHop) => void = () => undefined,
+): Element<WithSide, WithSide> {
   return (next) => ({
     async request(request, ctx) {
       const { way, domain } = ctx;
@@ -24,7 +30,10 @@ export function refuseSilent(reach: Reach): Element<WithSide, WithSide> {
         return await next.request(request, { ...ctx, signal });
       } catch (error) {
         if (ctx.signal.aborted) throw error;
-        if (watch.signal.aborted) throw silent(domain, error);
+        if (watch.signal.aborted) {
+          onSilent(way);
+          throw silent(domain, error);
+        }
         // Said by somebody behind, or because nobody is there?
         const isAway = error instanceof NsmError && error.code === "UNAVAILABLE";
         if (isAway && !(await reach.answers(way))) throw silent(domain, error);

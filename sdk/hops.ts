@@ -86,19 +86,26 @@ export function createHops(options: HopsOptions): OpenHops {
       if (hop.url === "") return;
       await pool.unary(await targetOf(hop), NetworkService.method.close, connection, context(ctx));
     },
-    async probe(hop, signal) {
-      const question = create(HealthCheckRequestSchema);
-      try {
-        await pool.unary(await targetOf(hop), Health.method.check, question, { signal, metadata });
-      } catch (error) {
-        // A refusal is an answer, too.
-        if (SILENCE.has(codeOf(error))) throw error;
-      }
-    },
+    probe: async (hop, signal) => await probe(options, await targetOf(hop), signal),
     follow: followers.follow,
     isBack: followers.isBack,
     [Symbol.asyncDispose]: followers[Symbol.asyncDispose],
   };
+}
+
+/** Resolves when the target answers anything at all. */
+export async function probe(
+  { pool, minter }: Pick<HopsOptions, "pool" | "minter">,
+  target: Target,
+  signal: AbortSignal,
+): Promise<void> {
+  const question = create(HealthCheckRequestSchema);
+  try {
+    await pool.unary(target, Health.method.check, question, { signal, metadata: tokenMetadata(minter) });
+  } catch (error) {
+    // A refusal is an answer, too.
+    if (SILENCE.has(codeOf(error))) throw error;
+  }
 }
 
 export interface FollowersOptions extends Pick<HopsOptions, "name" | "log" | "isAlive" | "whenEnded"> {

@@ -114,7 +114,7 @@ export function createReach({ probe, clock, log }: ReachOptions): Reach {
 }
 
 /** As a timer, but time in which this process did not run does not count: what it waits for may be there, unread. */
-function patientTimer(clock: ReachOptions["clock"], delayMs: number, run: () => void): Disposable {
+export function patientTimer(clock: ReachOptions["clock"], delayMs: number, run: () => void): Disposable {
   const dueMs = clock.monotonic() + delayMs;
   let timer = clock.timer(delayMs, () => {
     const lateMs = clock.monotonic() - dueMs;
