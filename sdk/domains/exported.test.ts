@@ -180,6 +180,16 @@ test.for(["spiffe://example.org/nse", "spiffe://north.nsm/nse", "nobody"])(
   },
 );
 
+test("it does not say that a record is somebody else's", async () => {
+  const { to: shown } = await build(to("west", "web", true));
+  const call = await callOf("spiffe://west.nsm/nse", "spiffe://west.nsm/proxy/west");
+  const record = endpoint("far", "web");
+  record.pathIds = ["spiffe://example.org/nse", "spiffe://west.nsm/proxy/west"];
+  await expect(shown("west").endpoints.register(record, call)).rejects.toMatchObject({
+    reason: "forged-name",
+  });
+});
+
 test("it changes no service, and one that takes its endpoints in says how it is defined", async () => {
   const { home, to: shown } = await build(to("west", "web", true), to("north", "web"));
   const call = await callOf("spiffe://west.nsm/nse", "spiffe://west.nsm/proxy/west");

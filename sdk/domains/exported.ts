@@ -55,7 +55,7 @@ export function exportedRegistries({ home, exports, domain, isElsewhere }: Expor
     endpoints: {
       find: shownTo(NetworkServiceEndpointSchema, home.endpoints, exports, showEndpoint, matchesEndpoint),
       async register(endpoint, ctx) {
-        checkOwnNames(endpoint, ctx);
+        checkOwnNames(endpoint, ctx, endpoint.pathIds);
         const { networkServiceNames: services } = endpoint;
         const closed = services.find((service) => !exports.accepts(service, domain));
         if (closed !== undefined || services.length === 0) throw notAccepted(closed ?? "", domain);
@@ -64,7 +64,7 @@ export function exportedRegistries({ home, exports, domain, isElsewhere }: Expor
       // Nothing can be theirs where nothing was accepted.
       async unregister(endpoint, ctx) {
         if (!exports.acceptsAny(domain)) return;
-        checkOwnNames(endpoint, ctx);
+        checkOwnNames(endpoint, ctx, []);
         await home.endpoints.unregister(endpoint, ctx);
       },
     },
@@ -176,17 +176,22 @@ async function* withChanges<T>(
   }
 }
 
-/** A domain registers in the name of its own people alone. Throws PERMISSION_DENIED `forged-name`, INVALID_ARGUMENT `third-domain`. */
+/**
+ * A domain registers in the name of its own people alone. `ids`: who the record says it comes from. Throws PERMISSION_DENIED
+ * `forged-name`, INVALID_ARGUMENT `third-domain`.
+ */
 function checkOwnNames(
   { name, networkServiceNames }: NetworkServiceEndpoint,
   { peer, registration }: RegistryContext,
+  ids: readonly string[],
 ): void {
   const foreign = [name, ...networkServiceNames].find(hasDomain);
   if (foreign !== undefined) throw thirdDomain(foreign);
   if (peer === undefined) return;
   const { trustDomain } = parseSpiffeId(peer.spiffeId);
   const { index, tokens } = registration.path;
-  for (const id of tokens.slice(0, index).map(spiffeIdOf))
+  const claimed = [...tokens.slice(0, index).map(spiffeIdOf), ...ids.slice(0, index)];
+  for (const id of claimed)
     if (!isSpiffeId(id) || parseSpiffeId(id).trustDomain !== trustDomain)
       throw new NsmError(
         "PERMISSION_DENIED",

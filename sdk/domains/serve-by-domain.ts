@@ -40,12 +40,17 @@ export function handlersByDomain({ peers, exports, home, own, serve }: ByDomainO
   const known = new LruMap<string, RegistryHandlers>(MOST_DOMAINS);
   const isElsewhere = ({ pathIds }: { readonly pathIds: readonly string[] }) =>
     pathIds.some((id) => peers.domainOf(id) !== undefined);
-  // It registers for others, as relays do; for whom, is looked at where it is shown what it may see.
-  const handlersFor = (domain: string): RegistryHandlers =>
-    handlersOf(exportedRegistries({ home, exports, domain, isElsewhere }), {
+  const handlersFor = (domain: string): RegistryHandlers => {
+    const shown = exportedRegistries({ home, exports, domain, isElsewhere });
+    return handlersOf(shown, {
       ...serve,
-      mayRelay: () => true,
+      mayRelay: () => true, // for whom it registers is looked at where it is shown what it may see
+      // That a name is taken is said to nobody who could not take it.
+      ownersOfService: () => undefined,
+      ownersOfEndpoint: (name, claimant) =>
+        exports.acceptsAny(domain) ? serve.ownersOfEndpoint(name, claimant) : undefined,
     });
+  };
   const of = ({ peer }: Caller): RegistryHandlers => {
     const domain = peers.domainOf(peer.spiffeId);
     if (domain === undefined) return own;
