@@ -4,7 +4,7 @@ import { copyFileSync, mkdirSync, readdirSync, statSync, symlinkSync } from "nod
 import { join } from "node:path";
 import { packageRoot } from "../../cli/package-root.ts";
 
-const SOURCES = ["api", "cli", "forwarder", "identity", "nsc", "nse", "nsmgr", "registry", "sdk"];
+const SOURCES = ["api", "cli", "forwarder", "identity", "nsc", "nse", "nsmgr", "proxy", "registry", "sdk"];
 
 export function buildIfStale(): void {
   const root = packageRoot();

@@ -1,14 +1,14 @@
 /** Client processes of the bench, seen from the bench: one identity and one namespace each. */
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import type { Namespace } from "../support/netns.ts";
+import type { NamedNamespace } from "../support/netns.ts";
 import type { Answer, Commands } from "./commands.ts";
 import { inPlace } from "./daemons.ts";
 
 export interface ClientOptions {
   /** Own path segment name. */
   readonly name: string;
-  readonly ns: Namespace;
+  readonly ns: NamedNamespace;
   readonly gid: number;
   readonly spiffeSocket: string;
   readonly managerUrl: string;
@@ -17,7 +17,7 @@ export interface ClientOptions {
 export interface BenchClient extends AsyncDisposable {
   readonly name: string;
   readonly pid: number;
-  readonly ns: Namespace;
+  readonly ns: NamedNamespace;
   /** It has its identity and a session with the manager. */
   readonly ready: Promise<void>;
   /** Rejects with what went wrong over there, or when the process ends. */

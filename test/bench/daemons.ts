@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Namespace } from "../support/netns.ts";
+import type { NamedNamespace } from "../support/netns.ts";
 
 /** How every daemon of a run is started. */
 export interface Launch {
@@ -20,7 +20,7 @@ export interface DaemonOptions {
   /** Unique; names the log. */
   readonly name: string;
   /** The bench's own namespace when undefined. */
-  readonly ns?: Namespace;
+  readonly ns?: NamedNamespace;
   readonly gid: number;
   readonly env: Readonly<Record<string, string>>;
 }
@@ -63,7 +63,7 @@ export function startDaemon({ nsm, folder, cache }: Launch, options: DaemonOptio
 }
 
 /** The words before a command that put it into a namespace and a group. */
-export function inPlace(ns: Namespace | undefined, gid: number): readonly [string, ...string[]] {
+export function inPlace(ns: NamedNamespace | undefined, gid: number): readonly [string, ...string[]] {
   const group = ["setpriv", `--regid=${gid}`, "--clear-groups", "--"] as const;
   return ns === undefined ? group : ["nsenter", `--net=/run/netns/${ns.name}`, "--", ...group];
 }

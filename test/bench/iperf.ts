@@ -4,12 +4,12 @@ import { once } from "node:events";
 import { promisify } from "node:util";
 import { z } from "zod";
 import { delay } from "../../sdk/clock.ts";
-import type { Namespace } from "../support/netns.ts";
+import type { NamedNamespace } from "../support/netns.ts";
 
 /** A way between two namespaces. */
 export interface Link {
-  readonly from: Namespace;
-  readonly to: Namespace;
+  readonly from: NamedNamespace;
+  readonly to: NamedNamespace;
   /** Of the far end. */
   readonly address: string;
 }

@@ -16,6 +16,8 @@ import { messageOf } from "../../sdk/errors.ts";
 import { inSandbox, insideSandbox } from "../support/sandbox.ts";
 import { buildIfStale, installPackage } from "./built.ts";
 import type { Launch } from "./daemons.ts";
+import { healAcross } from "./clusters/heal.ts";
+import { setupAcross } from "./clusters/setup.ts";
 import { clientKilled } from "./heal/clients.ts";
 import { endpointSections } from "./heal/endpoints.ts";
 import { lossyWires } from "./heal/loss.ts";
@@ -46,6 +48,8 @@ const SECTIONS: readonly Section[] = [
   ...restartSections,
   clientKilled,
   lossyWires,
+  setupAcross,
+  ...healAcross,
 ];
 
 const SECTION_WITHIN_MS = 150_000;

@@ -1,5 +1,5 @@
 /** The table of a run: each figure beside what it has to reach. */
-import type { Figures } from "./sections.ts";
+import type { Figures, Healing } from "./sections.ts";
 import { round } from "./statistics.ts";
 
 interface Row {
@@ -76,6 +76,26 @@ function rowsOf(figures: Figures): Row[] {
       target: atMost(90),
     })),
     ...healRows(figures.heal),
+    ...clusterRows(figures.clusters),
+  ];
+}
+
+function clusterRows({ setup, heal }: Figures["clusters"]): Row[] {
+  return [
+    { what: "set-up in the other cluster p50", value: setup?.p50Ms, unit: "ms", target: atMost(35) },
+    { what: "set-up in the other cluster p99", value: setup?.p99Ms, unit: "ms" },
+    { what: "set-up in the other cluster, to one cluster", value: setup?.toOneCluster, unit: "" },
+    ...clusterHealRows("endpoint killed in the other cluster", heal.endpointKilled),
+    ...clusterHealRows("other cluster cut off", heal.clusterCutOff),
+  ];
+}
+
+function clusterHealRows(what: string, measured: Healing | null): Row[] {
+  const [p50Ms, p99Ms] = [measured?.p50Ms ?? undefined, measured?.p99Ms ?? undefined];
+  return [
+    { what: `${what}, p50`, value: p50Ms, unit: "ms", target: atMost(1225) }, // 225 ms until three probes are missed (nsc/detector.ts), then a second
+    { what: `${what}, p99`, value: p99Ms, unit: "ms" },
+    { what: `${what}, lost`, value: measured?.packetsLost, unit: "probes" },
   ];
 }
 

@@ -47,6 +47,15 @@ export interface Figures {
   rssMiB: Readonly<Record<string, number>> | null;
   /** Of the sections that were run and did not fail. */
   heal: Record<string, Healing>;
+  clusters: ClusterFigures;
+}
+
+/** Of two clusters, `east` and `west`. */
+export interface ClusterFigures {
+  /** `toOneCluster`: times the p50 of a wire between two nodes of one cluster, by the same mechanism. */
+  setup: (Latency & { toOneCluster: number }) | null;
+  /** Of a client in `east`, which has a spare there. */
+  heal: { endpointKilled: Healing | null; clusterCutOff: Healing | null };
 }
 
 export interface Section {
@@ -66,5 +75,6 @@ export function noFigures(): Figures {
     throughput: { veth: null, vxlan: null, wireguard: null },
     rssMiB: null,
     heal: {},
+    clusters: { setup: null, heal: { endpointKilled: null, clusterCutOff: null } },
   };
 }

@@ -1,8 +1,9 @@
 /** How long a Request takes with everything that it makes in the kernel, and how many pairs of Request and Close fit into a second. */
+import type { BenchClient } from "./clients.ts";
 import type { Timings } from "./commands.ts";
 import type { Launch } from "./daemons.ts";
 import { startMesh, wishFor } from "./mesh.ts";
-import type { BenchMesh, MeshOptions } from "./mesh.ts";
+import type { MeshOptions } from "./mesh.ts";
 import { costOf, cpuTimes } from "./proc.ts";
 import type { Latency, Section } from "./sections.ts";
 import { median, percentile, round } from "./statistics.ts";
@@ -61,25 +62,26 @@ async function oneClient(
   say: (line: string) => void,
 ): Promise<Latency> {
   await using mesh = await startMesh(launch, options);
+  const [client] = mesh.clients;
+  if (client === undefined) throw new Error("a mesh without clients");
   const service = options.endpoints[0]?.service ?? "";
-  await pairs(mesh, service, WARM_UP);
+  await pairs(client, service, WARM_UP);
   const before = cpuTimes(mesh.servers);
-  const { requestMs, closeMs } = await pairs(mesh, service, REQUESTS);
+  const { requestMs, closeMs } = await pairs(client, service, REQUESTS);
   const cost = costOf(before, cpuTimes(mesh.servers), REQUESTS);
   say(`close p50 ${round(median(closeMs))}, p99 ${round(percentile(closeMs, 0.99))} ms`);
   say(`processor time of a pair ${round(cost.total)} ms: ${cost.text}`);
   return latencyOf(requestMs);
 }
 
-async function pairs(mesh: BenchMesh, service: string, count: number): Promise<Timings> {
-  const [client] = mesh.clients;
-  if (client === undefined) throw new Error("a mesh without clients");
+/** Throws unless all of them worked. */
+export async function pairs(client: BenchClient, service: string, count: number): Promise<Timings> {
   const timings = await client.call("pairs", wishFor(service), count);
   const [failure] = timings.failed;
   if (failure !== undefined) throw new Error(`${timings.failed.length} of ${count} pairs failed: ${failure}`);
   return timings;
 }
 
-function latencyOf(requestMs: readonly number[]): Latency {
+export function latencyOf(requestMs: readonly number[]): Latency {
   return { p50Ms: round(median(requestMs)), p99Ms: round(percentile(requestMs, 0.99)) };
 }

@@ -53,6 +53,8 @@ export interface Mesh extends AsyncDisposable {
   namespace(place: string): NamedNamespace;
   /** Socket of a node's manager. */
   managerUrl(node?: NodeName): string;
+  /** Socket of the authority that says who is who on a node. */
+  identityUrl(node?: NodeName): string;
   /** What the running process of a client said of an interface, or says within 20 s. */
   established(client: string, interfaceName: string): Promise<Established>;
   /** A hand-made workload of this node (default node1) in a namespace of the mesh or another one; ended with the mesh at the latest. */
@@ -141,6 +143,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     },
     namespace: (place) => namespaceNamed(fullName(place)),
     managerUrl: (node = "node1") => managerUrl(topology.folder, node),
+    identityUrl: (node = "node1") => identityUrl(topology.folder, siteOf(topology, node).authority),
     established: (client, interfaceName) => established(daemon(client), interfaceName),
     async workload(name, where, node = "node1") {
       const workload = await startWorkload({

@@ -36,6 +36,7 @@ export function useMesh(options: MeshOptions): UsedMesh {
     killPod: (name) => here().killPod(name),
     namespace: (place) => here().namespace(place),
     managerUrl: (node) => here().managerUrl(node),
+    identityUrl: (node) => here().identityUrl(node),
     established: (client, interfaceName) => here().established(client, interfaceName),
     workload: (name, where, node) => here().workload(name, where, node),
     cut: (what) => here().cut(what),
