@@ -73,9 +73,9 @@ async function measure(loss: Loss, launch: Launch): Promise<{ eachMs: readonly n
     started,
   });
   await using heal = await startHealMesh(launch, {
-    clusters: "unified",
+    clusters: true,
     nodes: 1,
-    networkServices: { east: service("importFrom: [west]"), west: service("payload: IP") },
+    networkServices: { east: service("importFrom: [west]"), west: service("exportTo: [east]") },
     endpoints: [
       ...primaries.map((name, i) => offer(name, "node3", 0, i === 0)),
       offer(BACKUP, "node1", 1, true),

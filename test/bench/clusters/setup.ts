@@ -23,10 +23,17 @@ const WARM_UP = 100;
 const IN_A_ROW = 50;
 
 const OPTIONS: MeshOptions = {
-  clusters: "unified",
+  clusters: true,
+  networkServices: { west: "kind: NetworkService\nmetadata: { name: far }\nspec: { exportTo: [east] }\n" },
   endpoints: [
     { name: "near", node: "node2", service: "near", prefixes: "172.16.0.0/16" },
-    { name: "far", node: "node3", service: "far", prefixes: "172.17.0.0/16" },
+    {
+      name: "far",
+      node: "node3",
+      service: "far",
+      prefixes: "172.17.0.0/16",
+      env: { NSM_REGISTER_SERVICE: "false" },
+    },
   ],
   workloads: ["client"],
   pods: ["pod-client"],
