@@ -14,7 +14,17 @@ import type { Packages } from "./packages.ts";
 const root = dirname(dirname(import.meta.dirname));
 
 /** Loaded by the guest's modprobe when the kernel asks for them, as on any machine. */
-const MODULES = ["wireguard", "veth", "vxlan", "nf_tables", "nlmon", "bridge"];
+const MODULES = [
+  "wireguard",
+  "veth",
+  "vxlan",
+  "nf_tables",
+  "nlmon",
+  "bridge",
+  "nft_masq",
+  "nft_ct",
+  "nft_chain_nat",
+];
 /** For the tests; the code under test starts none of them. */
 const PROGRAMS = ["ip", "nft", "wg", "nsenter"];
 const NODE_MODULES = ["koffi", "@koromix/koffi-linux-x64"];

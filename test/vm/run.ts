@@ -19,7 +19,7 @@ import { preparePackages } from "./packages.ts";
 import { Report } from "./report.ts";
 
 const CACHE = join(import.meta.dirname, ".cache");
-const LIMIT_MS = 285_000;
+const LIMIT_MS = 480_000;
 const TOOLS: readonly Tool[] = [
   { command: "qemu-system-x86_64", package: "qemu-system-x86", why: "runs the virtual machine" },
   { command: "setpriv", package: "util-linux", why: "ends the virtual machine with the test" },
