@@ -3,7 +3,7 @@ import { NsmError } from "../../sdk/errors.ts";
 import { silentLogger } from "../../sdk/log.ts";
 import { openX509Source } from "../../sdk/spiffe/workload-api.ts";
 
-const [socket = "", waitMs = "500"] = process.argv.slice(2);
+const [socket = "", waitMs = "2000"] = process.argv.slice(2);
 try {
   await using source = await openX509Source({
     socket: `unix://${socket}`,
