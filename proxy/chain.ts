@@ -15,6 +15,8 @@ import { encryptedOnly } from "./encrypted-only.ts";
 import type { EncryptedOnlyOptions } from "./encrypted-only.ts";
 import { letInExported } from "./exports/let-in.ts";
 import type { LetInOptions } from "./exports/let-in.ts";
+import { endWithLink } from "./link/end-with-link.ts";
+import type { LinksOfWires } from "./link/end-with-link.ts";
 import { chooseSide } from "./side.ts";
 import type { SideOptions, WithSide } from "./side.ts";
 import { refuseSilent } from "./silent-domains.ts";
@@ -33,14 +35,19 @@ export interface ProxyChainOptions extends ServerChainOptions {
   readonly outerAddress: OuterAddress;
   /** Labels of clients of this cluster in other domains. Default none. */
   readonly clusterInfo?: () => ClusterInfo;
+  /** Undefined without links. */
+  readonly links?: LinksOfWires | undefined;
   /** Domains with which wires may be unencrypted. Default none. */
   readonly unencryptedDomains?: EncryptedOnlyOptions["unencryptedDomains"];
 }
+
+const NO_LINKS: LinksOfWires = { links: () => [], listen: () => new DisposableStack() };
 
 export function createProxyChain(options: ProxyChainOptions): NetworkService {
   return serverChain({ ...options, closeUnknown: true })
     .use("chooseSide", chooseSide(options.side)) // the names by which all that follows goes
     .use("clusterInfo", clusterInfo(options.clusterInfo ?? (() => ({})))) // before another domain sees the labels
+    .use("endWithLink", endWithLink(options.links ?? NO_LINKS)) // with the way that was chosen
     .use("encryptedOnly", encryptedOnly({ ...options, unencryptedDomains: options.unencryptedDomains ?? [] })) // before anybody of the other domain is asked
     .use("letInExported", letInExported({ ...options, ...options.side, ...options.select })) // by the names here, before anything is looked up
     .use("refuseSilent", refuseSilent(options.reach, options.onSilent)) // before it is waited for

@@ -11,11 +11,12 @@ import {
   policies,
   text,
 } from "../sdk/config.ts";
-import type { ConfigOf, Table } from "../sdk/config.ts";
+import type { ConfigOf, Table, Variable } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { dnsDomains } from "../sdk/domains/dns-domains.ts";
 import { refusedAddresses } from "../sdk/endpoint-url.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
+import { isDomainName } from "./link/token.ts";
 
 const shared = {
   dialTimeoutMs: duration("NSM_DIAL_TIMEOUT", "750ms", "longest wait for a session"),
@@ -88,6 +89,29 @@ const passing = {
   ),
 } as const satisfies Table;
 
+/** A name, or none. */
+const domain: Variable<string | undefined> = {
+  ...optionalText(
+    "NSM_DOMAIN",
+    "",
+    "name of this domain, by which linked domains know it (service@domain); without it there are no links",
+  ),
+  type: "domain",
+  parse(value) {
+    if (value === "" || isDomainName(value)) return value || undefined;
+    throw new Error("expected lower-case letters, digits, dots and dashes, at most 63");
+  },
+};
+
+const linking = {
+  domain,
+  linkPendingMs: duration(
+    "NSM_LINK_PENDING",
+    "1m",
+    "how long a link may be half made; then both sides take it back",
+  ),
+} as const satisfies Table;
+
 const admin = {
   stateDir: path(
     "NSM_PROXY_STATE_DIR",
@@ -109,7 +133,14 @@ const listenOn = addressList(
 );
 
 /** Both roles in one process. */
-export const proxyTable = { ...passing, ...admin, listenOn, ...finding, ...shared } as const satisfies Table;
+export const proxyTable = {
+  ...linking,
+  ...passing,
+  ...admin,
+  listenOn,
+  ...finding,
+  ...shared,
+} as const satisfies Table;
 
 export const managerProxyTable = {
   ...passing,

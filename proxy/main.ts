@@ -1,6 +1,7 @@
 /** The proxies of a domain: what a domain's clients ask of others goes out through them, what others ask comes in. */
 import { MonitorConnection } from "../api/gen/connection_pb.js";
 import { Exports } from "../api/gen/exports_pb.js";
+import { Link, Links as LinksService } from "../api/gen/link_pb.js";
 import { NetworkService } from "../api/gen/networkservice_pb.js";
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../api/gen/registry_pb.js";
 import { defineDaemon } from "../sdk/daemon.ts";
@@ -10,36 +11,32 @@ import { createMonitorStore } from "../sdk/elements/monitor.ts";
 import { monitorHandlers, networkServiceHandlers } from "../sdk/elements/serve.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { openServer } from "../sdk/grpc/server.ts";
-import { eitherOf, followExportedServices } from "../sdk/domains/exports.ts";
 import { handlersByDomain, handlersOf } from "../sdk/domains/serve-by-domain.ts";
-import { peersByTrust } from "../sdk/domains/peers.ts";
-import type { DomainTrust, PeerDomains } from "../sdk/domains/peers.ts";
-import { createHops, probe } from "../sdk/hops.ts";
-import type { Logger } from "../sdk/log.ts";
+import { firstOf } from "../sdk/domains/peers.ts";
+import { createHops } from "../sdk/hops.ts";
 import { openMesh } from "../sdk/mesh.ts";
 import type { Mesh } from "../sdk/mesh.ts";
 import { trackStore } from "../sdk/metrics/wires.ts";
 import { idMatcher, idMatcherOfAnyDomain } from "../sdk/peer-ids.ts";
-import { publishedUrl } from "../sdk/published-url.ts";
 import { createReach } from "../sdk/reach.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
-import { parseSpiffeId } from "../sdk/spiffe/id.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
 import { openAdmin } from "./admin.ts";
 import { parseClusterInfo, registerWith } from "./cluster-info.ts";
 import { createProxyChain } from "./chain.ts";
 import { managerProxyTable, proxyTable, registryProxyTable } from "./config.ts";
-import type { FindingConfig, PassingConfig, SharedConfig } from "./config.ts";
-import { createDnsResolver } from "./dns-resolver.ts";
-import { createDomainRegistries } from "./domain-registries.ts";
-import { parseDomains, resolveByTable, trustByTable } from "./domains-file.ts";
-import type { DomainTable } from "./domains-file.ts";
+import type { PassingConfig, SharedConfig } from "./config.ts";
 import { exportsHandlers } from "./exports/admin.ts";
-import { openExportStore } from "./exports/store.ts";
-import { createHeartbeats, hearing } from "./heartbeats.ts";
-import { parseOuterAddresses } from "./outer-addresses.ts";
+import { openHome } from "./home.ts";
+import type { Home } from "./home.ts";
+import { openKnownDomains, registriesOfDomains } from "./known-domains.ts";
+import type { KnownDomains } from "./known-domains.ts";
+import { linkAdmin, noLinkAdmin } from "./link/admin.ts";
+import { linkUrl } from "./link/hub.ts";
+import type { Links } from "./link/links.ts";
+import { offersOf, openLinks } from "./link/open.ts";
 import { rememberEndpoints } from "./remote-endpoints.ts";
 
 export const proxy = defineDaemon({
@@ -51,8 +48,11 @@ export const proxy = defineDaemon({
   async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
     const known = await openKnownDomains(config, mesh, runtime.log, stack);
-    const elsewhere = registriesOfDomains(config, mesh, known, runtime.log);
-    stack.use(await servePassing(config, runtime, mesh, known, elsewhere));
+    const own = await openHome(config, mesh, runtime.log, stack);
+    const links = await openLinks(config, mesh, runtime, own);
+    if (links !== undefined) stack.use(links);
+    const elsewhere = registriesOfDomains(config, mesh, known, runtime.log, links);
+    stack.use(await servePassing(config, runtime, mesh, known, own, elsewhere, links));
   },
 });
 
@@ -74,7 +74,8 @@ export const managerProxy = defineDaemon({
     const expect = idMatcher([...config.registryIds, ...config.proxyIds], mesh.trustDomain);
     const elsewhere = createRegistryClient({ ...mesh, target: { url, expect } });
     const known = await openKnownDomains(config, mesh, runtime.log, stack);
-    stack.use(await servePassing(config, runtime, mesh, known, elsewhere));
+    const own = await openHome(config, mesh, runtime.log, stack);
+    stack.use(await servePassing(config, runtime, mesh, known, own, elsewhere));
   },
 });
 
@@ -99,58 +100,6 @@ export const registryProxy = defineDaemon({
 
 const limits = { maxConcurrentStreams: Defaults.watchStreams };
 
-interface KnownDomains {
-  readonly trust: DomainTrust;
-  readonly table: () => DomainTable;
-  /** Who comes from where. */
-  readonly peers: PeerDomains;
-}
-
-async function openKnownDomains(
-  config: SharedConfig,
-  { clock, trustDomain }: Mesh,
-  log: Logger,
-  stack: AsyncDisposableStack,
-): Promise<KnownDomains> {
-  const { domainsPath: path, dnsDomains } = config;
-  const file =
-    path === undefined
-      ? undefined
-      : stack.use(await openWatchedFile({ path, what: "domains", parse: parseDomains, log, clock }));
-  const table = file?.current ?? (() => new Map());
-  const trust = trustByTable(table, dnsDomains);
-  const peers = peersByTrust(trust, idMatcherOfAnyDomain(config.proxyIds), trustDomain);
-  return { trust, table, peers };
-}
-
-function registriesOfDomains(
-  config: FindingConfig,
-  mesh: Mesh,
-  { trust, table }: KnownDomains,
-  log: Logger,
-): Registries {
-  const isRegistry = idMatcherOfAnyDomain([...config.registryIds, ...config.proxyIds]);
-  const heartbeats = createHeartbeats({
-    probe: (target, signal) => probe(mesh, target, signal),
-    onSilent: ({ url }) => mesh.pool.end(url),
-    clock: mesh.clock,
-    log,
-  });
-  return createDomainRegistries({
-    resolver: resolveByTable(table, createDnsResolver({ ...config, clock: mesh.clock })),
-    open: (url, domain) => {
-      const isOfDomain = (id: string) =>
-        trust.mayAnswer(domain, parseSpiffeId(id).trustDomain, mesh.trustDomain);
-      const expect = (id: string) => isRegistry(id) && isOfDomain(id);
-      const target = { url, expect, key: `${url} ${domain}` };
-      return hearing(createRegistryClient({ ...mesh, target }), target, heartbeats);
-    },
-    domains: () => new Set([...table().keys(), ...config.dnsDomains.names]),
-    clock: mesh.clock,
-    log,
-  });
-}
-
 /** What passes through is the caller's: the registry that keeps it knows whose it is. */
 function relayed({ registryIds, proxyIds }: SharedConfig, mesh: Mesh) {
   return {
@@ -165,26 +114,17 @@ async function servePassing(
   config: PassingConfig,
   { log }: Runtime,
   mesh: Mesh,
-  { peers }: KnownDomains,
+  known: KnownDomains,
+  own: Home,
   elsewhere: Registries,
+  links?: Links,
 ): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
-  const { clock, pool, minter, trustDomain } = mesh;
+  const { clock, minter, trustDomain } = mesh;
+  const { pool = mesh.pool } = links ?? {};
+  const peers = links === undefined ? known.peers : firstOf(links.hub.peers, known.peers);
   const { name } = config;
-  const path = config.mapIpFilePath;
-  const file =
-    path === undefined
-      ? undefined
-      : stack.use(
-          await openWatchedFile({
-            path,
-            what: "addresses for other domains",
-            parse: parseOuterAddresses,
-            missing: new Map<string, string>(), // it may come with the nodes
-            log,
-            clock,
-          }),
-        );
+  const { here, outerAddress, registries: home, exports } = own;
   const cluster = stack.use(
     await openWatchedFile({
       path: config.clusterInfoPath,
@@ -195,28 +135,18 @@ async function servePassing(
       clock,
     }),
   );
-  const outerAddress = (inner: string) => file?.current().get(inner) ?? inner;
-  const here = publishedUrl(config.listenOn);
   const { registry: endpoints, remote } = rememberEndpoints(
     registerWith(elsewhere.endpoints, cluster.current),
-    {
-      here,
-      elsewhere: () => config.externalUrl ?? here.replace(/(?<=^tcp:\/\/)[^:]+/, outerAddress),
-    },
+    { here, elsewhere: own.url },
   );
-  const home = createRegistryClient({
-    ...mesh,
-    target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
-  });
   const view = stack.use(createRegistryView(home, clock, log));
-  const ofRegistry = stack.use(followExportedServices(home.services, clock, log));
-  const saved = await openExportStore(config.stateDir);
-  const exports = eitherOf(saved, ofRegistry);
   const store = createMonitorStore();
   stack.use(trackStore(store));
   const isProxy = idMatcherOfAnyDomain(config.proxyIds);
   const isManager = idMatcher(config.managerIds, trustDomain);
   const hops = stack.use(createHops({ pool, minter, name, log }));
+  if (links !== undefined)
+    stack.use(links.hub.listen({ up: ({ domain }) => hops.isBack(linkUrl(domain)), gone: () => undefined }));
   const chain = createProxyChain({
     name,
     minter,
@@ -246,24 +176,35 @@ async function servePassing(
     outerAddress,
     clusterInfo: cluster.current,
     unencryptedDomains: config.unencryptedDomains,
+    links: links?.hub,
   });
   const serve = relayed(config, mesh);
-  const own = handlersOf({ services: elsewhere.services, endpoints }, serve);
-  const registries = handlersByDomain({ peers, exports, home, own, serve });
+  const registries = handlersByDomain({
+    peers,
+    exports,
+    home,
+    own: handlersOf({ services: elsewhere.services, endpoints }, serve),
+    serve,
+  });
   stack.use(
     await openAdmin(config, mesh, log, (add) => {
-      add(Exports, exportsHandlers({ store: saved, ofRegistry, log }));
+      add(Exports, exportsHandlers({ store: own.saved, ofRegistry: own.ofRegistry, log }));
+      add(LinksService, links === undefined ? noLinkAdmin() : linkAdmin(links, offersOf(exports)));
     }),
   );
-  const isNeighbour = (id: string) => peers.domainOf(id) !== undefined;
+  const isLinked = (id: string) => links?.mayConnect(id) === true;
+  const isNeighbour = (id: string) => isLinked(id) || peers.domainOf(id) !== undefined;
+  const others = links?.protocols ?? {};
   const server = stack.use(
-    await openServer({ ...mesh, log, listen: config.listenOn, limits, isNeighbour }, (add) => {
+    await openServer({ ...mesh, log, listen: config.listenOn, limits, isNeighbour, others }, (add) => {
+      if (links !== undefined) add(Link, links.handlers, ({ spiffeId }) => isLinked(spiffeId));
       add(NetworkService, networkServiceHandlers(chain));
       add(MonitorConnection, monitorHandlers(store));
       add(NetworkServiceRegistry, registries.services);
       add(NetworkServiceEndpointRegistry, registries.endpoints);
     }),
   );
+  await links?.start(server.addresses.find((url) => url.startsWith("tcp:")) ?? server.addresses[0] ?? "");
   log.info({ addresses: server.addresses, published: here }, "proxy serves");
   return stack.move();
 }

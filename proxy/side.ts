@@ -11,6 +11,7 @@ import { checkTcpUrl } from "../sdk/endpoint-url.ts";
 import type { RefusedAddresses } from "../sdk/endpoint-url.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
+import { linkUrl } from "./link/hub.ts";
 import type { RemoteEndpoints } from "./remote-endpoints.ts";
 
 export interface WithSide {
@@ -80,8 +81,10 @@ async function wayOf(
   }
   const url = comesFromHere && hasDomain(name) ? await remote.find(name, signal) : undefined;
   if (url === undefined) return { way: undefined };
-  checkTcpUrl(url, refusedAddresses, `endpoint ${name}`);
-  return { way: { url, expect: isProxy }, domain: splitDomain(name).domain };
+  const { domain } = splitDomain(name);
+  // A link of its own domain, which only the proxy knows the way of; nobody is led over another one.
+  if (url !== linkUrl(domain)) checkTcpUrl(url, refusedAddresses, `endpoint ${name}`);
+  return { way: { url, expect: isProxy }, domain };
 }
 
 /**

@@ -190,6 +190,7 @@ function commonDaemons(site: Site, hasServices: boolean, folder: string, make: M
     }),
     make("proxy", `proxy-${cluster}`, first, `proxy/${cluster}`, {
       NSM_NAME: `proxy-${cluster}`,
+      NSM_DOMAIN: cluster,
       NSM_LISTEN_ON: proxyUrl,
       NSM_REGISTRY_URL: registryUrl,
       NSM_DOMAINS_PATH: join(folder, cluster, DOMAINS_FILE),

@@ -85,6 +85,7 @@ export function createHub(options: HubOptions) {
     byPeer,
     live,
     peers,
+    linkedDomains: () => links().flatMap(({ domain, state }) => (state === "linked" ? [domain] : [])),
     /** The link that a call of the other proxy is about. Throws NOT_FOUND `not-linked`. */
     linkOf(spiffeId: string, id: string): LinkRecord {
       const link = byPeer(spiffeId);
@@ -152,13 +153,20 @@ export function linkUrl(domain: string): string {
 /** A pool that also knows `link://<domain>`. */
 export function poolOverLinks(pool: SessionPool, targetOf: (target: Target) => Target): SessionPool {
   const led = (target: Target) => (isLinkUrl(target.url) ? targetOf(target) : target);
+  const end = (url: string) => {
+    try {
+      pool.end(led({ url }).url);
+    } catch (error) {
+      if (!(error instanceof NsmError)) throw error; // it is down, and all of it has ended
+    }
+  };
   return {
     unary: async (target, ...rest) => await pool.unary(led(target), ...rest),
     async *stream(target, ...rest) {
       yield* pool.stream(led(target), ...rest);
     },
     connect: async (target, context) => await pool.connect(led(target), context),
-    end: (url) => pool.end(url),
+    end,
     [Symbol.asyncDispose]: () => pool[Symbol.asyncDispose](),
   };
 }

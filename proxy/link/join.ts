@@ -62,6 +62,7 @@ export async function* joinByToken(
   let isLinked = false;
   try {
     await store.update((state) => addLink(state, own, link));
+    hub.live(link.id).bundleHeardMs = clock.now();
     await ask(
       { url, path: "/join", body: bodyOf(link, token, options), nowMs: clock.now(), signal },
       expected,

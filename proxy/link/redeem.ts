@@ -86,6 +86,7 @@ async function join({ body, signal }: HttpQuestion, options: RedeemOptions): Pro
         isMade = true;
         return next;
       });
+      hub.live(link.id).bundleHeardMs = clock.now();
       await begin(link);
       if (link.gaveBundle) await trust.set(trustDomain, asked.bundle, signal);
     } catch (error) {

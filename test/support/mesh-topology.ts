@@ -100,7 +100,7 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
 }
 
 function layoutOf({ clusters = false }: MeshOptions): Layout {
-  return clusters === false ? "alone" : "unified"; // until the authorities of two trust domains can know each other
+  return clusters === false ? "alone" : clusters === true ? "clusters" : "unified";
 }
 
 function spareOf(parts: readonly Part[]): readonly Part[] {

@@ -1,0 +1,63 @@
+/** What this domain has and shows to others: its registry, what is exported of it, the addresses by which it is known. */
+import { eitherOf, followExportedServices } from "../sdk/domains/exports.ts";
+import type { Exports } from "../sdk/domains/exports.ts";
+import type { Logger } from "../sdk/log.ts";
+import type { Mesh } from "../sdk/mesh.ts";
+import { idMatcher } from "../sdk/peer-ids.ts";
+import { publishedUrl } from "../sdk/published-url.ts";
+import { createRegistryClient } from "../sdk/registry/client.ts";
+import type { Registries } from "../sdk/registry/registry.ts";
+import { openWatchedFile } from "../sdk/watched-file.ts";
+import type { PassingConfig } from "./config.ts";
+import { openExportStore } from "./exports/store.ts";
+import type { ExportStore } from "./exports/store.ts";
+import { parseOuterAddresses } from "./outer-addresses.ts";
+import type { OuterAddress } from "./swap-addresses.ts";
+
+export interface Home {
+  readonly registries: Registries;
+  /** What operators said at this proxy, what the registry's services say of themselves, and both together. */
+  readonly saved: ExportStore;
+  readonly ofRegistry: Exports;
+  readonly exports: Exports;
+  /** Address of this proxy inside. */
+  readonly here: string;
+  /** Its address outside. */
+  readonly url: () => string;
+  /** Address outside of a node. */
+  readonly outerAddress: OuterAddress;
+}
+
+export async function openHome(
+  config: PassingConfig,
+  mesh: Mesh,
+  log: Logger,
+  stack: AsyncDisposableStack,
+): Promise<Home> {
+  const { clock, trustDomain } = mesh;
+  const path = config.mapIpFilePath;
+  const file =
+    path === undefined
+      ? undefined
+      : stack.use(
+          await openWatchedFile({
+            path,
+            what: "addresses for other domains",
+            parse: parseOuterAddresses,
+            missing: new Map<string, string>(), // it may come with the nodes
+            log,
+            clock,
+          }),
+        );
+  const outerAddress = (inner: string) => file?.current().get(inner) ?? inner;
+  const here = publishedUrl(config.listenOn);
+  const url = () => config.externalUrl ?? here.replace(/(?<=^tcp:\/\/)[^:]+/, outerAddress);
+  const registries = createRegistryClient({
+    ...mesh,
+    target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
+  });
+  const ofRegistry = stack.use(followExportedServices(registries.services, clock, log));
+  const saved = await openExportStore(config.stateDir);
+  const exports = eitherOf(saved, ofRegistry);
+  return { registries, saved, ofRegistry, exports, here, url, outerAddress };
+}
