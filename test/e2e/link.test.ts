@@ -100,7 +100,7 @@ test("a side that nobody can dial is linked all the same, through a tunnel", asy
 test("tokens that are cut, expired, used or somebody else's are refused with what to do, and leave nothing", async () => {
   const token = await tokenOf(mesh, "east");
   const cut = await join(token.slice(0, -5));
-  expect(cut.code).toBe(1);
+  expect(cut.code).toBe(2);
   expect(cut.stderr).toContain("copy the whole line that nsm link token printed");
   expect((await join("hello")).stderr).toContain("it does not begin with nsm1.");
 
