@@ -11,6 +11,8 @@ import type { X509Source } from "../../sdk/spiffe/source.ts";
 
 /** From the authority's answer to its push. */
 const WAIT_FOR_SOURCE_MS = 10_000;
+/** The same for what is taken back; where somebody else has given it, too, it stays. */
+const WAIT_FOR_END_MS = 2000;
 
 export interface Trust {
   /** Own bundle document, as others should have it. */
@@ -24,7 +26,7 @@ export interface Trust {
    * `sequence-backwards`, `no-federation` (no such authority: its operator must do it); PERMISSION_DENIED; UNAVAILABLE.
    */
   set(trustDomain: string, document: string, signal: AbortSignal): Promise<void>;
-  /** Trusts that trust domain no more. Throws PERMISSION_DENIED, UNAVAILABLE. */
+  /** Trusts that trust domain no more; resolves when that has reached this process, unless others have it trusted. Throws PERMISSION_DENIED, UNAVAILABLE. */
   remove(trustDomain: string, signal: AbortSignal): Promise<void>;
 }
 
@@ -56,50 +58,51 @@ export async function openTrust(options: TrustOptions): Promise<Trust & AsyncDis
         throw notFederated(trustDomain, error);
       }
       const wanted = parseBundle(document).certificates.map(({ fingerprint256 }) => fingerprint256);
-      await untilTrusted(source, trustDomain, wanted, clock, signal);
+      const isThere = () => {
+        const known = source.current().bundles.get(trustDomain);
+        const all = new Set(known?.map(({ fingerprint256 }) => fingerprint256));
+        return wanted.every((each) => all.has(each));
+      };
+      if (await becomes(isThere, WAIT_FOR_SOURCE_MS, source, clock, signal)) return;
+      throw new NsmError(
+        "UNAVAILABLE",
+        "not-trusted-yet",
+        `the identity authority took the bundle of ${trustDomain}, and did not give it to this proxy within ${WAIT_FOR_SOURCE_MS / 1000} s`,
+      );
     },
     async remove(trustDomain, signal) {
       try {
         await client.removeBundle(trustDomain, signal);
       } catch (error) {
         if (codeOf(error) !== "UNIMPLEMENTED") throw error;
+        return;
       }
+      await becomes(() => !has(trustDomain), WAIT_FOR_END_MS, source, clock, signal);
     },
     [Symbol.asyncDispose]: () => own[Symbol.asyncDispose](),
   };
 }
 
-/** Throws UNAVAILABLE `not-trusted-yet`. */
-function untilTrusted(
+/** True as soon as the condition holds, false when the time is over. Throws when `signal` aborts. */
+function becomes(
+  condition: () => boolean,
+  withinMs: number,
   source: X509Source,
-  trustDomain: string,
-  fingerprints: readonly string[],
   clock: Clock,
   signal: AbortSignal,
-): Promise<void> {
-  const isThere = () => {
-    const known = new Set(
-      source
-        .current()
-        .bundles.get(trustDomain)
-        ?.map((each) => each.fingerprint256),
-    );
-    return fingerprints.every((each) => known.has(each));
-  };
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const late = new NsmError(
-    "UNAVAILABLE",
-    "not-trusted-yet",
-    `the identity authority took the bundle of ${trustDomain}, and did not give it to this proxy within ${WAIT_FOR_SOURCE_MS / 1000} s`,
-  );
+): Promise<boolean> {
+  const { promise, resolve, reject } = Promise.withResolvers<boolean>();
   const done = new DisposableStack();
   const onAbort = () => reject(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
   done.defer(() => signal.removeEventListener("abort", onAbort));
-  done.use(source.onChange(() => isThere() && resolve()));
-  done.use(clock.timer(WAIT_FOR_SOURCE_MS, () => reject(late)));
+  const look = () => {
+    if (condition()) resolve(true);
+  };
+  done.use(source.onChange(look));
+  done.use(clock.timer(withinMs, () => resolve(false)));
   if (signal.aborted) onAbort();
-  else if (isThere()) resolve();
+  else look();
   return promise.finally(() => done.dispose());
 }
 

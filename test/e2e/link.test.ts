@@ -8,7 +8,7 @@ import { useMesh } from "../support/use-mesh.ts";
 
 const mesh = useMesh({ ...LINKING, nodes: 1 });
 
-const PATIENCE = { timeout: 40_000, interval: 200 };
+const PATIENCE = { timeout: 60_000, interval: 200 };
 const listed = async () => [await linksOf(mesh, "east"), await linksOf(mesh, "west")];
 const up = { state: "up", rttMs: expect.any(Number), bundleHeard: expect.any(String) };
 const expectLinked = () =>

@@ -15,7 +15,7 @@ export const LINKING = {
   workloads: ["operator"],
   env: (part): Readonly<Record<string, string>> =>
     part.startsWith("proxy-")
-      ? { NSM_DOMAINS_PATH: "", NSM_LINK_PENDING: "10s", NSM_OPERATOR_IDS: "/workload/operator" }
+      ? { NSM_DOMAINS_PATH: "", NSM_LINK_PENDING: "20s", NSM_OPERATOR_IDS: "/workload/operator" }
       : {},
 } as const satisfies MeshOptions;
 
