@@ -95,6 +95,19 @@ test("the second look-up asks nobody", async () => {
   view[Symbol.dispose]();
 });
 
+test("what ran out while the registry was away is asked for when it is back, before the watch is open again", async () => {
+  const { clock, register, names, view, leave, comeBack } = build();
+  const inMs = (ms: number) => timestampFromMs(clock.now() + ms);
+  await register("a", inMs(1000));
+  expect(await names()).toEqual(["a"]);
+  leave();
+  await clock.advance(1000);
+  await register("a", inMs(1000));
+  comeBack();
+  expect(await names()).toEqual(["a"]);
+  view[Symbol.dispose]();
+});
+
 test("an endpoint of a service that is followed is found by its name without asking anybody", async () => {
   const { register, view, names, finds } = build();
   await register("a");

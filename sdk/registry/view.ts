@@ -51,12 +51,13 @@ export function createRegistryView(registries: Registries, clock: Clock, log: Lo
       return known.find((entry) => entry.name === name);
     },
     async endpointsOf(service, signal) {
-      return (await endpoints.get(service, endpointsQuery(service), signal)).filter(alive);
+      // What runs out while the watch is broken may have been renewed.
+      return (await endpoints.get(service, endpointsQuery(service), signal, alive)).filter(alive);
     },
     async endpoint(name, service, signal) {
       const known = endpoints.known(service)?.find((entry) => entry.name === name && alive(entry));
       if (known !== undefined) return known;
-      const found = await named.get(name, create(NetworkServiceEndpointSchema, { name }), signal);
+      const found = await named.get(name, create(NetworkServiceEndpointSchema, { name }), signal, alive);
       return found.find((entry) => entry.name === name && alive(entry));
     },
     follow(service, onChange) {

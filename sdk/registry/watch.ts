@@ -6,6 +6,8 @@ import { findAll } from "./registry.ts";
 import type { Registry } from "./registry.ts";
 
 const LIST_TIMEOUT_MS = 5000;
+/** Between two tries to open a watch: so soon after a cut what is known is what there is. */
+const LONGEST_PAUSE_MS = 2000;
 /** How long a watch may say nothing before the registry is asked whether there is nothing to say. */
 const SILENT_MS = 1000;
 
@@ -34,14 +36,14 @@ export interface WatchOptions<T> {
   readonly log: Logger;
 }
 
-/** Keeps one watch open until the signal aborts, with growing pauses (5 s at most) while it cannot be opened. */
+/** Keeps one watch open until the signal aborts, with growing pauses (2 s at most) while it cannot be opened. */
 export async function keepWatch<T extends { readonly name: string }>(
   options: WatchOptions<T>,
   watched: Watched<T>,
   listener: WatchListener<T>,
 ): Promise<void> {
   const { signal, log } = options;
-  const backoff = createBackoff();
+  const backoff = createBackoff({ maxMs: LONGEST_PAUSE_MS });
   while (!signal.aborted) {
     try {
       await followOnce(options, watched, listener, () => backoff.reset());

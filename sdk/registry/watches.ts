@@ -17,8 +17,8 @@ const BUSY_MS = 60_000;
 export interface Watches<T> extends Disposable {
   /** What the watch for a key has told; undefined without one, and before it has told anything. Nobody is asked. */
   known(key: string): readonly T[] | undefined;
-  /** The same, and the registry is asked when that is nothing. */
-  get(key: string, query: T, signal: AbortSignal): Promise<readonly T[]>;
+  /** The same, and the registry is asked when that is nothing, or nothing that `counts`. */
+  get(key: string, query: T, signal: AbortSignal, counts?: (entry: T) => boolean): Promise<readonly T[]>;
   /** Keeps a watch open, and tells of changes, until disposed. */
   follow(key: string, query: T, onChange: () => void): Disposable;
 }
@@ -89,10 +89,11 @@ export function createWatches<T extends { readonly name: string }>(
       const watch = watches.get(key);
       return watch?.isTold === true ? [...watch.entries.values()] : undefined;
     },
-    async get(key, query, signal) {
+    async get(key, query, signal, counts = () => true) {
       const watch = watches.get(key);
       if (watch !== undefined) use(key, watch);
-      if (watch !== undefined && watch.entries.size > 0) return [...watch.entries.values()];
+      const entriesKnown = [...(watch?.entries.values() ?? [])];
+      if (entriesKnown.some(counts)) return entriesKnown;
       // A watch may be a moment behind: nothing known is asked for once more.
       const entries = await findAll(registry, query, signal);
       if (entries.length > 0) start(key, query, entries);
