@@ -11,7 +11,7 @@ import { openWatchedFile } from "../sdk/watched-file.ts";
 import type { PassingConfig } from "./config.ts";
 import { openExportStore } from "./exports/store.ts";
 import type { ExportStore } from "./exports/store.ts";
-import { parseOuterAddresses } from "./outer-addresses.ts";
+import { outerUrl, parseOuterAddresses } from "./outer-addresses.ts";
 import type { OuterAddress } from "./swap-addresses.ts";
 
 export interface Home {
@@ -51,7 +51,7 @@ export async function openHome(
         );
   const outerAddress = (inner: string) => file?.current().get(inner) ?? inner;
   const here = publishedUrl(config.listenOn);
-  const url = () => config.externalUrl ?? here.replace(/(?<=^tcp:\/\/)[^:]+/, outerAddress);
+  const url = () => config.externalUrl ?? outerUrl(here, outerAddress);
   const registries = createRegistryClient({
     ...mesh,
     target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },

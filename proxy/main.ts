@@ -22,6 +22,7 @@ import { createReach } from "../sdk/reach.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import { createRegistryView } from "../sdk/registry/view.ts";
+import { repeatCloses } from "../sdk/repeat-closes.ts";
 import { openWatchedFile } from "../sdk/watched-file.ts";
 import { openAdmin } from "./admin.ts";
 import { parseClusterInfo, registerWith } from "./cluster-info.ts";
@@ -144,9 +145,10 @@ async function servePassing(
   stack.use(trackStore(store));
   const isProxy = idMatcherOfAnyDomain(config.proxyIds);
   const isManager = idMatcher(config.managerIds, trustDomain);
-  const hops = stack.use(createHops({ pool, minter, name, log }));
+  const calls = stack.use(createHops({ pool, minter, name, log }));
+  const hops = stack.use(repeatCloses(calls, { clock, log }));
   if (links !== undefined)
-    stack.use(links.hub.listen({ up: ({ domain }) => hops.isBack(linkUrl(domain)), gone: () => undefined }));
+    stack.use(links.hub.listen({ up: ({ domain }) => calls.isBack(linkUrl(domain)), gone: () => undefined }));
   const chain = createProxyChain({
     name,
     minter,
@@ -171,7 +173,7 @@ async function servePassing(
       isProxy: () => false, // nobody is led through this domain to a third one
       refusedAddresses: config.refusedAddresses,
     },
-    reach: createReach({ probe: hops.probe, clock, log }),
+    reach: createReach({ probe: calls.probe, clock, log }),
     onSilent: ({ url }) => pool.end(url), // what is said next begins anew, and waits for nothing that is lost
     outerAddress,
     clusterInfo: cluster.current,

@@ -15,3 +15,11 @@ export function parseOuterAddresses(text: string): ReadonlyMap<string, string> {
   const pairs = Object.entries(parseYamlAs(text, Addresses) ?? {});
   return new Map(pairs.map(([inner, outer]) => [canonical(inner), canonical(outer)]));
 }
+
+/** Under which URL those outside reach who is at this `tcp://address:port` inside. */
+export function outerUrl(url: string, outer: (inner: string) => string): string {
+  return url.replace(/(?<=^tcp:\/\/)(?:\[([^\]]*)\]|[^:]+)/, (host, v6: string | undefined) => {
+    const address = outer(v6 ?? host);
+    return address.includes(":") ? `[${address}]` : address;
+  });
+}

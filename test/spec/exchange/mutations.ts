@@ -61,6 +61,46 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   { what: "an event that a registry sends", role: "registry", mutate: inCall(watches, dropLastResponse) },
   {
+    what: "the service that a registry proxy asks another domain for",
+    role: "registry-proxy",
+    mutate: inEveryCall(sends("NetworkServiceRegistry/Find", "registry"), inRequest(changeAskedService)),
+  },
+  {
+    what: "the domain of a service that a registry proxy tells of",
+    role: "registry-proxy",
+    mutate: inCall(serves("NetworkServiceRegistry/Find"), inResponse(changeAskedService)),
+  },
+  {
+    what: "where a registry proxy says that an endpoint is",
+    role: "registry-proxy",
+    mutate: inCall(serves("EndpointRegistry/Find"), inResponse(changeUrl)),
+  },
+  {
+    what: "the endpoint that a manager proxy asks a manager for",
+    role: "nsmgr-proxy",
+    mutate: inCall(sends(REQUEST, "nsmgr"), inRequest(changeEndpoint)),
+  },
+  {
+    what: "the address that a manager proxy shows another domain",
+    role: "nsmgr-proxy",
+    mutate: inCall(sends(REQUEST, "nsmgr-proxy"), inRequest(changeTunnelEnd)),
+  },
+  {
+    what: "the endpoint that a manager proxy answers with",
+    role: "nsmgr-proxy",
+    mutate: inCall(serves(REQUEST), inResponse(changeClosed)),
+  },
+  {
+    what: "where a manager proxy says that an endpoint of another domain is",
+    role: "nsmgr-proxy",
+    mutate: inCall(serves("EndpointRegistry/Find"), inResponse(changeUrl)),
+  },
+  {
+    what: "a close that a manager proxy passes on",
+    role: "nsmgr-proxy",
+    mutate: without(sends("NetworkService/Close", "nsmgr")),
+  },
+  {
     what: "the endpoint of a connection that a client closes",
     role: "nsc",
     mutate: inCall(sends("NetworkService/Close", "nsmgr"), inRequest(changeClosed)),
@@ -108,6 +148,15 @@ function inCall(pick: Pick, change: (call: RecordedCall) => RecordedCall) {
     const at = recorded.calls.findIndex((call) => pick(call, component, recorded));
     const call = recorded.calls[at];
     return call && { ...recorded, calls: recorded.calls.with(at, change(call)) };
+  };
+}
+
+/** Changes all that fit: those that are alike stand in for one another. */
+function inEveryCall(pick: Pick, change: (call: RecordedCall) => RecordedCall) {
+  return (recorded: RecordedCase, component: string): RecordedCase | undefined => {
+    const isMeant = (call: RecordedCall) => pick(call, component, recorded);
+    const calls = recorded.calls.map((call) => (isMeant(call) ? change(call) : call));
+    return recorded.calls.some(isMeant) ? { ...recorded, calls } : undefined;
   };
 }
 
@@ -180,6 +229,18 @@ function changeEndpoint(json: JsonValue): JsonValue {
 
 function changeClosed(json: JsonValue): JsonValue {
   return changed(json, ["networkServiceEndpointName"], "other");
+}
+
+function changeAskedService(json: JsonValue): JsonValue {
+  return changed(json, ["networkService", "name"], "other");
+}
+
+function changeUrl(json: JsonValue): JsonValue {
+  return changed(json, ["networkServiceEndpoint", "url"], "tcp://192.0.2.77:5001");
+}
+
+function changeTunnelEnd(json: JsonValue): JsonValue {
+  return changed(json, ["mechanismPreferences", "0", "parameters", "src_ip"], "192.0.2.77");
 }
 
 function changeName(json: JsonValue): JsonValue {
