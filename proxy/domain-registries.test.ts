@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { expect, onTestFinished, test } from "vitest";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../registry/memory.ts";
@@ -76,6 +77,14 @@ test("the proxy of a domain answers for its endpoints; a linked one says it of t
   });
   expect(await urlsIn("link")).toEqual({ "nse@link": "link://link", "far@link": "tcp://203.0.113.9:5004" });
   expect(await urlsIn("floating")).toMatchObject({ "far@floating": "tcp://203.0.113.9:5004" });
+});
+
+test("endpoints live by the clock here, however late it is there", async () => {
+  const { clock, registries } = await build();
+  const query = create(NetworkServiceEndpointSchema, { name: "nse@west" });
+  await clock.advance(3600_000); // the registry's own stands still
+  const [found] = await findAll(registries.endpoints, query, NEVER);
+  expect(found?.expirationTime && timestampMs(found.expirationTime)).toBe(clock.now() + 60_000);
 });
 
 test.for(["hangs", "lost"])("a domain that %s costs less than two seconds", async (domain) => {

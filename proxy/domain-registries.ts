@@ -1,10 +1,12 @@
 /** The registries of all other domains as one (docs/protocol.md, "Domains"): the role of a registry proxy. */
 import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
 import type { Clock } from "../sdk/clock.ts";
 import { findAll } from "../sdk/registry/registry.ts";
 import type { Found, Registries, Registry } from "../sdk/registry/registry.ts";
+import { FOREIGN_LEASE_MS } from "../sdk/domains/lease.ts";
 import type { DomainResolver } from "../sdk/domains/resolver.ts";
 import { endpointKind, serviceKind } from "../sdk/domains/records.ts";
 import type { DomainKind } from "../sdk/domains/records.ts";
@@ -59,7 +61,7 @@ export function createDomainRegistries(options: DomainRegistriesOptions): Regist
         at(domain, signal),
         resolver.proxyOf(domain, signal),
       ]);
-      return { registry: endpoints, seen: (entry) => ledTo(entry, proxy) };
+      return { registry: endpoints, seen: (entry) => heardAt(clock, ledTo(entry, proxy)) };
     }),
   };
 }
@@ -96,6 +98,13 @@ async function* servicesOfAll(
 function ledTo(entry: NetworkServiceEndpoint, proxy: string | undefined): NetworkServiceEndpoint {
   const isLink = proxy?.startsWith("link:") === true;
   if (proxy !== undefined && (!isLink || entry.url === "")) entry.url = proxy;
+  return entry;
+}
+
+/** A lease is told by the clock there, which may be another one: it lasts for a while from now on. */
+function heardAt(clock: Clock, entry: NetworkServiceEndpoint): NetworkServiceEndpoint {
+  if (entry.expirationTime !== undefined)
+    entry.expirationTime = timestampFromMs(clock.now() + FOREIGN_LEASE_MS);
   return entry;
 }
 

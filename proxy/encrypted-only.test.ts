@@ -41,6 +41,7 @@ async function ask({ by = "forwarder", isHome = false, ...asked }: Asked) {
     side: {
       isForwarder: (id) => id.includes("/forwarder/"),
       remote: {
+        isSpread: () => false,
         registered: () => (isHome ? { url: "tcp://192.0.2.9:5001", services: [] } : undefined),
         find: () => Promise.resolve(undefined),
       },
@@ -93,7 +94,7 @@ test("what is no tunnel does not cross, whatever it is called", async () => {
   const service = encryptedOnly({
     side: {
       isForwarder: () => false,
-      remote: { registered: () => undefined, find: () => Promise.resolve(undefined) },
+      remote: { isSpread: () => false, registered: () => undefined, find: () => Promise.resolve(undefined) },
     },
     unencryptedDomains: [],
     log,

@@ -27,6 +27,7 @@ async function ask(
   };
   const element = chooseSide({
     remote: {
+      isSpread: () => false,
       registered: () => (home === undefined ? undefined : { url: home, services: ["other@west"] }),
       find: () => Promise.resolve(url),
     },

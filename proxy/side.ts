@@ -17,8 +17,10 @@ import type { RemoteEndpoints } from "./remote-endpoints.ts";
 export interface WithSide {
   /** Undefined on the way in to an endpoint that the registry of this domain knows. */
   readonly way: NextHop | undefined;
-  /** The other domain, of which `way` is the proxy; undefined where it is a manager of this one. */
+  /** The other domain, to which `way` leads; undefined where it is a manager of this one. */
   readonly domain?: string | undefined;
+  /** `way` leads to some of that domain's endpoints, not to all. */
+  readonly isSpread?: boolean;
 }
 
 export interface SideOptions {
@@ -39,17 +41,17 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
   return (next) => ({
     async request(request, ctx) {
       const connection = connectionOf(request);
-      const { way, domain } = await wayOf(connection, ctx, options);
-      const asked = way === undefined ? stripNames(connection) : completeService(connection);
-      const response = await next.request(request, { ...ctx, way, domain });
+      const side = await wayOf(connection, ctx, options);
+      const asked = side.way === undefined ? stripNames(connection) : completeService(connection);
+      const response = await next.request(request, { ...ctx, ...side });
       joinNames(response, asked);
       return response;
     },
     async close(connection, ctx) {
-      const { way, domain } = await wayOf(connection, ctx, options);
-      if (way === undefined) stripNames(connection);
+      const side = await wayOf(connection, ctx, options);
+      if (side.way === undefined) stripNames(connection);
       else completeService(connection);
-      await next.close(connection, { ...ctx, way, domain });
+      await next.close(connection, { ...ctx, ...side });
     },
   });
 }
@@ -84,7 +86,7 @@ async function wayOf(
   const { domain } = splitDomain(name);
   // A link of its own domain, which only the proxy knows the way of; nobody is led over another one.
   if (url !== linkUrl(domain)) checkTcpUrl(url, refusedAddresses, `endpoint ${name}`);
-  return { way: { url, expect: isProxy }, domain };
+  return { way: { url, expect: isProxy }, domain, isSpread: remote.isSpread(domain) };
 }
 
 /**

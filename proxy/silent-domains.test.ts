@@ -88,3 +88,10 @@ test("what stays in this domain is nobody's affair here", async () => {
   expect(await ask({ way: { url: "tcp://192.0.2.1:5001" } }, 1000)).toBe("unreachable");
   expect(probes()).toBe(0);
 });
+
+test("a domain that has endpoints behind other proxies, too, is not said to be silent as a whole", async () => {
+  const { ask, state } = build();
+  Object.assign(state, { answers: false, request: "hangs" });
+  expect(await ask({ ...WEST, isSpread: true }, 500)).toBe("hop-lost");
+  expect(await ask({ ...WEST, isSpread: true })).toBe("hop-lost");
+});

@@ -10,7 +10,8 @@ import type { Reach } from "../sdk/reach.ts";
 import type { WithSide } from "./side.ts";
 
 /**
- * `onSilent`: there is no use in what waits for an answer from there. Throws UNAVAILABLE `domain-silent`.
+ * `onSilent`: there is no use in what waits for an answer from there. Throws UNAVAILABLE `domain-silent`, or
+ * `hop-lost` where the domain has endpoints elsewhere, too.
  */
 export function refuseSilent(
   reach: Reach,
@@ -18,11 +19,11 @@ export function refuseSilent(
 ): Element<WithSide, WithSide> {
   return (next) => ({
     async request(request, ctx) {
-      const { way, domain } = ctx;
+      const { way, domain, isSpread = false } = ctx;
       if (way === undefined || domain === undefined) return await next.request(request, ctx);
       if (reach.isLost(way)) {
         void reach.comesBack(way); // who asks next may find it there
-        throw silent(domain);
+        throw silent(way, domain, isSpread);
       }
       using watch = reach.watch(way, () => []);
       try {
@@ -32,11 +33,11 @@ export function refuseSilent(
         if (ctx.signal.aborted) throw error;
         if (watch.signal.aborted) {
           onSilent(way);
-          throw silent(domain, error);
+          throw silent(way, domain, isSpread, error);
         }
         // Said by somebody behind, or because nobody is there?
         const isAway = error instanceof NsmError && error.code === "UNAVAILABLE";
-        if (isAway && !(await reach.answers(way))) throw silent(domain, error);
+        if (isAway && !(await reach.answers(way))) throw silent(way, domain, isSpread, error);
         throw error;
       }
     },
@@ -44,7 +45,12 @@ export function refuseSilent(
   });
 }
 
-function silent(domain: string, cause?: unknown): NsmError {
+/** Where others of the domain's endpoints are behind other proxies it is not the domain that is silent. */
+function silent(way: NextHop, domain: string, isSpread: boolean, cause?: unknown): NsmError {
+  if (isSpread) {
+    const text = `${way.url}, where this endpoint of domain ${JSON.stringify(domain)} is, does not answer`;
+    return new NsmError("UNAVAILABLE", "hop-lost", text, cause);
+  }
   const text = `domain ${JSON.stringify(domain)} does not answer: is its proxy there, and is there a way to it?`;
   return new NsmError("UNAVAILABLE", DOMAIN_SILENT, text, cause);
 }

@@ -111,7 +111,7 @@ describe("a choice among endpoints", () => {
   const endpoint = (name: string, { url }: NextHop) =>
     create(NetworkServiceEndpointSchema, { name, url, networkServiceNames: ["service"] });
 
-  function choose(endpoints: readonly ReturnType<typeof endpoint>[]) {
+  function choose(endpoints: readonly ReturnType<typeof endpoint>[], hasOthers = false) {
     const bed = build();
     const recorder = createRecorder<CallContext & WithNextHop>();
     const asked: string[] = [];
@@ -126,8 +126,9 @@ describe("a choice among endpoints", () => {
       view: {
         service: (name) => Promise.resolve(create(NetworkServiceSchema, { name, payload: "IP" })),
         endpointsOf: () => Promise.resolve(endpoints),
-        endpoint: () => Promise.resolve(undefined),
+        endpoint: (name) => Promise.resolve(endpoints.find((each) => each.name === name)),
       },
+      hasOthers,
       clock: bed.clock,
       log: silentLogger,
       isChosen: () => false,
@@ -141,7 +142,11 @@ describe("a choice among endpoints", () => {
       ...bed,
       recorder,
       asked,
-      request: () => service.request(requestOn(["manager", "forwarder"]), MANAGER),
+      request: (named = "") => {
+        const request = requestOn(["manager", "forwarder"]);
+        if (request.connection !== undefined) request.connection.networkServiceEndpointName = named;
+        return service.request(request, MANAGER);
+      },
     };
   }
 
@@ -158,6 +163,15 @@ describe("a choice among endpoints", () => {
     expect(asked).toEqual(["a", "d"]);
     // … and nothing for the next one.
     expect((await request()).networkServiceEndpointName).toBe("d");
+  });
+
+  test("that was made elsewhere is given up when the node is lost, if others may be chosen there", async () => {
+    const [given, kept] = [choose([endpoint("a", HOP)], true), choose([endpoint("a", HOP)])];
+    const outcomes: unknown[] = [];
+    for (const { request } of [given, kept])
+      void request("a").catch((error: unknown) => outcomes.push(error));
+    await Promise.all([given, kept].map(({ clock }) => clock.advance(5000)));
+    expect(outcomes).toMatchObject([{ code: "UNAVAILABLE", reason: "hop-lost" }]);
   });
 
   test("fails after four seconds when all nodes are lost, and each was asked", async () => {

@@ -21,10 +21,9 @@ import { AWAY_LABEL, DOMAIN_LABEL } from "../prefer.ts";
 import type { Registries, RegistryContext } from "../registry/registry.ts";
 import { keepWatch } from "../registry/watch.ts";
 import { EMPTY_PATH } from "../registry-path.ts";
+import { FOREIGN_LEASE_MS } from "./lease.ts";
 import { joinDomain, splitDomain } from "./name.ts";
 
-/** How long what another domain said counts, by the clock here: its own may differ. */
-const LEASE_MS = 60_000;
 /** A registry there that is started again within this is no domain that is away. */
 const AWAY_AFTER_MS = 1000;
 /** Of one domain; what is beyond is not taken. */
@@ -223,7 +222,7 @@ function recordOf(
   clock: Clock,
 ): NetworkServiceEndpoint | undefined {
   const [last] = [...(imported?.byService.values() ?? [])].slice(-1);
-  const leftMs = imported === undefined ? 0 : imported.heardAtMs + LEASE_MS - clock.monotonic();
+  const leftMs = imported === undefined ? 0 : imported.heardAtMs + FOREIGN_LEASE_MS - clock.monotonic();
   if (imported === undefined || last === undefined || leftMs <= 0) return undefined;
   const record = clone(NetworkServiceEndpointSchema, last);
   record.name = name;

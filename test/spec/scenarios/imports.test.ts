@@ -181,3 +181,43 @@ test("a service whose own endpoints are elsewhere alone is waited for", async ()
   expect((await kept.up()).networkServiceEndpointName).toBe("nse@west");
   await kept.stop();
 });
+
+test("the rules of a service lead along a chain across: the firewall here, the gateway there", async () => {
+  const { east, west } = await start("east", "west");
+  const to = (app: string) => ({ routes: [{ destinationSelector: { app } }] });
+  const matches = [{ sourceSelector: { app: "firewall" }, ...to("gateway") }, to("firewall")];
+  await east.service({ name: "web", payload: "IP", importFrom: WEST, matches });
+  await west.service({ name: "web", payload: "IP", matches });
+  const [here] = await east.nodes("one");
+  const [there] = await west.nodes("two");
+  await here.endpoint({ name: "firewall", service: "web", labels: { app: "firewall" } });
+  await there.endpoint({ name: "gateway", service: "web", labels: { app: "gateway" } });
+  await knows(east.registries, "firewall", "gateway@west");
+  const client = await here.client("nsc");
+  expect(await choices(client, 2)).toEqual(["firewall", "firewall"]);
+  // An endpoint that passes on asks again, with its own labels.
+  const firewall = await here.client("firewall");
+  const wire = await firewall.connect("web", { labels: { app: "firewall" } });
+  expect(wire.networkServiceEndpointName).toBe("gateway@west");
+  expect(hopsIn(wire)).toHaveLength(8);
+  await firewall.close(wire);
+});
+
+test("a floating domain: endpoints of several domains serve a service here, and the end of one domain is not that of the others", async () => {
+  const { east, west, south, floating } = await start("east", "west", "south", "floating");
+  await east.service({ name: "web", payload: "IP", importFrom: ["floating"] });
+  await floating.service({ name: "web", payload: "IP" });
+  const [here] = await east.nodes("one");
+  const [two] = await west.nodes("two");
+  const [three] = await south.nodes("three");
+  for (const [node, name] of [
+    [two, "a@floating"],
+    [three, "b@floating"],
+  ] as const)
+    await node.endpoint({ name, service: "web@floating" });
+  await knows(east.registries, "a@floating", "b@floating");
+  const client = await here.client("nsc");
+  expect(new Set(await choices(client, 4))).toEqual(new Set(["a@floating", "b@floating"]));
+  west.killProxy();
+  expect(new Set(await choices(client, 4))).toEqual(new Set(["b@floating"]));
+});
