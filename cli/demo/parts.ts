@@ -7,6 +7,7 @@ import {
   managerUrl,
   metricsSocket,
   outside,
+  proxyAdminUrl,
   registrationsFile,
   runFolder,
   sitesOf,
@@ -196,7 +197,7 @@ function commonDaemons(site: Site, hasServices: boolean, folder: string, make: M
       NSM_DOMAINS_PATH: join(folder, cluster, DOMAINS_FILE),
       NSM_MAP_IP_FILE_PATH: join(folder, cluster, OUTSIDE_FILE),
       NSM_PROXY_STATE_DIR: join(folder, cluster, "proxy"),
-      NSM_PROXY_ADMIN_LISTEN_ON: `unix://${join(folder, cluster, "proxy.sock")}`,
+      NSM_PROXY_ADMIN_LISTEN_ON: proxyAdminUrl(folder, cluster),
     }),
   ];
 }
@@ -241,18 +242,19 @@ function servicesFile({ cluster }: Site): string {
   return join(cluster ?? "", "network-services.yaml");
 }
 
-/** Tell a proxy where the others are, and which addresses the own nodes have outside. */
+/** Tell a proxy where the others are that it need not be linked with, and which addresses the own nodes have outside. */
 function domainFiles(
-  { cluster, nodes }: Site,
+  { cluster, nodes, trustDomain }: Site,
   sites: readonly Site[],
   more: PartsOptions["domains"],
 ): readonly (readonly [string, string])[] {
   if (cluster === undefined) return [];
-  const others = sites.flatMap(({ cluster: name, nodes: [first] }) =>
-    name === undefined || name === cluster
-      ? []
-      : [[name, { registry: registryAt(outside[first]), proxy: proxyAt(outside[first]) }]],
-  );
+  const others = sites
+    .filter((site) => site.cluster !== cluster && site.trustDomain === trustDomain)
+    .map(({ cluster: name, nodes: [first] }) => [
+      name,
+      { registry: registryAt(outside[first]), proxy: proxyAt(outside[first]) },
+    ]);
   const domains: unknown = { ...Object.fromEntries(others), ...more };
   const addresses = Object.fromEntries(nodes.map((node) => [underlay[node], outside[node]]));
   return [

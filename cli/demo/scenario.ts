@@ -27,6 +27,8 @@ export interface Scenario {
   readonly later?: readonly string[];
   /** By the cluster whose registry has them, `east` also of a mesh that is alone; an endpoint without one registers a plain service itself. */
   readonly services?: Readonly<Partial<Record<ClusterName, readonly ServiceManifest[]>>>;
+  /** Services that a cluster lets the other one use, beside those whose manifests say so. */
+  readonly exports?: Readonly<Partial<Record<ClusterName, readonly string[]>>>;
   /** Contents of files below the run's folder (`pods/name.yaml`). */
   readonly files?: Readonly<Record<string, string>>;
   /** What to look at in a mesh that is kept: a command in a namespace. */

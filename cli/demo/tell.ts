@@ -5,8 +5,8 @@ import { formatTable, terminalWidth } from "../table.ts";
 import type { Unavailable } from "./machine.ts";
 import type { Scenario, ScenarioReport } from "./scenario.ts";
 import type { Story } from "./story.ts";
-import { identityUrl, managerUrl, metricsSocket, namespaceOf } from "./topology.ts";
-import type { Topology } from "./topology.ts";
+import { identityUrl, managerUrl, metricsSocket, namespaceOf, proxyAdminUrl } from "./topology.ts";
+import type { ClusterName, Topology } from "./topology.ts";
 import type { WireReport } from "./wires.ts";
 
 /** Of one client. */
@@ -102,11 +102,21 @@ export function tellTour(
     `  look() { ip netns exec ${namespaceOf(run, "node1")} ${ourName()} "$@"; }`,
     "  look get wires                      # also services, endpoints, clients; -o wide, --watch",
     ...scenarios.flatMap(({ ask }) => ask.map((words) => `  look ${words}`)),
+    ...(site?.cluster === undefined ? [] : linkHints(folder, site.cluster)),
     "And each process for its metrics:",
     `  curl --unix-socket ${metricsSocket(folder, "forwarder-node1")} http://localhost/metrics`,
     "End it:",
     `  ${ourName()} demo down --run ${run}`,
   ]);
+}
+
+function linkHints(folder: string, cluster: ClusterName): readonly string[] {
+  return [
+    `And the proxy of ${cluster} for its links:`,
+    `  export NSM_PROXY_ADMIN=${proxyAdminUrl(folder, cluster)}`,
+    "  look link list",
+    "  look get services --all-domains",
+  ];
 }
 
 /** How this command can be called from any folder. */

@@ -154,3 +154,8 @@ export function registrationsFile(folder: string, authority: string): string {
 export function managerUrl(folder: string, node: NodeName): string {
   return `unix://${join(folder, node, "nsmgr.sock")}`;
 }
+
+/** Where the operators of a cluster reach its proxy. */
+export function proxyAdminUrl(folder: string, cluster: ClusterName): string {
+  return `unix://${join(folder, cluster, "proxy.sock")}`;
+}

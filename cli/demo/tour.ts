@@ -1,10 +1,13 @@
 /** What happens in a run of the demo, from its namespaces to the end of its last scenario. */
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { delay } from "../../sdk/clock.ts";
 import { createBoard } from "./board.ts";
 import { createCast } from "./cast.ts";
+import type { Cast } from "./cast.ts";
 import { createClientLogs } from "./client-logs.ts";
 import { markedEnvironment } from "./down.ts";
+import { linkClusters } from "./linking.ts";
 import type { Machine } from "./machine.ts";
 import { makeNamespaces } from "./namespaces.ts";
 import { writeFiles } from "./parts.ts";
@@ -14,10 +17,12 @@ import { FAILED, scenarioReport } from "./scenario.ts";
 import type { Scenario, ScenarioReport } from "./scenario.ts";
 import { play } from "./stage.ts";
 import type { Story } from "./story.ts";
-import { foldersOf, outside, underlay } from "./topology.ts";
-import type { Part, Topology } from "./topology.ts";
+import { foldersOf, identityUrl, outside, underlay } from "./topology.ts";
+import type { ClusterName, Part, Topology } from "./topology.ts";
 import { warmUp } from "./warm-up.ts";
 import type { Established, WireReport } from "./wires.ts";
+
+const AUTHORITIES_WITHIN_MS = 60_000;
 
 /** A scenario with the parts that it has on this machine. */
 export interface Casting {
@@ -31,6 +36,8 @@ export interface Progress {
   firstPingMs: number | null;
   /** The same over a wire between the clusters. */
   firstPingBetweenClustersMs: number | null;
+  /** From the command for the token until the clusters were linked. */
+  linkMs: number | null;
   /** Of all scenarios, as they were before anything was killed or cut. */
   wires: readonly WireReport[];
   /** Of those that were begun. */
@@ -58,8 +65,11 @@ export async function playAll(tour: Tour, progress: Progress): Promise<void> {
   using logs = createClientLogs(topology.folder, (client, news) => board.heard(client, news));
   const onReply = (wire: Established) => noteReply(wire, progress, story);
   try {
-    for (const part of tour.daemons) cast.start(part);
+    await startDaemons(tour, cast);
+    const linked = link(tour, AbortSignal.any([tour.signal, cast.failed]));
+    linked.catch(() => undefined); // whoever needs it waits for it
     for (const { scenario, parts } of tour.castings) {
+      if (scenario.clusters) progress.linkMs ??= await linked;
       progress.scenarios[scenario.name] = FAILED;
       const outcome = await play(scenario, parts, { ...tour, cast, logs, board, onReply });
       progress.scenarios[scenario.name] = scenarioReport(outcome);
@@ -69,6 +79,27 @@ export async function playAll(tour: Tour, progress: Progress): Promise<void> {
     story.settle();
     cast.dismiss();
   }
+}
+
+/** Daemons wait for their identity only so long, and a busy machine may start the authority last. */
+async function startDaemons({ topology, daemons, story, signal }: Tour, cast: Cast): Promise<void> {
+  const isAuthority = ({ role }: Part) => role === "identity";
+  const sockets = daemons
+    .filter(isAuthority)
+    .map(({ name }) => identityUrl(topology.folder, name).slice("unix://".length));
+  for (const part of daemons.filter(isAuthority)) cast.start(part);
+  const within = AbortSignal.any([signal, cast.failed, AbortSignal.timeout(AUTHORITIES_WITHIN_MS)]);
+  while (!sockets.every((socket) => existsSync(socket))) await delay(10, within);
+  for (const part of daemons) if (!isAuthority(part)) cast.start(part);
+  story.step(`started ${cast.newNames().join(", ")}`);
+}
+
+/** While the first scenarios play. Null when there is nothing to link. */
+async function link({ topology, castings, story }: Tour, signal: AbortSignal): Promise<number | null> {
+  if (topology.sites.length < 2) return null;
+  const of = (cluster: ClusterName) => castings.flatMap(({ scenario }) => scenario.exports?.[cluster] ?? []);
+  const exports = { east: of("east"), west: of("west") };
+  return await linkClusters(topology, { exports, say: (what) => story.step(what), signal });
 }
 
 /** Folders, namespaces, files. */

@@ -49,7 +49,7 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   const scenarios = options.scenarios.filter((each) => isPossible(each, machine, story));
   const hasClusters = scenarios.some(({ clusters }) => clusters);
   const make = createParts(run, {
-    layout: hasClusters ? "unified" : "alone",
+    layout: hasClusters ? "clusters" : "alone",
     logLevel: process.env["NSM_LOG_LEVEL"] || "INFO",
     metrics: options.keep,
     failbackDelay: FAILBACK_DELAY,
@@ -71,6 +71,7 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   const progress: Progress = {
     firstPingMs: null,
     firstPingBetweenClustersMs: null,
+    linkMs: null,
     wires: [],
     scenarios: {},
   };

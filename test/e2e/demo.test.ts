@@ -162,12 +162,12 @@ test("demo down stops a run whose driver still works", async () => {
 });
 
 test("two demos run at once, and taking one down leaves the other alone", async () => {
-  const one = new Demo(["--keep", "--run", "one"]);
-  const two = new Demo(["--output", "json", "--run", "two"]);
+  const one = new Demo(["--keep", "--run", "one", "--scenario", "local"]);
+  const two = new Demo(["--output", "json", "--run", "two", "--scenario", "clusters"]);
   expect([await one.ended(), await two.ended()], one.stderr + two.stderr).toEqual([0, 0]);
   expect(Document.parse(JSON.parse(two.stdout))).toMatchObject({ run: "two", removed: true });
 
-  const three = new Demo(["--keep", "--run", "three"]);
+  const three = new Demo(["--keep", "--run", "three", "--scenario", "local"]);
   expect(await three.ended(), three.stderr).toBe(0);
   expect(three.stdout).toContain("run one is there, too");
   expect(three.stdout).not.toContain("run two is there, too");

@@ -1,4 +1,4 @@
-/** Two clusters of real daemons with the same addresses inside, each with a registry and a proxy of its own: wires between them, restarts, and nothing left. */
+/** Two linked clusters of real daemons with the same addresses inside, each with an authority, a registry and a proxy of its own: wires between them, restarts, and nothing left. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
@@ -12,7 +12,8 @@ let mesh: Mesh;
 beforeAll(async () => {
   empty = await takeSettledInventory();
   mesh = await startMesh({
-    clusters: "unified",
+    clusters: true,
+    exports: { west: ["gateway"] },
     endpoints: [{ name: "gateway", node: "node3", service: "gateway", prefixes: "172.16.7.0/24" }],
     clients: [{ name: "client", services: "kernel://gateway@west/nsm-1", started: false }],
   });

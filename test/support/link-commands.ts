@@ -12,6 +12,7 @@ import type { NsmResult } from "./nsm.ts";
 /** What a mesh needs for these commands: two clusters that know nothing of one another, and somebody who may link them. */
 export const LINKING = {
   clusters: true,
+  linked: false,
   workloads: ["operator"],
   env: (part): Readonly<Record<string, string>> =>
     part.startsWith("proxy-")

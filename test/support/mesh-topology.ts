@@ -20,8 +20,15 @@ export type ClientOptions = ClientSpec &
   };
 
 export interface MeshOptions {
-  /** Two clusters, with node1 and node2 in `east`, node3 and node4 in `west`; `unified`: in one trust domain. Default: one mesh. */
+  /**
+   * Two clusters, with node1 and node2 in `east`, node3 and node4 in `west`: each with its own trust domain, and linked; `unified`:
+   * in one trust domain, known to each other by NSM_DOMAINS_PATH. Default: one mesh.
+   */
   readonly clusters?: boolean | "unified";
+  /** False: clusters with trust domains of their own know nothing of one another yet. */
+  readonly linked?: boolean;
+  /** Services of linked clusters that the other one may use, beside those whose manifests say so. */
+  readonly exports?: Readonly<Partial<Record<ClusterName, readonly string[]>>>;
   /** Beside the clusters a third domain, `floating`, which is a registry alone. */
   readonly floating?: boolean;
   /** 1: daemons on the first node alone, of each cluster. Default 2. */
@@ -100,7 +107,13 @@ export function meshTopology(run: string, options: MeshOptions): Topology {
 }
 
 function layoutOf({ clusters = false }: MeshOptions): Layout {
-  return clusters === false ? "alone" : clusters === true ? "clusters" : "unified";
+  if (clusters === "unified") return "unified";
+  return clusters ? "clusters" : "alone";
+}
+
+/** Whether the mesh links its clusters. */
+export function isLinked({ clusters, linked = true }: MeshOptions): boolean {
+  return clusters === true && linked;
 }
 
 function spareOf(parts: readonly Part[]): readonly Part[] {

@@ -11,6 +11,7 @@ import { cutClusters, mendClusters } from "../../cli/demo/border.ts";
 import type { Cut } from "../../cli/demo/border.ts";
 import { namespaceFile } from "../../cli/demo/commands.ts";
 import { WIREGUARD_FOLDER, markedEnvironment, removeRun } from "../../cli/demo/down.ts";
+import { linkClusters } from "../../cli/demo/linking.ts";
 import { makeNamespaces, removeNamespaces } from "../../cli/demo/namespaces.ts";
 import { writeFiles } from "../../cli/demo/parts.ts";
 import {
@@ -21,7 +22,7 @@ import {
   signalAll,
   waitUntilGone,
 } from "../../cli/demo/processes.ts";
-import { writeRegistrations } from "../../cli/demo/registrations.ts";
+import { operator, writeRegistrations } from "../../cli/demo/registrations.ts";
 import { capabilitiesOf } from "../../cli/demo/start.ts";
 import { foldersOf, identityUrl, managerUrl, namespaceOf } from "../../cli/demo/topology.ts";
 import type { NodeName, Part, Site, Topology } from "../../cli/demo/topology.ts";
@@ -29,7 +30,7 @@ import { warmUp } from "../../cli/demo/warm-up.ts";
 import { parseEstablished } from "../../cli/demo/wires.ts";
 import type { Established } from "../../cli/demo/wires.ts";
 import { joinFloating } from "./floating.ts";
-import { gidOfWorkload, meshTopology } from "./mesh-topology.ts";
+import { gidOfWorkload, isLinked, meshTopology } from "./mesh-topology.ts";
 import type { MeshOptions } from "./mesh-topology.ts";
 import { namespaceNamed } from "./netns.ts";
 import type { NamedNamespace } from "./netns.ts";
@@ -87,7 +88,10 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     mkdirSync(join(topology.folder, folder), { recursive: true, mode: 0o700 });
   mkdirSync(WIREGUARD_FOLDER, { recursive: true }); // the first wireguard-go would make it, and nobody remove it
   await Promise.all([makeNamespaces(topology, markedEnvironment(run)), warmUp()]);
-  writeRegistrations(topology, (site) => workloadsOf(site, options));
+  writeRegistrations(topology, (site) => [
+    ...workloadsOf(site, options),
+    ...(isLinked(options) ? [operator(site)] : []),
+  ]);
   writeFiles(topology);
   if (options.floating === true) await joinFloating(topology, markedEnvironment(run));
 
@@ -117,11 +121,17 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     ),
   );
   // Daemons wait for their identity only so long, and a busy machine may start the authority last.
-  const { authority = [], others = [] } = Object.groupBy(topology.parts, ({ role }) =>
-    role === "identity" ? "authority" : "others",
+  const {
+    authority = [],
+    daemons = [],
+    workloads: ends = [],
+  } = Object.groupBy(topology.parts, ({ role }) =>
+    role === "identity" ? "authority" : role === "nse" || role === "nsc" ? "workloads" : "daemons",
   );
   await Promise.all(authority.map((part) => start(part).waitFor("identity serves", READY_WITHIN_MS)));
-  for (const part of others) if (!later.has(part.name)) start(part);
+  for (const part of daemons) start(part);
+  if (isLinked(options)) await link(topology, options);
+  for (const part of ends) if (!later.has(part.name)) start(part);
   await Promise.all([...running.values()].map((each) => isReady(each, topology)));
 
   const resources = cleanUp.move();
@@ -159,6 +169,11 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     mend: () => mendClusters(run, markedEnvironment(run)),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
+}
+
+async function link(topology: Topology, { exports: { east = [], west = [] } = {} }: MeshOptions) {
+  const signal = AbortSignal.timeout(READY_WITHIN_MS);
+  await linkClusters(topology, { exports: { east, west }, say: () => undefined, signal });
 }
 
 /** Lines of a process that are not there yet when this is called: `await fresh(daemon)("wire established")`. */

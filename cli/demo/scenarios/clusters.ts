@@ -60,7 +60,9 @@ export const clusters: Scenario = {
         },
       },
     ],
+    west: [{ name: "edge", spec: { exportTo: ["east"] } }],
   },
+  exports: { west: ["web"] },
   files: { [RULES_FILE]: FIREWALL_RULES },
   look: [
     { place: `pod-${WEB_CLIENT}`, command: "ip address" },

@@ -35,6 +35,7 @@ export const failover: Scenario = {
   ],
   services: {
     east: [{ name: "bank", spec: { importFrom: ["west"] } }],
+    west: [{ name: "bank", spec: { exportTo: ["east"] } }],
   },
   look: [{ place: `pod-${CLIENT}`, command: "ip address" }],
   ask: [`explain ${CLIENT} bank`],
