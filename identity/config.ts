@@ -1,5 +1,5 @@
 /** What the environment tells the authority. */
-import { commonTable, duration, path, text } from "../sdk/config.ts";
+import { commonTable, duration, optionalAddress, optionalText, path, text } from "../sdk/config.ts";
 import type { ConfigOf, Table, Variable } from "../sdk/config.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { Defaults } from "../sdk/defaults.ts";
@@ -7,6 +7,7 @@ import { parseAddress } from "../sdk/grpc/address.ts";
 import { idPatterns } from "../sdk/peer-ids.ts";
 import { parseTrustDomain } from "../sdk/spiffe/id.ts";
 import { leastCaLifetimeMs } from "./generations.ts";
+import type { UpstreamFiles } from "./upstream.ts";
 
 const trustDomain: Variable<string> = {
   ...text("NSM_IDENTITY_TRUST_DOMAIN", "nsm.local", "trust domain of every identity that is issued"),
@@ -69,6 +70,19 @@ const refreshHintMs: Variable<number> = {
   },
 };
 
+const bundleListenOn: Variable<string | undefined> = {
+  ...optionalAddress(
+    "NSM_IDENTITY_BUNDLE_LISTEN_ON",
+    "",
+    "tcp://host:port of our own bundle endpoint (https_spiffe), for whoever reaches it; unset: none",
+  ),
+  parse: (value) => {
+    if (value === "") return undefined;
+    if (parseAddress(value).kind !== "tcp") throw new Error("expected tcp://host:port");
+    return value;
+  },
+};
+
 export const table = {
   logLevel: commonTable.logLevel,
   metricsListenOn: commonTable.metricsListenOn,
@@ -92,17 +106,43 @@ export const table = {
     Defaults.proxyIds,
     "SPIFFE ids (patterns) that may say which other trust domains are trusted",
   ),
+  federation: optionalText(
+    "NSM_IDENTITY_FEDERATION",
+    "",
+    "file of trust domains that are trusted and where their bundles are fetched (docs/identity.md); read again when it changes; unset: none",
+  ),
+  bundleListenOn,
+  upstreamCert: optionalText(
+    "NSM_IDENTITY_UPSTREAM_CERT",
+    "",
+    "PEM file of an intermediate CA that signs instead of a CA of our own, then those between it and the root",
+  ),
+  upstreamKey: optionalText("NSM_IDENTITY_UPSTREAM_KEY", "", "PEM file (PKCS #8) of that CA's key"),
+  upstreamBundle: optionalText("NSM_IDENTITY_UPSTREAM_BUNDLE", "", "PEM file of the root, or several"),
 } as const satisfies Table;
 
 export type IdentityConfig = ConfigOf<typeof table>;
 
-/** Throws INVALID_ARGUMENT `bad-configuration`. */
-export function checkLifetimes(config: IdentityConfig): void {
+/** What no variable says by itself. Throws INVALID_ARGUMENT `bad-configuration`. */
+export function checkConfig(config: IdentityConfig): void {
   const leastMs = leastCaLifetimeMs(config);
-  if (config.caLifetimeMs >= leastMs) return;
-  throw new NsmError(
-    "INVALID_ARGUMENT",
-    "bad-configuration",
-    `NSM_IDENTITY_CA_LIFETIME is ${config.caLifetimeMs / 1000} s, too short for certificates of ${config.svidLifetimeMs / 1000} s and a refresh hint of ${config.refreshHintMs / 1000} s: at least ${leastMs / 1000} s`,
-  );
+  if (config.caLifetimeMs < leastMs)
+    throw bad(
+      `NSM_IDENTITY_CA_LIFETIME is ${config.caLifetimeMs / 1000} s, too short for certificates of ${config.svidLifetimeMs / 1000} s and a refresh hint of ${config.refreshHintMs / 1000} s: at least ${leastMs / 1000} s`,
+    );
+  const { upstreamCert, upstreamKey, upstreamBundle } = config;
+  const given = [upstreamCert, upstreamKey, upstreamBundle].filter((each) => each !== undefined);
+  if (given.length % 3 !== 0)
+    throw bad("NSM_IDENTITY_UPSTREAM_CERT, _KEY and _BUNDLE belong together: set all three or none");
+}
+
+/** The files of an authority above ours, if there is one. */
+export function upstreamFilesOf(config: IdentityConfig): UpstreamFiles | undefined {
+  const { upstreamCert: certificate, upstreamKey: key, upstreamBundle: bundle } = config;
+  if (certificate === undefined || key === undefined || bundle === undefined) return undefined;
+  return { certificate, key, bundle };
+}
+
+function bad(text: string): NsmError {
+  return new NsmError("INVALID_ARGUMENT", "bad-configuration", text);
 }

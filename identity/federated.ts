@@ -81,13 +81,7 @@ export async function openFederated(directory: string, ownDomain: string, log: L
       inTurn(async () => {
         const bundle = readFor(trustDomain, document, ownDomain);
         const known = entries.get(trustDomain);
-        let isNew: boolean;
-        try {
-          isNew = isNews(bundle, known?.bundle, trustDomain);
-        } catch (err) {
-          log.error({ err, trustDomain, by }, "an old bundle of a federated trust domain is refused");
-          throw err;
-        }
+        const isNew = isNews(bundle, known?.bundle, trustDomain);
         if (!isNew && known?.namedBy.has(by) === true) return;
         const namedBy = new Set([...(known?.namedBy ?? []), by]);
         const entry = { bundle: isNew ? bundle : (known?.bundle ?? bundle), namedBy };

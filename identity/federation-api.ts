@@ -11,6 +11,7 @@ import { NsmError } from "../sdk/errors.ts";
 import type { Caller as Call } from "../sdk/grpc/caller.ts";
 import type { Handlers } from "../sdk/grpc/handlers.ts";
 import type { PeerProcess } from "../sdk/grpc/peer.ts";
+import type { Logger } from "../sdk/log.ts";
 import { formatBundle } from "../sdk/spiffe/bundle.ts";
 import type { Callers } from "./callers.ts";
 import type { Federated } from "./federated.ts";
@@ -23,10 +24,11 @@ export interface FederationApiParts {
   readonly federated: Federated;
   /** Whose calls are answered. */
   readonly isAllowed: (spiffeId: string) => boolean;
+  readonly log: Logger;
 }
 
 export function createFederationApi(parts: FederationApiParts): Handlers<typeof Federation, PeerProcess> {
-  const { trustDomain, callers, trust, federated } = parts;
+  const { trustDomain, callers, trust, federated, log } = parts;
   const checkAllowed = (id: string) => {
     if (parts.isAllowed(id)) return;
     const text = `${id} may not decide which trust domains are trusted here (NSM_IDENTITY_FEDERATION_IDS)`;
@@ -46,7 +48,14 @@ export function createFederationApi(parts: FederationApiParts): Handlers<typeof 
       await authorize(call);
       if (bundle === undefined)
         throw new NsmError("INVALID_ARGUMENT", "no-bundle", "there is no bundle to set");
-      await federated.set(bundle.trustDomain, bundle.document, "socket");
+      const { trustDomain: domain, document } = bundle;
+      try {
+        await federated.set(domain, document, "socket");
+      } catch (err) {
+        if (err instanceof NsmError && err.reason === "sequence-backwards")
+          log.error({ err, trustDomain: domain }, "an old bundle of another trust domain is refused");
+        throw err;
+      }
       return create(SetBundleResponseSchema);
     },
     async removeBundle(request, call) {

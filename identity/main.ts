@@ -10,19 +10,23 @@ import type { Runtime } from "../sdk/daemon.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { openPlainServer } from "../sdk/grpc/plain.ts";
 import { idMatcher } from "../sdk/peer-ids.ts";
+import { trustDomainId } from "../sdk/spiffe/id.ts";
 import { createAuthorityApi } from "./authority-api.ts";
 import { openAuthority } from "./authority.ts";
 import type { Authority } from "./authority.ts";
+import { openBundleServer } from "./bundle-server.ts";
 import { createCallers } from "./callers.ts";
-import { checkLifetimes, table } from "./config.ts";
+import { checkConfig, table, upstreamFilesOf } from "./config.ts";
 import type { IdentityConfig } from "./config.ts";
 import { openFederated } from "./federated.ts";
 import { createFederationApi } from "./federation-api.ts";
+import { openFederationFile } from "./federation-file.ts";
 import { openRegistrations } from "./registrations-file.ts";
 import { preparePrivateDirectory } from "./private-file.ts";
 import { openState } from "./state.ts";
 import { createSvids } from "./svids.ts";
 import { createTrust } from "./trust.ts";
+import { openUpstream } from "./upstream.ts";
 import { createWorkloadApi } from "./workload-api.ts";
 
 /** Anybody may connect: who the caller is decides, not whether it may open the socket. */
@@ -36,7 +40,7 @@ export const daemon = defineDaemon({
     "by themselves. Callers are told apart by user, group, network namespace, cgroup and executable, as the kernel knows them. " +
     "SPIRE can take its place: point SPIFFE_ENDPOINT_SOCKET of the others at its agent.",
   table,
-  check: checkLifetimes,
+  check: checkConfig,
   async open(config, { log }, stack) {
     stack.use(await openIdentity(config, log));
   },
@@ -68,22 +72,26 @@ export async function openIdentity(
   );
   stack.defer(() => ready.reject(new NsmError("UNAVAILABLE", "draining", "the authority stops")));
   const state = await openState(stateDir, trustDomain);
-  const authority = stack.use(
-    await openAuthority({ state, timing: config, upstream: undefined, clock, log }),
-  );
+  const files = upstreamFilesOf(config);
+  const upstream = files && stack.use(await openUpstream({ files, trustDomain, log, clock }));
+  const authority = stack.use(await openAuthority({ state, timing: config, upstream, clock, log }));
   ready.resolve(authority);
   const svids = createSvids(authority, svidLifetimeMs, clock);
   const federated = await openFederated(stateDir, trustDomain, log);
   const trust = createTrust(authority, federated);
   const callers = createCallers({ registrations, changing: [trust], clock, log });
   const isAllowed = idMatcher(config.federationIds, trustDomain);
+  stack.use(await openFederationFile({ path: config.federation, trustDomain, federated, trust, log, clock }));
+  const id = `${trustDomainId(trustDomain)}/identity`;
+  if (config.bundleListenOn !== undefined)
+    stack.use(await openBundleServer({ listenOn: config.bundleListenOn, id, svids, trust, log, clock }));
   stack.use(
     registrations.onChange(() => svids.keepOnly(new Set(registrations.current().map(({ id }) => id)))),
   );
   stack.use(
     await openPlainServer({ path: listenOn, mode: SOCKET_MODE, log }, (add) => {
       add(SpiffeWorkloadAPI, createWorkloadApi({ authority, callers, svids, trust, clock, log }));
-      add(Federation, createFederationApi({ trustDomain, callers, trust, federated, isAllowed }));
+      add(Federation, createFederationApi({ trustDomain, callers, trust, federated, isAllowed, log }));
     }),
   );
   log.info(

@@ -1,5 +1,4 @@
 /** The registrations file, kept up to date: read at start, and again whenever it changes. */
-import { readFile, stat } from "node:fs/promises";
 import type { Clock } from "../sdk/clock.ts";
 import { NsmError, asNsmError, errnoOf } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
@@ -7,6 +6,7 @@ import { openWatchedFile } from "../sdk/watched-file.ts";
 import type { WatchedFile } from "../sdk/watched-file.ts";
 import { parseRegistrations } from "./registrations.ts";
 import type { Registration } from "./registrations.ts";
+import { readSafeFile } from "./safe-file.ts";
 
 export type Registrations = WatchedFile<readonly Registration[]>;
 
@@ -38,17 +38,9 @@ function parse(text: string, { trustDomain, log }: RegistrationsOptions): readon
   return registrations;
 }
 
-/** Refuses a file that others than root and we could write: it decides who is who. */
 async function readSafely(path: string): Promise<string> {
   try {
-    const { uid, mode } = await stat(path);
-    if ((uid !== 0 && uid !== process.geteuid?.()) || (mode & 0o002) !== 0)
-      throw new NsmError(
-        "PERMISSION_DENIED",
-        "unsafe-registrations",
-        `${path} belongs to uid ${uid} with mode ${(mode & 0o777).toString(8)}: it must be root's or ours and not writable by all`,
-      );
-    return await readFile(path, "utf8");
+    return await readSafeFile(path, "registrations");
   } catch (error) {
     if (errnoOf(error) === "ENOENT")
       throw new NsmError(
