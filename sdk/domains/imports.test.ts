@@ -6,6 +6,7 @@ import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/ge
 import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../../registry/memory.ts";
 import { createFakeClock } from "../../test/support/fake-clock.ts";
+import { NsmError } from "../errors.ts";
 import { silentLogger } from "../log.ts";
 import { EMPTY_PATH } from "../registry-path.ts";
 import { findAll } from "../registry/registry.ts";
@@ -39,9 +40,9 @@ function build() {
       async *find(query, { signal }) {
         finds++;
         const { signal: gone } = away;
-        if (gone.aborted) throw new Error("away");
+        if (gone.aborted) throw gone.reason;
         yield* there.find(query, AbortSignal.any([signal, gone]));
-        if (gone.aborted) throw new Error("away");
+        if (gone.aborted) throw gone.reason;
       },
     },
   };
@@ -69,8 +70,8 @@ function build() {
     found,
     names: async (name: string) =>
       (await found({ networkServiceNames: [name] })).map((each) => each.name).toSorted(),
-    setAway: (now: boolean) => {
-      if (now) away.abort();
+    setAway: (now: boolean, why: Error = new NsmError("UNAVAILABLE", "domain-silent", "away")) => {
+      if (now) away.abort(why);
       else away = new AbortController();
     },
     finds: () => finds,
@@ -176,4 +177,15 @@ test("a watch that breaks for a moment marks nobody, and what was deleted meanwh
   await vi.waitFor(async () => expect(await names("web")).toEqual(["one@west"]), { timeout: 15_000 });
   await clock.advance(5000);
   expect(await names("web")).toEqual(["one@west"]);
+});
+
+test("endpoints of a domain that nobody knows any more are gone at once, and there again with the domain", async () => {
+  const { there, service, names, setAway } = build();
+  await service("web", ["west"]);
+  there.put(record("nse@west", ["web@west"]));
+  await vi.waitFor(async () => expect(await names("web")).toEqual(["nse@west"]));
+  setAway(true, new NsmError("NOT_FOUND", "domain-not-found", "the link was removed"));
+  await vi.waitFor(async () => expect(await names("web")).toEqual([]));
+  setAway(false);
+  await vi.waitFor(async () => expect(await names("web")).toEqual(["nse@west"]), { timeout: 15_000 });
 });

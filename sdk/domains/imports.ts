@@ -15,6 +15,7 @@ import {
 } from "../../api/gen/registry_pb.js";
 import type { NetworkService, NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import type { Clock } from "../clock.ts";
+import { codeOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { labelsFor } from "../match.ts";
 import { AWAY_LABEL, DOMAIN_LABEL } from "../prefer.ts";
@@ -190,8 +191,10 @@ function importDomain({ name: domain, registries, elsewhere, clock, log }: Domai
             current.add(service);
             setAway(false);
           },
-          onBroken() {
+          onBroken(error) {
             current.delete(service);
+            // It is not away: there is no such domain any more.
+            if (codeOf(error) === "NOT_FOUND") for (const name of known.keys()) forget(service, name);
             if (current.size === 0) silence ??= clock.timer(AWAY_AFTER_MS, () => setAway(true));
           },
         },

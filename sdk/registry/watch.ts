@@ -26,7 +26,7 @@ export interface WatchListener<T> {
   /** The stream is open, and what is known is what the registry has. */
   readonly onCurrent?: () => void;
   /** The stream is broken, or could not be opened; it will be tried again. */
-  readonly onBroken?: () => void;
+  readonly onBroken?: (error: unknown) => void;
 }
 
 export interface WatchOptions<T> {
@@ -45,13 +45,15 @@ export async function keepWatch<T extends { readonly name: string }>(
   const { signal, log } = options;
   const backoff = createBackoff({ maxMs: LONGEST_PAUSE_MS });
   while (!signal.aborted) {
+    let failure: unknown;
     try {
       await followOnce(options, watched, listener, () => backoff.reset());
     } catch (err) {
+      failure = err;
       if (!signal.aborted) log.debug({ err }, "registry watch broke, opening it again");
     }
     if (signal.aborted) return;
-    listener.onBroken?.();
+    listener.onBroken?.(failure);
     await delay(backoff.next(), signal).catch(() => undefined);
   }
 }
