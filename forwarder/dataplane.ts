@@ -22,8 +22,6 @@ import type { Wanted } from "./plan/plan.ts";
 import { createReservations } from "./kernel/reservations.ts";
 import type { WireguardReservation } from "./kernel/reservations.ts";
 import { ownGroup, scan } from "./kernel/scan.ts";
-import { createSetBack } from "./kernel/set-back.ts";
-import type { SetBack } from "./kernel/set-back.ts";
 import { endsOf, readStats } from "./kernel/stats.ts";
 import type { EndStats } from "./kernel/stats.ts";
 import { forgetOtherTunnel, forgetTunnel } from "./kernel/tunnel-device.ts";
@@ -109,8 +107,6 @@ interface Applied {
   readonly fingerprint: string;
   readonly devices: readonly Device[];
   readonly link: Wanted["link"];
-  /** By the monotonic clock. */
-  readonly checkedMs: number;
   /** As of the last `apply` that changed nothing. */
   stats: readonly EndStats[];
   /** Of the namespaces of its ends. */
@@ -163,7 +159,6 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     },
     names: createInterfaceNames(),
     applied,
-    setBack: createSetBack(systemClock),
     recovered,
     namespaceEnds: openNamespaceEnds(log),
     onNamespaceEnded: () => undefined,
@@ -209,7 +204,6 @@ interface State {
   readonly options: ApplyOptions;
   readonly names: ReturnType<typeof createInterfaceNames>;
   readonly applied: Map<string, Applied>;
-  readonly setBack: SetBack;
   /** Unclaimed devices of an earlier life. */
   readonly recovered: FoundDevice[];
   readonly namespaceEnds: NamespaceEnds;
@@ -222,8 +216,7 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
   const wanted: Wanted = { ...planWire(wire), peerBefore: toldPeer(before) };
   checkWanted(wanted);
   const fingerprint = fingerprintOf(wanted);
-  const isDue = state.setBack.isDue(before?.checkedMs ?? 0) && wanted.link.kind === "wireguard";
-  const looksAgain = isDue || wire.isDoubted === true;
+  const looksAgain = wire.isDoubted === true;
   if (before?.fingerprint === fingerprint && !looksAgain && (await isThere(wanted, before))) return;
   const known = before?.devices ?? (await claim(state, wanted));
   using stack = new DisposableStack();
@@ -237,7 +230,6 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
     const { link } = wanted;
     if (before !== undefined && before.link.kind !== link.kind)
       await forgetOtherTunnel(state.options.drivers, wanted);
-    const checkedMs = systemClock.monotonic();
     before?.watch[Symbol.dispose]();
     const watched = pods.map((pod, i) => ({
       side: pod.wanted.side,
@@ -247,7 +239,7 @@ async function applyNow(state: State, wire: Wire, signal: AbortSignal): Promise<
     const watch = await watchEnds(state.namespaceEnds, watched, state.log, (side) =>
       state.onNamespaceEnded(wire.id, side),
     );
-    state.applied.set(wire.id, { fingerprint, devices, link, checkedMs, stats: [], watch });
+    state.applied.set(wire.id, { fingerprint, devices, link, stats: [], watch });
     names.keep();
     dropFound(state, wire.id);
     const kept = devices.every(({ ifindex }) => known.some((device) => device.ifindex === ifindex));

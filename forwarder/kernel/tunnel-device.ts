@@ -1,5 +1,4 @@
 /** The device of a wire that leaves the node: born in the pod, its UDP socket in the node's namespace. */
-import { systemClock } from "../../sdk/clock.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { newVxlan } from "../../sdk/netlink/link.ts";
 import type { Link, NewDevice } from "../../sdk/netlink/link.ts";
@@ -78,8 +77,7 @@ export async function updateTunnel(
   if (link.kind !== "wireguard") return;
   const driver = required(drivers.wireguard);
   const state = await driver.read(wireId, netns, ifindex);
-  if (state === undefined || !isConfigured(state, link) || isFromAhead(state))
-    await driver.configure(wireId, netns, ifindex, link);
+  if (state === undefined || !isConfigured(state, link)) await driver.configure(wireId, netns, ifindex, link);
   else if (hasMoved(state, wanted.peerBefore, link)) await driver.movePeer(wireId, netns, ifindex, link);
 }
 
@@ -136,14 +134,6 @@ function hasMoved(state: WireguardState, before: Wanted["peerBefore"], told: Wir
   const isAt = ({ remoteIp, remotePort }: Pick<WireguardState, "remoteIp" | "remotePort">) =>
     before?.remoteIp === remoteIp && before?.remotePort === remotePort;
   return before !== undefined && isAt(state) && !isAt(told);
-}
-
-/**
- * The clock was set back since the last handshake. A peer refuses a handshake that is not later than its last (WireGuard whitepaper, 5.1),
- * and so do we: set anew, we take the peer's whatever its clock says. It is enough that whoever was set back last does so.
- */
-function isFromAhead({ lastHandshakeMs }: WireguardState): boolean {
-  return lastHandshakeMs !== undefined && lastHandshakeMs > systemClock.now() + 1000;
 }
 
 function required(wireguard: WireguardDriver | undefined): WireguardDriver {

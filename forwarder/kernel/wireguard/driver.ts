@@ -34,8 +34,8 @@ export interface WireguardDriver {
   renewPeer(wireId: string, netns: Netns, ifindex: number, peer: PeerPlace): Promise<void>;
   /** Says where the peer is, which is told so by a packet at once; its session stays. */
   movePeer(wireId: string, netns: Netns, ifindex: number, peer: PeerPlace): Promise<void>;
-  /** Sends the peer a packet at once, from where this node is now: it answers there from then on. */
-  beat(wireId: string, netns: Netns, ifindex: number, remotePublicKey: Uint8Array): Promise<void>;
+  /** Sends the peer, where it is, a packet at once, from where this node is now: it answers there from then on. */
+  beat(wireId: string, netns: Netns, ifindex: number, peer: PeerPlace): Promise<void>;
   /** Once the device is up: resolves when it can carry packets. UNAVAILABLE `wireguard-port-busy`. */
   ready(wireId: string, shape: WireguardShape, signal: AbortSignal): Promise<void>;
   /** Once the device is deleted: resolves when nothing of it is left. */

@@ -48,7 +48,8 @@ export async function openKernelWireguard(): Promise<WireguardDriver> {
     renewPeer: (_wireId, netns, ifindex, peer) => execute(netns.fd, setNewPeer(family, ifindex, peer)),
     movePeer: (_wireId, netns, ifindex, peer) =>
       execute(netns.fd, setPlace(family, ifindex, peer), ...setBeat(family, ifindex, peer.remotePublicKey)),
-    beat: (_wireId, netns, ifindex, key) => execute(netns.fd, ...setBeat(family, ifindex, key)),
+    beat: (_wireId, netns, ifindex, { remotePublicKey }) =>
+      execute(netns.fd, ...setBeat(family, ifindex, remotePublicKey)),
     // The socket is bound when the device is set up, which fails if the port is busy.
     ready: () => Promise.resolve(),
     forget: () => Promise.resolve(),

@@ -44,8 +44,9 @@ export function createPeers({ driver, deviceOf, toldOf }: PeersOptions): Peers {
       });
     },
     async beat(wireId) {
-      await withPeer(wireId, async ({ remotePublicKey }, netns, ifindex) => {
-        if (remotePublicKey !== undefined) await driver.beat(wireId, netns, ifindex, remotePublicKey);
+      await withPeer(wireId, async (state, netns, ifindex) => {
+        const peer = learned(state) ?? toldOf(wireId);
+        if (peer !== undefined) await driver.beat(wireId, netns, ifindex, peer);
       });
     },
   };

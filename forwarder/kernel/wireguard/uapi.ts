@@ -24,18 +24,13 @@ export function formatNewPeer(peer: PeerPlace): string {
   return formatSet(newPeer(peer));
 }
 
-/** Where the peer is; its session stays. */
+/** Where the peer is, and a keepalive to there at once: it is sent when keepalives begin. Its session stays. */
 export function formatPlace({ remotePublicKey, remoteIp, remotePort }: PeerPlace): string {
   return formatSet([
     ...existing(remotePublicKey),
     endpointOf(remoteIp, remotePort),
     ...beat(remotePublicKey),
   ]);
-}
-
-/** A keepalive at once: it is sent when keepalives begin. */
-export function formatBeat(remotePublicKey: Uint8Array): string {
-  return formatSet([...existing(remotePublicKey), ...beat(remotePublicKey)]);
 }
 
 function newPeer({ remotePublicKey, remoteIp, remotePort }: PeerPlace): readonly string[] {

@@ -19,7 +19,7 @@ import { ownNetnsInode } from "../netns.ts";
 import { readLink } from "../observe.ts";
 import { busyUdpPorts } from "../udp-ports.ts";
 import type { WireguardDriver } from "./driver.ts";
-import { GET, askProgram, formatBeat, formatDevice, formatNewPeer, formatPlace, parseState } from "./uapi.ts";
+import { GET, askProgram, formatDevice, formatNewPeer, formatPlace, parseState } from "./uapi.ts";
 
 const PROGRAM = "wireguard-go";
 /** Built into both programs. */
@@ -56,7 +56,8 @@ export async function openUserspaceWireguard(): Promise<WireguardDriver> {
     configure: (wireId, _netns, _ifindex, shape) => tell(wireId, formatDevice(shape)),
     renewPeer: (wireId, _netns, _ifindex, peer) => tell(wireId, formatNewPeer(peer)),
     movePeer: (wireId, _netns, _ifindex, peer) => tell(wireId, formatPlace(peer)),
-    beat: (wireId, _netns, _ifindex, key) => tell(wireId, formatBeat(key)),
+    // Said anew where the peer is, wireguard-go forgets the address that it sent from, which it keeps to after that has gone.
+    beat: (wireId, _netns, _ifindex, peer) => tell(wireId, formatPlace(peer)),
     async ready(wireId, { localPort }, signal) {
       if (await until(() => busyUdpPorts().has(localPort), UP_MS, signal)) return;
       throw new NsmError(

@@ -3,8 +3,8 @@
  *
  * Sessions and timers follow the monotonic clock and feel nothing. But each handshake carries the wall clock of who begins it, and the
  * other side refuses one that is not later than the latest it has taken from that key (WireGuard whitepaper, 5.1: no replays). A node
- * set back by an hour is refused for an hour, so the other one, which was not or never began a handshake, has to begin: it does when
- * the session ends after 180 s (RejectAfterTime) and it has a packet to send, the latest its next keepalive.
+ * set back by an hour would be refused for an hour. When the session ends after 180 s (RejectAfterTime), the forwarders make the peers
+ * anew, which forgets those times.
  */
 import { equal, ok } from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -20,7 +20,9 @@ const HOUR = 3600;
 /** A session is renewed after 120 s (RekeyAfterTime) and ends after 180 s (RejectAfterTime). */
 const UNTIL_RENEWED_MS = 130_000;
 const UNTIL_ENDED_MS = 200_000;
-const PROBE_EVERY_MS = 1000;
+const PROBE_EVERY_MS = 200;
+/** A second until the handshake, and what finding out takes. */
+const SILENCE_MS = 3000;
 
 test("a wire changes its session keys by itself, and loses nothing", async (world) => {
   await makeWire(world);
@@ -45,33 +47,26 @@ for (const [name, seconds] of [
     });
   });
 
-test("after a clock that is set back by an hour the other node begins the next handshake", async (world) => {
+test("after a clock that is set back by an hour the next handshake is taken all the same", async (world) => {
   await makeWire(world);
   await whileSet(-HOUR, async (set) => {
     const silenceMs = await longestSilence(world, UNTIL_ENDED_MS);
     note(`the wire was silent for ${(silenceMs / 1000).toFixed(1)} s`);
-    ok(silenceMs < 15_000, `silent for ${silenceMs} ms`);
+    ok(silenceMs < SILENCE_MS, `silent for ${silenceMs} ms`);
     // Kept with the wall clock: one before the clock was set would be an hour ahead.
     ok(lastHandshakes(world).every((time) => time > set && time <= Date.now() / 1000));
   });
 });
 
-test("a wire whose two nodes were both set back since their last handshakes carries again after a refresh", async (world) => {
-  const { wires } = await makeWire(world);
-  const refresh = async () => {
-    await world.one.apply(wires[0]);
-    await world.two.apply(wires[1]);
-  };
+test("so it is when the clocks of both nodes are set back twice, and no refresh comes", async (world) => {
+  await makeWire(world);
   await whileSet(-HOUR, async () => {
-    // By the end of it the second node began a handshake, too, with its keepalive.
+    // By the end of it either node may have begun a handshake.
     await sleep(UNTIL_ENDED_MS);
     await whileSet(-HOUR, async () => {
-      const timer = setInterval(() => void refresh(), 60_000);
       const silenceMs = await longestSilence(world, 2 * UNTIL_ENDED_MS);
-      clearInterval(timer);
       note(`the wire was silent for ${(silenceMs / 1000).toFixed(1)} s`);
-      ok(silenceMs < 180_000, `silent for ${silenceMs} ms`);
-      ok((await longestSilence(world, 10_000)) < 2 * PROBE_EVERY_MS);
+      ok(silenceMs < SILENCE_MS, `silent for ${silenceMs} ms`);
     });
   });
 });
@@ -109,7 +104,7 @@ async function longestSilence({ nsc, nse }: World, forMs: number): Promise<numbe
   const endMs = performance.now() + forMs;
   let [heardMs, longestMs] = [performance.now(), 0];
   while (performance.now() < endMs) {
-    const heard = await probe(nsc, "172.16.1.1", "172.16.1.2", echo.port, { count: 1, timeoutMs: 400 });
+    const heard = await probe(nsc, "172.16.1.1", "172.16.1.2", echo.port, { count: 1, timeoutMs: 300 });
     longestMs = Math.max(longestMs, performance.now() - heardMs);
     if (heard === 1) heardMs = performance.now();
     await sleep(PROBE_EVERY_MS);
