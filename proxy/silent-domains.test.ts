@@ -3,7 +3,7 @@ import type { CallContext } from "../sdk/chain.ts";
 import { NsmError } from "../sdk/errors.ts";
 import { silentLogger } from "../sdk/log.ts";
 import { createReach } from "../sdk/reach.ts";
-import { callBy, createRecorder, requestOn } from "../test/support/chain.ts";
+import { callBy, connectionOn, createRecorder, requestOn } from "../test/support/chain.ts";
 import { createFakeClock } from "../test/support/fake-clock.ts";
 import { makePeer } from "../test/support/peer.ts";
 import type { WithSide } from "./side.ts";
@@ -32,12 +32,15 @@ function build() {
     if (state.request === "answers") return answer(call, ctx);
     if (state.request === "fails") return Promise.reject(UNREACHABLE);
     return new Promise((_, reject) => {
-      ctx.signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true });
+      const fail = () => reject(new Error("aborted"));
+      if (ctx.signal.aborted) fail();
+      ctx.signal.addEventListener("abort", fail, { once: true });
     });
   };
   const element = refuseSilent(reach)(recorder);
   return {
     clock,
+    element,
     state,
     recorder,
     probes: () => probes,
@@ -94,4 +97,25 @@ test("a domain that has endpoints behind other proxies, too, is not said to be s
   Object.assign(state, { answers: false, request: "hangs" });
   expect(await ask({ ...WEST, isSpread: true }, 500)).toBe("hop-lost");
   expect(await ask({ ...WEST, isSpread: true })).toBe("hop-lost");
+});
+
+test("a Close to a domain that says nothing is given up soon, and is passed on all the same", async () => {
+  const { element, state, clock, recorder } = build();
+  Object.assign(state, { answers: false, request: "hangs" });
+  const outcomes: string[] = [];
+  const close = () => {
+    element.close(connectionOn(["forwarder", "proxy"]), { ...FORWARDER, ...WEST }).then(
+      () => outcomes.push("closed"),
+      () => outcomes.push("given up"),
+    );
+  };
+  close();
+  await clock.advance(499);
+  expect(outcomes).toEqual([]);
+  await clock.advance(1);
+  expect(outcomes).toEqual(["given up"]);
+  close();
+  await clock.advance(0);
+  expect(outcomes).toEqual(["given up", "given up"]);
+  expect(recorder.calls.map(({ kind }) => kind)).toEqual(["close", "close"]);
 });

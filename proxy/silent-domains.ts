@@ -41,7 +41,14 @@ export function refuseSilent(
         throw error;
       }
     },
-    close: (connection, ctx) => next.close(connection, ctx),
+    // Who leaves waits for nobody who is away: the Close is told later ("Closes that wait").
+    async close(connection, ctx) {
+      const { way, domain, isSpread = false } = ctx;
+      if (way === undefined || domain === undefined) return await next.close(connection, ctx);
+      using watch = reach.watch(way, () => []);
+      const lost = reach.isLost(way) ? AbortSignal.abort(silent(way, domain, isSpread)) : watch.signal;
+      await next.close(connection, { ...ctx, signal: AbortSignal.any([ctx.signal, lost]) });
+    },
   });
 }
 
