@@ -148,7 +148,9 @@ async function servePassing(
   const calls = stack.use(createHops({ pool, minter, name, log }));
   const hops = stack.use(repeatCloses(calls, { clock, log }));
   if (links !== undefined)
-    stack.use(links.hub.listen({ up: ({ domain }) => calls.isBack(linkUrl(domain)), gone: () => undefined }));
+    stack.use(
+      links.hub.listen({ up: ({ domain }) => calls.isBack(linkUrl(domain)), gone: () => Promise.resolve() }),
+    );
   const chain = createProxyChain({
     name,
     minter,

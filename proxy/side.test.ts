@@ -1,4 +1,6 @@
+import { clone } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
+import { ConnectionSchema } from "../api/gen/connection_pb.js";
 import { parseRefusedAddresses } from "../sdk/endpoint-url.ts";
 import type { CallContext } from "../sdk/chain.ts";
 import { callBy, createRecorder, requestOn } from "../test/support/chain.ts";
@@ -110,3 +112,35 @@ test.for([
     expect(asked.ways).toEqual([way]);
   },
 );
+
+test("a Close of the proxy itself goes where the Request went", async () => {
+  const closes: (string | undefined)[] = [];
+  const recorder = createRecorder<CallContext & WithSide>();
+  const { answer } = recorder;
+  recorder.answer = (call, ctx) => {
+    if (call.kind === "close") closes.push(ctx.way?.url);
+    return answer(call, ctx);
+  };
+  const element = chooseSide({
+    remote: {
+      registered: () => undefined,
+      find: () => Promise.resolve("tcp://192.0.2.9:5004"),
+      isSpread: () => false,
+    },
+    peers: { domainOf: () => undefined },
+    isForwarder: (id) => id.includes("/forwarder/"),
+    isProxy: (id) => id.includes("/proxy/"),
+    isManager: () => false,
+    refusedAddresses: [],
+  })(recorder);
+  for (const from of ["/proxy/west", "/forwarder/one"]) {
+    const request = requestOn(["client", "proxy"]);
+    const { connection } = request;
+    if (connection === undefined) throw new Error("a request has a connection");
+    connection.networkServiceEndpointName = "nse@west";
+    const asked = clone(ConnectionSchema, connection);
+    await element.request(request, callBy(await makePeer(from)));
+    await element.close(asked, { ...callBy(await makePeer(from)), peer: undefined });
+  }
+  expect(closes).toEqual([undefined, "tcp://192.0.2.9:5004"]);
+});

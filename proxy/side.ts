@@ -37,18 +37,22 @@ export interface SideOptions {
   readonly refusedAddresses: RefusedAddresses;
 }
 
+/** State: one entry a connection that another domain asked for, dropped on close. */
 export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
+  const inward = new Set<string>();
   return (next) => ({
     async request(request, ctx) {
       const connection = connectionOf(request);
-      const side = await wayOf(connection, ctx, options);
+      const { id } = connection;
+      const side = await wayOf(connection, ctx, inward.has(id), options);
       const asked = side.way === undefined ? stripNames(connection) : completeService(connection);
       const response = await next.request(request, { ...ctx, ...side });
       joinNames(response, asked);
+      if (ctx.peer !== undefined && isOfAnother(ctx.peer.spiffeId, options)) inward.add(id);
       return response;
     },
     async close(connection, ctx) {
-      const side = await wayOf(connection, ctx, options);
+      const side = await wayOf(connection, ctx, inward.delete(connection.id), options);
       if (side.way === undefined) stripNames(connection);
       else completeService(connection);
       await next.close(connection, { ...ctx, ...side });
@@ -56,16 +60,23 @@ export function chooseSide(options: SideOptions): Element<unknown, WithSide> {
   });
 }
 
+/** By its id; a forwarder of this domain is no other's, whatever it is called. */
+function isOfAnother(spiffeId: string, { peers, isForwarder }: SideOptions): boolean {
+  return peers.domainOf(spiffeId) !== undefined || !isForwarder(spiffeId);
+}
+
+/** `isInward`: what this proxy does by itself goes where the Request went. */
 async function wayOf(
   connection: Connection,
   { peer, signal }: CallContext,
-  { remote, peers, isForwarder, isManager, isProxy, refusedAddresses }: SideOptions,
+  isInward: boolean,
+  options: SideOptions,
 ): Promise<WithSide> {
+  const { remote, peers, isManager, isProxy, refusedAddresses } = options;
   const name = connection.networkServiceEndpointName;
-  // What this proxy does by itself goes where the Request went.
-  const isOther = peer !== undefined && peers.domainOf(peer.spiffeId) !== undefined;
-  const comesFromHere = peer === undefined || (!isOther && isForwarder(peer.spiffeId));
-  if (!comesFromHere && !isOther && !isProxy(peer.spiffeId))
+  const isOther = peer === undefined ? isInward : peers.domainOf(peer.spiffeId) !== undefined;
+  const comesFromHere = peer === undefined ? !isInward : !isOfAnother(peer.spiffeId, options);
+  if (peer !== undefined && !comesFromHere && !isOther && !isProxy(peer.spiffeId))
     throw new NsmError(
       "PERMISSION_DENIED",
       "not-a-proxy",

@@ -14,11 +14,12 @@ export interface LinksOfWires {
 
 /** State: one entry a connection that goes over a link, dropped on close. */
 export function endWithLink(hub: LinksOfWires): Element<WithEvents & WithSide> {
-  const ends = new Map<string, { readonly linkId: string; readonly close: () => void }>();
+  const ends = new Map<string, { readonly linkId: string; readonly close: () => Promise<void> }>();
   hub.listen({
     up: () => undefined,
-    gone({ id }) {
-      for (const { linkId, close } of ends.values()) if (linkId === id) close();
+    async gone({ id }) {
+      const over = [...ends.values()].filter(({ linkId }) => linkId === id);
+      await Promise.all(over.map(({ close }) => close()));
     },
   });
   const linkOf = (url: string | undefined, peer: string | undefined) =>
@@ -31,7 +32,7 @@ export function endWithLink(hub: LinksOfWires): Element<WithEvents & WithSide> {
       if (link !== undefined)
         ends.set(id, {
           linkId: link.id,
-          close: () => void ctx.events.close(`the link with ${link.domain} was removed`),
+          close: () => ctx.events.close(`the link with ${link.domain} was removed`),
         });
       return response;
     },

@@ -37,8 +37,8 @@ export interface Offers {
 export interface HubEvents {
   /** Other calls to the domain go on now. */
   readonly up: (link: LinkRecord) => void;
-  /** Its wires have to end. */
-  readonly gone: (link: LinkRecord) => void;
+  /** Its wires have to end; resolves when they have. */
+  readonly gone: (link: LinkRecord) => Promise<void>;
 }
 
 export interface HubOptions {
@@ -119,11 +119,14 @@ export function createHub(options: HubOptions) {
       pool.end(way.url);
       log.warn({ domain, why }, "link is down");
     },
-    forget(link: LinkRecord): void {
-      const way = lives.get(link.id)?.way;
-      lives.delete(link.id);
+    /** Ends the wires that go over it. */
+    async endWires(link: LinkRecord): Promise<void> {
+      await Promise.allSettled([...listeners].map(({ gone }) => gone(link)));
+    },
+    forget({ id }: LinkRecord): void {
+      const way = lives.get(id)?.way;
+      lives.delete(id);
       if (way !== undefined) pool.end(way.url);
-      for (const { gone } of listeners) gone(link);
     },
     /** Where calls to `link://<domain>` go. Throws UNAVAILABLE `domain-silent` at once while the link is down. */
     targetOf(target: Target): Target {

@@ -12,6 +12,8 @@ import type { TunnelDoors } from "./tunnels.ts";
 
 /** The other side's patience is not ours: a link that is removed is removed here. */
 const GOODBYE_MS = 2000;
+/** For the wires to be closed over the link, as long as it is there. */
+const WIRES_MS = 2000;
 
 export interface LifeOptions {
   readonly hub: Hub;
@@ -79,15 +81,17 @@ export function createLife(options: LifeOptions): Life {
   const end = async (link: LinkRecord, tellsOther: boolean): Promise<boolean> => {
     timers.get(link.id)?.[Symbol.dispose]();
     timers.delete(link.id);
+    await within(hub.endWires(link), WIRES_MS);
     await store.update((state) =>
       changeLink(state, link.id, (each) => ({ ...each, state: "leaving", sinceMs: clock.now() })),
     );
-    const told = tellsOther && (await withinGoodbye(sayGoodbye(link)));
+    const told = tellsOther && (await within(sayGoodbye(link), GOODBYE_MS));
     keeping().end(link);
     dialling.get(link.id)?.stop.abort();
     dialling.delete(link.id);
     await doors.close(link);
     hub.forget(link);
+    void hub.endWires(link); // of those that came in the meantime
     await takeBack(link);
     const { domain } = link;
     log.info(
@@ -139,14 +143,15 @@ export function createLife(options: LifeOptions): Life {
   };
 }
 
-async function withinGoodbye(said: Promise<void>): Promise<boolean> {
+/** False when it fails or takes longer. */
+async function within(work: Promise<void>, timeMs: number): Promise<boolean> {
   const late = new AbortController();
-  const told = said.then(
+  const done = work.then(
     () => true,
     () => false,
   );
   try {
-    return await Promise.race([told, delay(GOODBYE_MS, late.signal).then(() => false)]);
+    return await Promise.race([done, delay(timeMs, late.signal).then(() => false)]);
   } finally {
     late.abort();
   }

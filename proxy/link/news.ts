@@ -62,7 +62,7 @@ export function createNewsDesk({ hub, trust, offers, tell, stop }: NewsOptions):
   stack.defer(() => timer?.[Symbol.dispose]());
   stack.use(trust.onOwnChange(announceAll));
   stack.use(offers.onChange(announceAll));
-  stack.use(hub.listen({ up: announce, gone: () => undefined }));
+  stack.use(hub.listen({ up: announce, gone: () => Promise.resolve() }));
 
   const hearBundle = async (link: LinkRecord, bytes: Uint8Array) => {
     if (bytes.length > MAX_BUNDLE_BYTES)
