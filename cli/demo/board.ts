@@ -14,7 +14,10 @@ export interface Board {
 /** Shows them live. All clients are of `cluster`. */
 export function createBoard(story: Story, cluster: ClusterName | undefined): Board {
   const wires = new Map<string, WireState>();
-  const show = () => story.live(wireTree([...wires.values()], cluster, terminalWidth()));
+  const show = () => {
+    const inOrder = [...wires.values()].toSorted((a, b) => (a.interface < b.interface ? -1 : 1));
+    story.live(wireTree(inOrder, cluster, terminalWidth()));
+  };
   return {
     heard(client, news) {
       const known = wires.get(news.connection);

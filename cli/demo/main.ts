@@ -32,7 +32,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
 
   const result = await runOnce({ ...options, scenarios, story, signal: stop.signal });
   const { failure, topology, played, ...document } = result;
-  tellScenarios(result.scenarios, stop.signal.aborted, story);
+  tellScenarios(result, stop.signal.aborted, story);
   tellUnavailable(result.unavailable, story);
   story.document(document);
   if (options.keep && failure === undefined) tellTour(topology, played, story);

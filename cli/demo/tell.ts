@@ -3,10 +3,11 @@ import { join } from "node:path";
 import { packageRoot } from "../package-root.ts";
 import { formatTable, terminalWidth } from "../table.ts";
 import type { Unavailable } from "./machine.ts";
-import type { Scenario, ScenarioReport } from "./scenario.ts";
+import type { Scenario } from "./scenario.ts";
 import type { Story } from "./story.ts";
 import { identityUrl, managerUrl, metricsSocket, namespaceOf, proxyAdminUrl } from "./topology.ts";
 import type { ClusterName, Topology } from "./topology.ts";
+import type { Progress } from "./tour.ts";
 import type { WireReport } from "./wires.ts";
 
 /** Of one client. */
@@ -54,10 +55,17 @@ function addresses(wire: WireReport): string {
 
 /** `interrupted`: what was not done has not failed. */
 export function tellScenarios(
-  scenarios: Readonly<Record<string, ScenarioReport>>,
+  { scenarios, firstPingMs, firstPingBetweenClustersMs, linkMs }: Progress,
   interrupted: boolean,
   story: Story,
 ): void {
+  const after = (what: string, ms: number | null) =>
+    ms === null ? [] : [`${what} ${(ms / 1000).toFixed(2)} s`];
+  const moments = [
+    ...after("first reply after", firstPingMs),
+    ...after("clusters linked within", linkMs),
+    ...after("first reply between them after", firstPingBetweenClustersMs),
+  ];
   const figure = (value: number | null, unit: string) => (value === null ? "" : `${value}${unit}`);
   const table = formatTable(
     Object.entries(scenarios),
@@ -73,7 +81,7 @@ export function tellScenarios(
     [],
     terminalWidth(),
   );
-  story.print(["", ...table, ""]);
+  story.print(["", ...table, "", ...(moments.length === 0 ? [] : [moments.join(", "), ""])]);
 }
 
 export function tellUnavailable(unavailable: readonly Unavailable[], story: Story): void {

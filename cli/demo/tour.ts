@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { delay } from "../../sdk/clock.ts";
+import { NsmError } from "../../sdk/errors.ts";
 import { createBoard } from "./board.ts";
 import { createCast } from "./cast.ts";
 import type { Cast } from "./cast.ts";
@@ -63,10 +64,11 @@ export async function playAll(tour: Tour, progress: Progress): Promise<void> {
   const [site] = topology.sites;
   const board = createBoard(story, site?.cluster);
   using logs = createClientLogs(topology.folder, (client, news) => board.heard(client, news));
+  const over = new AbortController();
   const onReply = (wire: Established) => noteReply(wire, progress, story);
   try {
     await startDaemons(tour, cast);
-    const linked = link(tour, AbortSignal.any([tour.signal, cast.failed]));
+    const linked = link(tour, AbortSignal.any([tour.signal, cast.failed, over.signal]));
     linked.catch(() => undefined); // whoever needs it waits for it
     for (const { scenario, parts } of tour.castings) {
       if (scenario.clusters) progress.linkMs ??= await linked;
@@ -76,6 +78,7 @@ export async function playAll(tour: Tour, progress: Progress): Promise<void> {
       progress.wires = [...progress.wires, ...outcome.wires];
     }
   } finally {
+    over.abort(new NsmError("CANCELLED", "tour-over", "the tour is over"));
     story.settle();
     cast.dismiss();
   }

@@ -63,10 +63,11 @@ test("scenario chain alone replaces a link that dies, and keeps the wires beside
 test("scenario heal alone kills the endpoint in use and measures the gap until the spare answers", async () => {
   const demo = new Demo(["--scenario", "heal", "--output", "json"]);
   expect(await demo.ended(), demo.stderr).toBe(0);
-  const { scenarios, wires, firstPingMs } = Document.parse(JSON.parse(demo.stdout));
+  const { scenarios, wires, firstPingMs, linkMs } = Document.parse(JSON.parse(demo.stdout));
   expect(Object.keys(scenarios)).toEqual(["heal"]);
   expect(wires).toMatchObject([{ client: "heal-client", interface: "nsm-1", mechanism: "KERNEL" }]);
   expect(firstPingMs).toBeGreaterThan(0);
+  expect(linkMs).toBeNull();
   const { healGapMs, packetsLost } = scenarios["heal"] ?? {};
   expect(packetsLost).toBeGreaterThan(0);
   expect(healGapMs).toBeGreaterThan(0);

@@ -28,6 +28,7 @@ test("the demo tours two clusters, says so as JSON and leaves nothing behind", a
   expect(document).toMatchObject({ unavailable: [], removed: true });
   expect(document.firstPingMs).toBeLessThan(10_000);
   expect(document.firstPingBetweenClustersMs).toBeLessThan(15_000);
+  expect(document.linkMs).toBeGreaterThan(0);
   const number: unknown = expect.any(Number);
   const plain = {
     ok: true,
@@ -116,12 +117,29 @@ test("a kept demo runs every part as a process of its own place and group, until
   await expectNothingLeft(before);
 });
 
+test("a kept tour of two clusters tells how to look at its links, which works", async () => {
+  const demo = new Demo(["--keep", "--run", "linked", "--scenario", "clusters"]);
+  expect(await demo.ended(), demo.stderr).toBe(0);
+  expect(demo.stdout).toMatch(
+    /east: nsm link token[^]*west: nsm link join nsm1\.[^]*west: nsm export web --to east/,
+  );
+  const commands = /^Ask its manager.*\n((?: {2}.*\n)+)And the proxy.*\n((?: {2}.*\n)+)/m.exec(demo.stdout);
+  const script = (commands?.slice(1) ?? []).join("");
+  const asked = spawnSync("bash", ["-euc", script || "false"], { encoding: "utf8" });
+  expect(asked.status, asked.stderr).toBe(0);
+  expect(asked.stdout).toMatch(/^west +up \d+s .* edge,web +-$/m);
+  expect(asked.stdout).toMatch(/^web +west +IP/m);
+  expect(down("linked")).toEqual({ runs: ["linked"], removed: true });
+  await expectNothingLeft(before);
+});
+
 test.for([
   ["all", "recorded in"],
   ["all", "joined"],
   ["all", "started"],
   ["all", "nsm-1 is up"],
   ["all", "pinged over"],
+  ["clusters", "nsm link token"],
   ["clusters", "first reply from the other cluster"],
   ["heal", "killed heal-"],
   ["failover", "cut west off"],

@@ -34,6 +34,7 @@ export const Document = z.object({
   run: z.string(),
   firstPingMs: z.number().nullable(),
   firstPingBetweenClustersMs: z.number().nullable(),
+  linkMs: z.number().nullable(),
   wires: z.array(Wire),
   unavailable: z.array(z.object({ mechanism: z.string(), reason: z.string(), remedy: z.string() })),
   scenarios: z.record(z.string(), Scenario),
