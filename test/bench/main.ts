@@ -17,6 +17,7 @@ import { inSandbox, insideSandbox } from "../support/sandbox.ts";
 import { buildIfStale, installPackage } from "./built.ts";
 import type { Launch } from "./daemons.ts";
 import { healAcross } from "./clusters/heal.ts";
+import { linkAtRest } from "./clusters/link.ts";
 import { setupAcross } from "./clusters/setup.ts";
 import { clientKilled } from "./heal/clients.ts";
 import { endpointSections } from "./heal/endpoints.ts";
@@ -50,6 +51,7 @@ const SECTIONS: readonly Section[] = [
   lossyWires,
   setupAcross,
   ...healAcross,
+  linkAtRest,
 ];
 
 const SECTION_WITHIN_MS = 150_000;

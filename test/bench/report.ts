@@ -80,13 +80,17 @@ function rowsOf(figures: Figures): Row[] {
   ];
 }
 
-function clusterRows({ setup, heal }: Figures["clusters"]): Row[] {
+function clusterRows({ setup, heal, link }: Figures["clusters"]): Row[] {
   return [
     { what: "set-up in the other cluster p50", value: setup?.p50Ms, unit: "ms", target: atMost(35) },
     { what: "set-up in the other cluster p99", value: setup?.p99Ms, unit: "ms" },
     { what: "set-up in the other cluster, to one cluster", value: setup?.toOneCluster, unit: "" },
+    { what: "the same by VXLAN, p50", value: setup?.vxlan.p50Ms, unit: "ms" },
+    { what: "the same by VXLAN, to one cluster", value: setup?.vxlan.toOneCluster, unit: "" },
     ...clusterHealRows("endpoint killed in the other cluster", heal.endpointKilled),
     ...clusterHealRows("other cluster cut off", heal.clusterCutOff),
+    { what: "link at rest, traffic", value: link?.bytesPerSecond, unit: "bytes/s" },
+    { what: "link at rest, CPU of both proxies", value: link?.cpuMsPerSecond, unit: "ms/s" },
   ];
 }
 

@@ -50,12 +50,19 @@ export interface Figures {
   clusters: ClusterFigures;
 }
 
+export interface LatencyAcross extends Latency {
+  /** Times the p50 of a wire between two nodes of one cluster, by the same mechanism. */
+  readonly toOneCluster: number;
+}
+
 /** Of two clusters, `east` and `west`. */
 export interface ClusterFigures {
-  /** `toOneCluster`: times the p50 of a wire between two nodes of one cluster, by the same mechanism. */
-  setup: (Latency & { toOneCluster: number }) | null;
+  /** By WireGuard. */
+  setup: (LatencyAcross & { vxlan: LatencyAcross }) | null;
   /** Of a client in `east`, which has a spare there. */
   heal: { endpointKilled: Healing | null; clusterCutOff: Healing | null };
+  /** At rest, both directions and both proxies together. */
+  link: { bytesPerSecond: number; cpuMsPerSecond: number } | null;
 }
 
 export interface Section {
@@ -75,6 +82,6 @@ export function noFigures(): Figures {
     throughput: { veth: null, vxlan: null, wireguard: null },
     rssMiB: null,
     heal: {},
-    clusters: { setup: null, heal: { endpointKilled: null, clusterCutOff: null } },
+    clusters: { setup: null, heal: { endpointKilled: null, clusterCutOff: null }, link: null },
   };
 }
