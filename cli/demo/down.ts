@@ -26,7 +26,7 @@ import { runFolder } from "./topology.ts";
 /** Where wireguard-go puts a socket for each device. */
 export const WIREGUARD_FOLDER = "/var/run/wireguard";
 /** Roles in the order in which they are asked to end: a client closes its wires while the others still serve. */
-const STOP_ORDER = [["nsc"], ["nse"], ["forwarder", "nsmgr", "registry", "identity"]];
+const STOP_ORDER = [["nsc"], ["nse"], ["forwarder", "nsmgr", "proxy", "registry", "identity"]];
 const STOP_WITHIN_MS = 3000;
 const DRIVER_STOP_WITHIN_MS = 15_000;
 
