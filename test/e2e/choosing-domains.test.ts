@@ -50,7 +50,7 @@ const offers = (service: string, name: string, labels: string, node: "node1" | "
 });
 
 const options: MeshOptions = {
-  clusters: "unified",
+  clusters: true,
   nodes: 1,
   networkServices: { east: servicesOfEast(1, 1), west: SERVICES_OF_WEST.join("---\n") },
   endpoints: [
@@ -71,7 +71,10 @@ const options: MeshOptions = {
   ],
   workloads: ["painter", "watcher"],
   pods: ["pod-painter"],
-  env: { NSM_FAILBACK_DELAY: `${FAILBACK_MS}ms`, NSM_OPERATOR_IDS: "/workload/watcher" },
+  env: (part) =>
+    part.startsWith("nsmgr")
+      ? { NSM_FAILBACK_DELAY: `${FAILBACK_MS}ms`, NSM_OPERATOR_IDS: "/workload/watcher" }
+      : {},
 };
 
 const mesh = useMesh(options);
@@ -85,7 +88,7 @@ const explain = (...args: string[]) =>
     netns: mesh.namespace("node1").name,
     gid: gidOfWorkload(options, "watcher"),
     env: {
-      SPIFFE_ENDPOINT_SOCKET: `unix://${mesh.folder}/identity.sock`,
+      SPIFFE_ENDPOINT_SOCKET: `unix://${mesh.folder}/identity-east.sock`,
       NSM_CONNECT_TO: mesh.managerUrl(),
     },
     args: ["explain", ...args],
@@ -118,12 +121,14 @@ async function four(): Promise<readonly string[]> {
   return chosen.toSorted();
 }
 
-/** Pings the endpoint that a client has said last that its wire leads to. */
-const pings = async (client: string) => {
+/** Waits until the endpoint that a client has said last that its wire leads to answers; `subnet`: of the endpoint's own addresses. */
+async function answers(client: string, subnet: number): Promise<void> {
   const line = mesh.daemon(client).log.findLast(({ msg }) => msg === "wire established");
-  const target = parseEstablished(JSON.stringify(line))?.peerAddresses.at(-1)?.split("/")[0] ?? "";
-  return await pingFrom(mesh.namespace(`pod-${client}`), target);
-};
+  const peers = parseEstablished(JSON.stringify(line))?.peerAddresses ?? [];
+  const own = peers.findLast((address) => address.startsWith(`172.16.${subnet}.`))?.split("/")[0] ?? "";
+  const pod = mesh.namespace(`pod-${client}`);
+  await eventually(`${own} answers ${client}`, async () => (await pingFrom(pod, own)).received === 5, 20_000);
+}
 
 /** Waits until a client that was there before says that it has a wire to `nse`; milliseconds from the cause to that. */
 async function moved(client: string, nse: string, cause: () => Promise<unknown>, withinMs = MOVED_WITHIN_MS) {
@@ -175,7 +180,7 @@ test("a chain across: a firewall of this cluster leads to a gateway of the other
   const across = [...here, "proxy-east", "proxy-west", "nsmgr-node3", "forwarder-node3"];
   expect(path).toEqual(["chained", ...here, "firewall", ...across, "gateway"]);
   expect(nse).toBe("firewall");
-  expect(await pings("chained")).toMatchObject({ received: 5 });
+  await answers("chained", 7);
   const [far] = devicesIn(mesh.namespace("pod-firewall")).filter(({ kind }) => kind !== "veth");
   expect(far?.kind).toMatch(/^(wireguard|tun)$/);
   await mesh.daemon("chained").stop();
@@ -186,10 +191,10 @@ test("clients leave a cluster that is cut off, new ones do not wait for it, and 
   mesh.start("careful");
   expect(await mesh.established("careful", "nsm-1")).toMatchObject({ nse: "primary@west" });
   expect(deviceIn(mesh.namespace("pod-careful"), "nsm-1").kind).toMatch(/^(wireguard|tun)$/);
-  expect(await pings("careful")).toMatchObject({ received: 5 });
+  await answers("careful", 3);
   const tookMs = await moved("careful", "backup", () => mesh.cut());
   expect(tookMs).toBeLessThan(MOVED_SOON_MS);
-  expect(await pings("careful")).toMatchObject({ received: 5 });
+  await answers("careful", 4);
   mesh.start("late");
   expect(await mesh.established("late", "nsm-1")).toMatchObject({ nse: "backup" });
   await explained(
@@ -205,7 +210,7 @@ test("clients leave a cluster that is cut off, new ones do not wait for it, and 
   await mesh.mend();
   await back;
   expect(Date.now() - mendedAt).toBeGreaterThanOrEqual(FAILBACK_MS);
-  for (const client of ["careful", "late"]) expect(await pings(client)).toMatchObject({ received: 5 });
+  for (const client of ["careful", "late"]) await answers(client, 3);
 }, 240_000);
 
 test("daemons of the other cluster that hang cost new wires little, and its end moves the old ones", async () => {
@@ -215,12 +220,12 @@ test("daemons of the other cluster that hang cost new wires little, and its end 
   mesh.start("late");
   expect(await mesh.established("late", "nsm-1")).toMatchObject({ nse: "backup" });
   // Packets pass meanwhile.
-  expect(await pings("careful")).toMatchObject({ received: 5 });
+  await answers("careful", 3);
   const tookMs = await moved("careful", "backup", async () => {
     await Promise.all([...daemons.map((name) => mesh.daemon(name).kill()), mesh.killPod("primary")]);
   });
   expect(tookMs).toBeLessThan(MOVED_SOON_MS);
-  expect(await pings("careful")).toMatchObject({ received: 5 });
+  await answers("careful", 4);
   for (const name of daemons) mesh.start(name);
   await explained(/^backup +(candidate|in use)/m, KNOWN_WITHIN_MS);
 }, 120_000);
