@@ -10,6 +10,7 @@ import {
   list,
   map,
   only,
+  optionalIp,
   optionalText,
   policies,
   text,
@@ -51,6 +52,11 @@ export const table = {
     "longest wait for a session with a manager or endpoint",
   ),
   tunnelIp: optionalText("NSM_TUNNEL_IP", "", "own underlay address; unset takes the default route's"),
+  externalIp: optionalIp(
+    "NSM_EXTERNAL_IP",
+    "",
+    "address by which other domains reach this node, where it is another than NSM_TUNNEL_IP; the proxy's file of addresses is for many nodes",
+  ),
   vxlanPort: integer(
     "NSM_VXLAN_PORT",
     "0",

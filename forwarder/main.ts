@@ -43,6 +43,7 @@ export const daemon = defineDaemon({
   async open(config, runtime, stack) {
     const { log } = runtime;
     const tunnelIp = config.tunnelIp ?? defaultTunnelIp();
+    const { externalIp } = config;
     const dataplane = stack.use(
       await openDataplane({
         log,
@@ -68,7 +69,12 @@ export const daemon = defineDaemon({
     const orphans = stack.use(createOrphans({ clock, log }));
     const vxlanPort = config.vxlanPort || Defaults.vxlanPort;
     const underlayMtu = rememberMtu((ip) => dataplane.underlayMtu(ip), clock);
-    const tunnels = createTunnels({ dataplane: { ...dataplane, underlayMtu }, tunnelIp, vxlanPort });
+    const tunnels = createTunnels({
+      dataplane: { ...dataplane, underlayMtu },
+      tunnelIp,
+      externalIp,
+      vxlanPort,
+    });
     const chain = createForwarderChain({
       name: config.name,
       minter,

@@ -53,7 +53,7 @@ export function createProxyChain(options: ProxyChainOptions): NetworkService {
     .use("refuseSilent", refuseSilent(options.reach, options.onSilent)) // before it is waited for
     .use("findWay", findWay(options)) // out to where the endpoint was found, or in to one of this domain
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
-    .use("swapAddresses", swapAddresses(options.outerAddress)) // for the next hop alone
+    .use("swapAddresses", swapAddresses(options.outerAddress, options.side.peers)) // for the next hop alone
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
     .end(connect(options.hops));
 }

@@ -6,6 +6,7 @@ import {
   duration,
   list,
   optionalAddress,
+  optionalIp,
   optionalText,
   path,
   policies,
@@ -69,7 +70,12 @@ const passing = {
   mapIpFilePath: optionalText(
     "NSM_MAP_IP_FILE_PATH",
     "",
-    "file with the address that each node has for other domains (172.18.0.2: 203.0.113.2, one a line), read again when it changes",
+    "file with the address that each node has for other domains (172.18.0.2: 203.0.113.2), or each network of them (192.0.2.0/24: 198.51.100.0/24), one a line, read again when it changes",
+  ),
+  externalIp: optionalIp(
+    "NSM_EXTERNAL_IP",
+    "",
+    "address that nodes have for other domains which neither say one themselves nor stand in the file: for a cluster of one node",
   ),
   clusterInfoPath: text(
     "NSM_CLUSTER_INFO_PATH",

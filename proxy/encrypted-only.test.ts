@@ -40,13 +40,13 @@ async function ask({ by = "forwarder", isHome = false, ...asked }: Asked) {
   const service = encryptedOnly({
     side: {
       isForwarder: (id) => id.includes("/forwarder/"),
+      peers: { domainOf: (id) => (id.includes("/nsmgr-proxy/") ? "west" : undefined) },
       remote: {
         isSpread: () => false,
         registered: () => (isHome ? { url: "tcp://192.0.2.9:5001", services: [] } : undefined),
         find: () => Promise.resolve(undefined),
       },
     },
-    peers: { domainOf: () => "west" },
     unencryptedDomains: asked.unencryptedDomains ?? [],
     log,
   })(seen);
@@ -94,6 +94,7 @@ test("what is no tunnel does not cross, whatever it is called", async () => {
   const service = encryptedOnly({
     side: {
       isForwarder: () => false,
+      peers: { domainOf: () => undefined },
       remote: { isSpread: () => false, registered: () => undefined, find: () => Promise.resolve(undefined) },
     },
     unencryptedDomains: [],

@@ -3,7 +3,6 @@ import type { Connection, Mechanism } from "../api/gen/connection_pb.js";
 import type { NetworkServiceRequest } from "../api/gen/networkservice_pb.js";
 import type { CallContext, Element } from "../sdk/chain.ts";
 import { splitDomain } from "../sdk/domains/name.ts";
-import type { PeerDomains } from "../sdk/domains/peers.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
 import { NsmError } from "../sdk/errors.ts";
 import type { Logger } from "../sdk/log.ts";
@@ -15,11 +14,9 @@ import type { SideOptions, WithSide } from "./side.ts";
 const CLOSE_MS = 5000;
 
 export interface EncryptedOnlyOptions {
-  readonly side: Pick<SideOptions, "isForwarder" | "remote">;
+  readonly side: Pick<SideOptions, "isForwarder" | "remote" | "peers">;
   /** Domains with which wires may be unencrypted, by their names or trust domains; `*` for all. */
   readonly unencryptedDomains: readonly string[];
-  /** Whom a proxy that asks speaks for; without it its trust domain counts alone. */
-  readonly peers?: PeerDomains;
   readonly log: Logger;
 }
 
@@ -54,12 +51,12 @@ export function encryptedOnly(options: EncryptedOnlyOptions): Element<WithSide, 
 function otherDomains(
   { networkServiceEndpointName: name }: Connection,
   { peer, way }: CallContext & WithSide,
-  { side, peers }: EncryptedOnlyOptions,
+  { side }: EncryptedOnlyOptions,
 ): readonly string[] | undefined {
-  if (peer !== undefined && !side.isForwarder(peer.spiffeId)) {
-    const domain = peers?.domainOf(peer.spiffeId);
+  const asking = peer && side.peers.domainOf(peer.spiffeId);
+  if (peer !== undefined && (asking !== undefined || !side.isForwarder(peer.spiffeId))) {
     const { trustDomain } = parseSpiffeId(peer.spiffeId);
-    return domain === undefined ? [trustDomain] : [domain, trustDomain];
+    return asking === undefined ? [trustDomain] : [asking, trustDomain];
   }
   const staysHere = way === undefined || side.remote.registered(name) !== undefined;
   return staysHere ? undefined : [splitDomain(name).domain];

@@ -11,7 +11,7 @@ import { openWatchedFile } from "../sdk/watched-file.ts";
 import type { PassingConfig } from "./config.ts";
 import { openExportStore } from "./exports/store.ts";
 import type { ExportStore } from "./exports/store.ts";
-import { outerUrl, parseOuterAddresses } from "./outer-addresses.ts";
+import { NO_OUTER_ADDRESSES, createOuterAddress, outerUrl, parseOuterAddresses } from "./outer-addresses.ts";
 import type { OuterAddress } from "./swap-addresses.ts";
 
 export interface Home {
@@ -44,12 +44,15 @@ export async function openHome(
             path,
             what: "addresses for other domains",
             parse: parseOuterAddresses,
-            missing: new Map<string, string>(), // it may come with the nodes
+            missing: NO_OUTER_ADDRESSES, // it may come with the nodes
             log,
             clock,
           }),
         );
-  const outerAddress = (inner: string) => file?.current().get(inner) ?? inner;
+  const outerAddress = createOuterAddress({
+    file: () => file?.current() ?? NO_OUTER_ADDRESSES,
+    all: config.externalIp,
+  });
   const here = publishedUrl(config.listenOn);
   const url = () => config.externalUrl ?? outerUrl(here, outerAddress);
   const registries = createRegistryClient({

@@ -1,19 +1,45 @@
 import { expect, test } from "vitest";
-import { outerUrl, parseOuterAddresses } from "./outer-addresses.ts";
+import { createOuterAddress, outerUrl, parseOuterAddresses } from "./outer-addresses.ts";
 
 test("addresses of nodes, in any spelling", () => {
   const outer = parseOuterAddresses("172.18.0.2: 203.0.113.2\n'2001:DB8::0:1': 2001:db8:f::1\n");
-  expect([...outer]).toEqual([
-    ["172.18.0.2", "203.0.113.2"],
-    ["2001:db8::1", "2001:db8:f::1"],
-  ]);
+  expect(outer.get("172.18.0.2")).toBe("203.0.113.2");
+  expect(outer.get("2001:db8:0::1")).toBe("2001:db8:f::1");
+  expect(outer.get("172.18.0.3")).toBeUndefined();
+  expect(outer.get("node-1")).toBeUndefined();
 });
 
-test("an empty file is an empty map", () => {
-  expect(parseOuterAddresses("").size).toBe(0);
+test("networks are translated one to one, and what is said of less of them counts", () => {
+  const outer = parseOuterAddresses(
+    "{ 192.0.2.0/24: 198.51.100.0/24, 192.0.2.128/25: 203.0.113.128/25, 192.0.2.200: 203.0.113.1, 'fd02::/64': '2001:db8:e::/64' }",
+  );
+  expect(
+    ["192.0.2.11", "192.0.2.130", "192.0.2.200", "fd02::b", "fd03::b"].map((ip) => outer.get(ip)),
+  ).toEqual(["198.51.100.11", "203.0.113.130", "203.0.113.1", "2001:db8:e::b", undefined]);
 });
 
-test.for(["node-1: 203.0.113.2", "172.18.0.2: elsewhere", "- 172.18.0.2"])("%s is refused", (text) => {
+test("an empty file names nobody", () => {
+  expect(parseOuterAddresses("").get("172.18.0.2")).toBeUndefined();
+});
+
+test("what is known first counts: the file, the address of all, what the other domain sees", () => {
+  const file = () => parseOuterAddresses("192.0.2.1: 198.51.100.1");
+  const observed = (domain: string) => (domain === "west" ? "198.51.100.9" : undefined);
+  const seen = createOuterAddress({ file, observed });
+  expect([seen("192.0.2.1", "west"), seen("192.0.2.2", "west")]).toEqual(["198.51.100.1", "198.51.100.9"]);
+  expect([seen("192.0.2.2", "north"), seen("192.0.2.2")]).toEqual(["192.0.2.2", "192.0.2.2"]);
+  const one = createOuterAddress({ file, all: "198.51.100.7", observed });
+  expect([one("192.0.2.1", "west"), one("192.0.2.2", "west")]).toEqual(["198.51.100.1", "198.51.100.7"]);
+});
+
+test.for([
+  "node-1: 203.0.113.2",
+  "172.18.0.2: elsewhere",
+  "- 172.18.0.2",
+  "172.18.0.0/24: 203.0.113.0/25",
+  "172.18.0.0/24: 203.0.113.2",
+  "172.18.0.0/32: 'fd00::/32'",
+])("%s is refused", (text) => {
   expect(() => parseOuterAddresses(text)).toThrow(expect.objectContaining({ reason: "bad-yaml" }));
 });
 

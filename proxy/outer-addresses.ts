@@ -1,19 +1,78 @@
-/** The file that says by which address a node is reached from other domains (docs/protocol.md, "Domains"). */
+/** By which address a node is reached from other domains (docs/protocol.md, "Domains"). */
 import * as z from "zod";
-import { formatAddress, parseIp } from "../sdk/prefix.ts";
+import { bitsOf, formatAddress, isInside, networkOf, parseIp, parsePrefix } from "../sdk/prefix.ts";
+import type { Prefix } from "../sdk/prefix.ts";
 import { parseYamlAs } from "../sdk/yaml.ts";
 
-const ip = z.string().refine((text) => parseIp(text) !== undefined, { error: "is no address" });
-const Addresses = z.record(ip, ip).nullable();
+/** Of nodes or whole networks of them, which are translated one to one. */
+export interface OuterAddresses {
+  /** In canonical form; undefined for an address that is not among them. */
+  get(inner: string): string | undefined;
+}
 
-/** From inner to outer address, both in canonical form. Throws INVALID_ARGUMENT `bad-yaml`. */
-export function parseOuterAddresses(text: string): ReadonlyMap<string, string> {
-  const canonical = (address: string) => {
-    const parsed = parseIp(address);
-    return parsed === undefined ? address : formatAddress(parsed);
+export const NO_OUTER_ADDRESSES: OuterAddresses = { get: () => undefined };
+
+const place = z
+  .string()
+  .refine((text) => prefixAt(text) !== undefined, { error: "is no address or network" });
+const Places = z.record(place, place).nullable();
+
+/**
+ * `172.18.0.2: 203.0.113.2`, an address or network (`192.0.2.0/24: 198.51.100.0/24`) a line; the longest that fits counts.
+ * Throws INVALID_ARGUMENT `bad-yaml`.
+ */
+export function parseOuterAddresses(text: string): OuterAddresses {
+  const Networks = Places.transform((entries, ctx) =>
+    Object.entries(entries ?? {}).flatMap(([from, to]) => {
+      const [inner, outer] = [prefixAt(from), prefixAt(to)];
+      if (inner === undefined || outer === undefined) return [];
+      const isHost = inner.length === bitsOf(inner.family) && outer.length === bitsOf(outer.family);
+      if (isHost || (inner.family === outer.family && inner.length === outer.length))
+        return [{ inner, outer }];
+      ctx.addIssue(`${from}: ${to} are no two networks of one size`);
+      return [];
+    }),
+  );
+  const networks = parseYamlAs(text, Networks).toSorted((a, b) => b.inner.length - a.inner.length);
+  return {
+    get(address) {
+      const ip = parseIp(address);
+      const found = ip && networks.find(({ inner }) => isInside(ip, inner));
+      if (ip === undefined || found === undefined) return undefined;
+      const { inner, outer } = found;
+      const host = ip.address - inner.address;
+      return formatAddress({ family: outer.family, address: outer.address + host });
+    },
   };
-  const pairs = Object.entries(parseYamlAs(text, Addresses) ?? {});
-  return new Map(pairs.map(([inner, outer]) => [canonical(inner), canonical(outer)]));
+}
+
+function prefixAt(text: string): Prefix | undefined {
+  const ip = parseIp(text);
+  const prefix = ip === undefined ? parsePrefix(text) : { ...ip, length: bitsOf(ip.family) };
+  return prefix && networkOf(prefix);
+}
+
+/** What is known beside the file. */
+export interface OuterAddressOptions {
+  readonly file: () => OuterAddresses;
+  /** Of all nodes that nothing else is said of. */
+  readonly all?: string | undefined;
+  /**
+   * As what a linked domain sees this one, where that is not the address that the proxy has itself: so its gateway translates. Undefined without a
+   * link, or a gateway.
+   */
+  readonly observed?: (domain: string) => string | undefined;
+}
+
+/** `domain`: the one that asks, or is asked; undefined when its name is not known. */
+export type OuterAddress = (inner: string, domain?: string) => string;
+
+/** The first that is known: the file, the address of all, the one that the other domain sees, the inner one. */
+export function createOuterAddress({ file, all, observed }: OuterAddressOptions): OuterAddress {
+  return (inner, domain) => {
+    const seen = () => (domain === undefined ? undefined : observed?.(domain));
+    return file().get(inner) ?? all ?? seen() ?? inner;
+  };
 }
 
 /** Under which URL those outside reach who is at this `tcp://address:port` inside. */

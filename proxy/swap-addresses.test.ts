@@ -7,9 +7,15 @@ import { callBy } from "../test/support/chain.ts";
 import { makePeer } from "../test/support/peer.ts";
 import { swapAddresses } from "./swap-addresses.ts";
 
-const call = callBy(await makePeer("/forwarder/one"));
+const forwarder = { ...callBy(await makePeer("/forwarder/one")), way: undefined, domain: "west" };
+const proxy = { ...callBy(await makePeer("/nsmgr-proxy/west")), way: undefined };
+const peers = { domainOf: (id: string) => (id.includes("/nsmgr-proxy/") ? "west" : undefined) };
 const OUTER: Readonly<Record<string, string>> = { "10.0.0.1": "198.51.100.1", "10.0.0.2": "198.51.100.2" };
-const outer = (inner: string) => OUTER[inner] ?? inner;
+const domains = new Set<string | undefined>();
+const outer = (inner: string, domain?: string) => {
+  domains.add(domain);
+  return OUTER[inner] ?? inner;
+};
 
 const tunnel = (parameters: Record<string, string>) =>
   create(MechanismSchema, { cls: "REMOTE", type: "WIREGUARD", parameters });
@@ -28,7 +34,10 @@ async function pass(parameters: Record<string, string>, answered: Record<string,
     connection: create(ConnectionSchema, { id: "id" }),
     mechanismPreferences: [tunnel(parameters)],
   });
-  const response = await swapAddresses(outer)(next).request(request, call);
+  const response = await swapAddresses(
+    outer,
+    peers,
+  )(next).request(request, parameters["orig_src_ip"] === undefined ? forwarder : proxy);
   return { seen, answer: response.mechanism?.parameters };
 }
 
@@ -53,3 +62,38 @@ test("an address without another one stays as it is", async () => {
   expect(seen).toEqual([{ src_ip: "192.0.2.9", orig_src_ip: "192.0.2.9" }]);
   expect(answer).toMatchObject({ src_ip: "192.0.2.9", dst_ip: "192.0.2.10" });
 });
+
+test("an outer address that a forwarder knows itself counts before all others, and goes no further", async () => {
+  const asked = await pass(
+    { src_ip: "10.0.0.1", src_external_ip: "203.0.113.5" },
+    { dst_ip: "198.51.100.2" },
+  );
+  expect(asked.seen).toEqual([{ src_ip: "203.0.113.5", orig_src_ip: "10.0.0.1" }]);
+  // It refreshes with what it was answered.
+  expect(asked.answer).toMatchObject({ src_ip: "10.0.0.1", src_external_ip: "203.0.113.5" });
+  const arriving = { src_ip: "198.51.100.1", orig_src_ip: "10.0.0.1", dst_external_ip: "192.0.2.66" };
+  const served = await pass(arriving, { dst_ip: "10.0.0.2", dst_external_ip: "203.0.113.6" });
+  expect(served.seen[0]).not.toHaveProperty("dst_external_ip");
+  expect(served.answer).toMatchObject({ dst_ip: "203.0.113.6", orig_dst_ip: "10.0.0.2" });
+  expect(served.answer).not.toHaveProperty("dst_external_ip");
+  // What the asking side says of the serving one is its own word.
+  expect((await pass(arriving, { dst_ip: "10.0.0.2" })).answer).toMatchObject({ dst_ip: "198.51.100.2" });
+});
+
+test("it is asked for with the other domain's name, whichever way the Request goes", async () => {
+  domains.clear();
+  await pass({ src_ip: "10.0.0.1" }, { dst_ip: "198.51.100.2" });
+  await pass({ src_ip: "198.51.100.1", orig_src_ip: "10.0.0.1" }, { dst_ip: "10.0.0.2" });
+  expect([...domains]).toEqual(["west"]);
+});
+
+test.for([
+  ["8940", "1420"],
+  ["1400", "1400"],
+])(
+  "an MTU of %s goes out as %s: what is between the domains is as wide as the internet",
+  async ([mtu, sent]) => {
+    const { seen } = await pass({ src_ip: "10.0.0.1", MTU: mtu ?? "" }, {});
+    expect(seen[0]?.["MTU"]).toBe(sent);
+  },
+);

@@ -3,36 +3,52 @@
  * the other cluster reaches the node by the outer one. `orig_src_ip` says that the asking cluster's proxy has been passed.
  */
 import type { Mechanism } from "../api/gen/connection_pb.js";
-import type { Element } from "../sdk/chain.ts";
+import type { CallContext, Element } from "../sdk/chain.ts";
+import type { PeerDomains } from "../sdk/domains/peers.ts";
 import { connectionOf } from "../sdk/elements/update-path.ts";
+import { getParameter, setParameter } from "../sdk/mechanisms/parameters.ts";
+import { TUNNEL } from "../sdk/mechanisms/tunnel.ts";
+import type { OuterAddress } from "./outer-addresses.ts";
+import type { WithSide } from "./side.ts";
 
-const SRC = "src_ip";
-const DST = "dst_ip";
+export type { OuterAddress } from "./outer-addresses.ts";
+
+const SRC = TUNNEL.srcIp.key;
+const DST = TUNNEL.dstIp.key;
 const INNER_SRC = "orig_src_ip";
 const INNER_DST = "orig_dst_ip";
+/**
+ * What any network between clusters lets through, less what WireGuard adds over IPv6: 1500 - 80. The nodes know their own links alone,
+ * which may be wider.
+ */
+const LARGEST_MTU = 1420;
 
-/** By which address a node is reached from elsewhere; the same one for a node that has no other. */
-export type OuterAddress = (inner: string) => string;
-
-export function swapAddresses(outer: OuterAddress): Element {
+/** `peers`: whom a proxy that asks speaks for. */
+export function swapAddresses(outer: OuterAddress, peers: PeerDomains): Element<WithSide> {
   return (next) => ({
     async request(request, ctx) {
       const mechanisms = [connectionOf(request).mechanism, ...request.mechanismPreferences].filter(isTunnel);
       const arrives = mechanisms.some(hasLeft);
+      const domain = otherDomain(ctx, peers);
+      const own = arrives ? undefined : mechanisms.map(externalOf).find((ip) => ip !== undefined);
       for (const mechanism of mechanisms) {
         if (arrives) forgetServingEnd(mechanism);
-        else showAskingEnd(mechanism, outer);
+        else showAskingEnd(mechanism, outer, domain);
       }
       const response = await next.request(request, ctx);
       if (isTunnel(response.mechanism)) {
-        if (arrives) showServingEnd(response.mechanism, outer);
-        else restoreAskingEnd(response.mechanism);
+        if (arrives) showServingEnd(response.mechanism, outer, domain);
+        else restoreAskingEnd(response.mechanism, own);
       }
       return response;
     },
     // A Close goes by its ids: nobody looks at the addresses.
     close: (connection, ctx) => next.close(connection, ctx),
   });
+}
+
+function otherDomain({ peer, domain }: CallContext & WithSide, peers: PeerDomains): string | undefined {
+  return domain ?? (peer && peers.domainOf(peer.spiffeId));
 }
 
 function isTunnel(mechanism: Mechanism | undefined): mechanism is Mechanism {
@@ -43,25 +59,46 @@ function hasLeft({ parameters }: Mechanism): boolean {
   return (parameters[INNER_SRC] ?? "") !== "";
 }
 
-function showAskingEnd({ parameters }: Mechanism, outer: OuterAddress): void {
+function showAskingEnd(mechanism: Mechanism, outer: OuterAddress, domain: string | undefined): void {
+  const { parameters } = mechanism;
   const inner = parameters[SRC] ?? "";
   parameters[INNER_SRC] = inner;
-  parameters[SRC] = outer(inner);
+  parameters[SRC] = takeParameter(mechanism, TUNNEL.srcExternalIp) ?? outer(inner, domain);
+  if (getParameter(parameters, TUNNEL.mtuBytes) > LARGEST_MTU)
+    parameters[TUNNEL.mtuBytes.key] = String(LARGEST_MTU);
 }
 
-function restoreAskingEnd({ parameters }: Mechanism): void {
+function externalOf({ parameters }: Mechanism): string | undefined {
+  return getParameter(parameters, TUNNEL.srcExternalIp);
+}
+
+/** `external`: what the forwarder said, who comes with this answer at the next refresh. */
+function restoreAskingEnd({ parameters }: Mechanism, external: string | undefined): void {
+  setParameter(parameters, TUNNEL.srcExternalIp, external);
   parameters[SRC] = parameters[INNER_SRC] ?? parameters[SRC] ?? "";
   parameters[INNER_SRC] = "";
 }
 
 /** The forwarder here answers with the inner one, at each Request. */
-function forgetServingEnd({ parameters }: Mechanism): void {
-  parameters[DST] = "";
-  parameters[INNER_DST] = "";
+function forgetServingEnd(mechanism: Mechanism): void {
+  mechanism.parameters[DST] = "";
+  mechanism.parameters[INNER_DST] = "";
+  takeParameter(mechanism, TUNNEL.dstExternalIp);
 }
 
-function showServingEnd({ parameters }: Mechanism, outer: OuterAddress): void {
+function showServingEnd(mechanism: Mechanism, outer: OuterAddress, domain: string | undefined): void {
+  const { parameters } = mechanism;
   const inner = parameters[DST] ?? "";
   parameters[INNER_DST] = inner;
-  parameters[DST] = outer(inner);
+  parameters[DST] = takeParameter(mechanism, TUNNEL.dstExternalIp) ?? outer(inner, domain);
+}
+
+/** What a forwarder says to this proxy, and to nobody else. */
+function takeParameter(
+  { parameters }: Mechanism,
+  parameter: typeof TUNNEL.srcExternalIp,
+): string | undefined {
+  const value = getParameter(parameters, parameter);
+  delete parameters[parameter.key];
+  return value;
 }

@@ -61,6 +61,10 @@ export function oneOf<const W extends string>(...words: readonly W[]): Kind<W> {
 export const addresses: Kind<readonly string[]> = kindOf("list of IP addresses", (value) =>
   splitList(value).map(parseHostAddress),
 );
+/** Of a host, in canonical form; an empty value reads as undefined. */
+export const optionalIp: Kind<string | undefined> = kindOf("IP address", (value) =>
+  value === "" ? undefined : parseHostAddress(value),
+);
 export const address: Kind<string> = kindOf("address", parseAddress);
 /** An address that may be unset: an empty value reads as undefined. */
 export const optionalAddress: Kind<string | undefined> = kindOf("address", (value) =>

@@ -26,6 +26,24 @@ const vxlan = (parameters: Record<string, string> = {}) =>
     parameters: { src_ip: "192.0.2.9", src_port: "4789", MTU: "1446", ...parameters },
   });
 
+test("a node's address for other domains is said beside its own, to the proxy", async () => {
+  const dataplane = createFakeDataplane();
+  const tunnels = createTunnels({
+    dataplane,
+    tunnelIp: "192.0.2.1",
+    externalIp: "203.0.113.1",
+    vxlanPort: 4789,
+  });
+  const offer = await tunnels.offer("wire", "IP", "tcp://192.0.2.2:5001");
+  expect(offer.parameters).toMatchObject({ src_ip: "192.0.2.1", src_external_ip: "203.0.113.1" });
+  const served = wireguard();
+  await tunnels.serve(served, connection());
+  expect(served.parameters).toMatchObject({ dst_ip: "192.0.2.1", dst_external_ip: "203.0.113.1" });
+  const others = wireguard({ dst_external_ip: "192.0.2.66" });
+  await build().tunnels.serve(others, connection());
+  expect(others.parameters).not.toHaveProperty("dst_external_ip");
+});
+
 describe("serving", () => {
   test("a WireGuard wire adds our end and keeps the smaller MTU", async () => {
     const { tunnels } = build();

@@ -4,6 +4,8 @@ import { MechanismSchema } from "../../api/gen/connection_pb.js";
 import type { Connection, Mechanism } from "../../api/gen/connection_pb.js";
 import { ConnectionContextSchema } from "../../api/gen/connectioncontext_pb.js";
 import { NsmError } from "../../sdk/errors.ts";
+import { setParameter } from "../../sdk/mechanisms/parameters.ts";
+import { TUNNEL } from "../../sdk/mechanisms/tunnel.ts";
 import { isEvenVni } from "../../sdk/mechanisms/vxlan.ts";
 import { parseIp } from "../../sdk/prefix.ts";
 import type { Dataplane, VxlanSide, WireguardSide } from "../dataplane.ts";
@@ -36,11 +38,13 @@ export interface TunnelOptions {
   readonly dataplane: Dataplane;
   /** Own address on the underlay. */
   readonly tunnelIp: string;
+  /** As what other domains reach this node, where that is another address. */
+  readonly externalIp?: string | undefined;
   readonly vxlanPort: number;
 }
 
 export function createTunnels(options: TunnelOptions): Tunnels {
-  const { dataplane, tunnelIp, vxlanPort } = options;
+  const { dataplane, tunnelIp, externalIp, vxlanPort } = options;
   const whyNot = (type: string): string => {
     if (type === "WIREGUARD" && dataplane.wireguard.mode === "none")
       return `WIREGUARD: ${dataplane.wireguard.reason}; ${dataplane.wireguard.remedy}`;
@@ -61,6 +65,7 @@ export function createTunnels(options: TunnelOptions): Tunnels {
       const { parameters } = mechanism;
       const remoteIp = ipParameter(parameters, "src_ip");
       parameters["dst_ip"] = tunnelIp;
+      setParameter(parameters, TUNNEL.dstExternalIp, externalIp);
       lowerMtu(mechanism, connection, await ownMtu(type, remoteIp));
       if (type === "VXLAN") return serveVxlan(options, connection.id, parameters, remoteIp);
       const own = dataplane.reserveWireguard(connection.id);
@@ -81,6 +86,7 @@ export function createTunnels(options: TunnelOptions): Tunnels {
         src_ip: tunnelIp,
         MTU: String(await ownMtu(type, remoteIp)),
       };
+      if (externalIp !== undefined) setParameter(parameters, TUNNEL.srcExternalIp, externalIp);
       if (type === "VXLAN") parameters["src_port"] = String(vxlanPort);
       else {
         const own = dataplane.reserveWireguard(wireId);

@@ -93,9 +93,10 @@ export function planWire(wire: Wire): Wanted {
 function planTunnel(side: VxlanSide | WireguardSide): WantedLink {
   const [local, remote] = [checkTunnelIp(side.localIp), checkTunnelIp(side.remoteIp)];
   const [localIp, remoteIp] = [formatAddress(local), formatAddress(remote)];
-  if (local.family !== remote.family)
-    throw bad("tunnel", `${localIp} to ${remoteIp}`, "both ends have the same address family");
   if (side.kind === "vxlan") {
+    // A WireGuard device has sockets of both, and chooses its own address.
+    if (local.family !== remote.family)
+      throw bad("tunnel", `${localIp} to ${remoteIp}`, "both ends have the same address family");
     if (!Number.isInteger(side.vni) || side.vni < 1 || side.vni > 0xffffff)
       throw bad("tunnel", side.vni, "a VNI is 1 to 16777215");
     return { kind: "vxlan", localIp, remoteIp, port: checkPort(side.port), vni: side.vni };

@@ -16,6 +16,9 @@ export const TUNNEL = {
   dstIp: ipAddress("dst_ip"),
   srcPort: whole("src_port", UINT16_MAX),
   dstPort: whole("dst_port", UINT16_MAX),
+  /** Said by a forwarder to the proxy of its own domain: as what others reach it. Ours alone. */
+  srcExternalIp: ipAddress("src_external_ip"),
+  dstExternalIp: ipAddress("dst_external_ip"),
   /** Bytes that fit through; 0 = not said. */
   mtuBytes: whole("MTU", UINT32_MAX),
 } as const;
