@@ -109,6 +109,7 @@ function check(
     if (id !== proxyId) throw notTheIssuer(url, `it is ${id}, and ${proxyId} was expected`);
   } catch (error) {
     if (error instanceof NsmError && error.reason === "not-the-issuer") throw error;
+    if (error instanceof NsmError && OF_CLOCKS.has(error.reason)) throw clocksApart(url, nowMs, error);
     throw notTheIssuer(url, messageOf(error), error);
   }
 }
@@ -204,6 +205,17 @@ function isCode(word: string): word is CodeName {
 function unreachable(url: string, why: unknown): NsmError {
   if (why instanceof NsmError) return why;
   return new NsmError("UNAVAILABLE", "unreachable", `cannot reach ${url}: ${messageOf(why)}`);
+}
+
+const OF_CLOCKS: ReadonlySet<string> = new Set(["svid-expired", "svid-not-yet-valid"]);
+
+function clocksApart(url: string, nowMs: number, cause: NsmError): NsmError {
+  return new NsmError(
+    "FAILED_PRECONDITION",
+    "clocks-apart",
+    `the certificate of ${url} does not hold now: ${cause.message}, and it is ${new Date(nowMs).toISOString()} here. Nothing was told to it. Set the clocks of both sides (NTP), then try again`,
+    cause,
+  );
 }
 
 function notTheIssuer(url: string, why: string, cause?: unknown): NsmError {

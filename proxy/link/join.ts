@@ -12,6 +12,8 @@ import type { LinkToken } from "./token.ts";
 import { parseSpiffeId } from "../../sdk/spiffe/id.ts";
 import type { Trust } from "./trust.ts";
 
+const GOODBYE_MS = 2000;
+
 export interface JoinOptions {
   readonly hub: Hub;
   readonly trust: Trust;
@@ -60,13 +62,12 @@ export async function* joinByToken(
     gaveBundle: !trust.has(other.trustDomain),
   };
   let isLinked = false;
+  const say = (path: string, body: unknown, until: AbortSignal) =>
+    ask({ url, path, body, nowMs: clock.now(), signal: until }, expected);
   try {
     await store.update((state) => addLink(state, own, link));
     hub.live(link.id).bundleHeardMs = clock.now();
-    await ask(
-      { url, path: "/join", body: bodyOf(link, token, options), nowMs: clock.now(), signal },
-      expected,
-    );
+    await say("/join", bodyOf(link, token, options), signal);
     yield `${token.domain} took the token, and trusts ${own.trustDomain}`;
     if (link.gaveBundle) await trust.set(other.trustDomain, document, signal);
     yield `${own.domain} trusts ${other.trustDomain}`;
@@ -86,7 +87,11 @@ export async function* joinByToken(
       error,
     );
   } finally {
-    if (!isLinked && hub.links().some(({ id }) => id === link.id)) await drop(link);
+    if (!isLinked && hub.links().some(({ id }) => id === link.id)) {
+      // So that it need not wait for the end of its time; who does not hear it does that.
+      await say("/leave", { linkId: link.id }, AbortSignal.timeout(GOODBYE_MS)).catch(() => undefined);
+      await drop(link);
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-/** What a proxy answers over https to strangers: its bundle, a join with a token, and whether a link is still known. */
+/** What a proxy answers over https to strangers: its bundle, a join with a token and its end, and whether a link is still known. */
 import * as z from "zod";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import type { CodeName } from "../../sdk/errors.ts";
@@ -52,6 +52,14 @@ export function createLinkRoutes(options: RedeemOptions): Routes {
         const { linkId } = read(LinkedBody, body);
         const link = hub.links().find(({ id, state }) => id === linkId && state !== "leaving");
         if (link === undefined) throw new NsmError("NOT_FOUND", "not-linked", "no such link is known here");
+        return {};
+      }),
+    // The id of a link is known to its two sides alone.
+    "POST /leave": ({ body }) =>
+      answered(async () => {
+        const { linkId } = read(LinkedBody, body);
+        const link = hub.links().find(({ id, state }) => id === linkId && state === "pending");
+        if (link !== undefined) await options.drop(link);
         return {};
       }),
   };
