@@ -9,6 +9,9 @@ import type { NextHop } from "../sdk/elements/target.ts";
 import type { Reach } from "../sdk/reach.ts";
 import type { WithSide } from "./side.ts";
 
+/** What a domain that was silent costs whoever asks for it, until it answers again. */
+const COMES_BACK_WITHIN_MS = 100;
+
 /**
  * `onSilent`: there is no use in what waits for an answer from there. Throws UNAVAILABLE `domain-silent`, or
  * `hop-lost` where the domain has endpoints elsewhere, too.
@@ -21,10 +24,9 @@ export function refuseSilent(
     async request(request, ctx) {
       const { way, domain, isSpread = false } = ctx;
       if (way === undefined || domain === undefined) return await next.request(request, ctx);
-      if (reach.isLost(way)) {
-        void reach.comesBack(way); // who asks next may find it there
+      // Who asks next may find it there, if it takes longer to answer.
+      if (reach.isLost(way) && !(await reach.answers(way, COMES_BACK_WITHIN_MS)))
         throw silent(way, domain, isSpread);
-      }
       using watch = reach.watch(way, () => []);
       try {
         const signal = AbortSignal.any([ctx.signal, watch.signal]);

@@ -36,8 +36,8 @@ export interface ReachOptions {
 export interface Reach {
   /** It did not answer a moment ago. */
   isLost(hop: NextHop): boolean;
-  /** Whether it answers now. Takes 350 ms at most. */
-  answers(hop: NextHop): Promise<boolean>;
+  /** Whether it answers now, or was about to. Takes 350 ms at most. */
+  answers(hop: NextHop, withinMs?: number): Promise<boolean>;
   /** Of a lost hop: whether it answers after all. Takes up to four seconds from the first question on. */
   comesBack(hop: NextHop): Promise<boolean>;
   /**
@@ -95,7 +95,14 @@ export function createReach({ probe, clock, log }: ReachOptions): Reach {
 
   return {
     isLost,
-    answers: (hop) => ask(hop).answered,
+    async answers(hop, withinMs = ANSWER_WITHIN_MS) {
+      const late = Promise.withResolvers<boolean>();
+      using timer = clock.timer(withinMs, () => late.resolve(false));
+      void timer;
+      const { answered, answeredAtLast } = ask(hop);
+      // A question that was open has been silent for long enough, and may be answered now.
+      return await Promise.race([isLost(hop) ? answeredAtLast : answered, late.promise]);
+    },
     comesBack: (hop) => ask(hop).answeredAtLast,
     watch(hop, others) {
       const lost = new AbortController();
