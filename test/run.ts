@@ -47,17 +47,22 @@ function main(args: readonly string[]): number {
   return failed === 0 ? 0 : 1;
 }
 
-/** The files of these projects that have a long form, and of them those whose name contains one of the words (if any), with their projects. */
+/**
+ * The files of these projects that have a long form, with their projects, and options of vitest as they are. `words`: parts of names
+ * of files, if not all are meant, and then such options.
+ */
 function longForms(projects: readonly string[], words: readonly string[]) {
+  const at = words.findIndex((word) => word.startsWith("-"));
+  const [names, options] = at < 0 ? [words, []] : [words.slice(0, at), words.slice(at)];
   const all = globSync("test/*/**/*.test.ts", { cwd: root }).filter((file) =>
     readFileSync(join(root, file), "utf8").includes('/support/long.ts"'),
   );
   const projectOf = (file: string) => file.split(sep)[1] ?? "";
-  const rest = all.filter(
+  const files = all.filter(
     (file) =>
-      projects.includes(projectOf(file)) && (words.length === 0 || words.some((word) => file.includes(word))),
+      projects.includes(projectOf(file)) && (names.length === 0 || names.some((name) => file.includes(name))),
   );
-  return { projects: [...new Set(rest.map(projectOf))], rest };
+  return { projects: [...new Set(files.map(projectOf))], rest: [...files, ...options] };
 }
 
 function runPrivileged(projects: readonly string[], rest: readonly string[]): Tally {
