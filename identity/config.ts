@@ -43,6 +43,19 @@ const svidLifetimeMs: Variable<number> = {
   },
 };
 
+const svidRenewalMs: Variable<number | undefined> = {
+  env: "NSM_IDENTITY_SVID_RENEWAL",
+  type: "duration",
+  fallback: "",
+  help: "when a new certificate is pushed, from the issue of the last one on; unset, and at the latest: at half of its life",
+  parse: (value) => {
+    if (value === "") return undefined;
+    const ms = duration("", undefined, "").parse(value);
+    if (ms < 500) throw new Error("expected at least 500ms");
+    return ms;
+  },
+};
+
 const caLifetimeMs: Variable<number> = {
   ...duration(
     "NSM_IDENTITY_CA_LIFETIME",
@@ -99,6 +112,7 @@ export const table = {
     "who gets which identity (docs/identity.md); read again when it changes",
   ),
   svidLifetimeMs,
+  svidRenewalMs,
   caLifetimeMs,
   refreshHintMs,
   federationIds: idPatterns(

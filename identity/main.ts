@@ -52,7 +52,7 @@ export async function openIdentity(
   log: Runtime["log"],
   clock: Clock = systemClock,
 ): Promise<AsyncDisposable> {
-  const { trustDomain, stateDir, listenOn, svidLifetimeMs } = config;
+  const { trustDomain, stateDir, listenOn } = config;
   await using stack = new AsyncDisposableStack();
   const registrations = stack.use(
     await openRegistrations({ path: config.registrations, trustDomain, log, clock }),
@@ -76,7 +76,7 @@ export async function openIdentity(
   const upstream = files && stack.use(await openUpstream({ files, trustDomain, log, clock }));
   const authority = stack.use(await openAuthority({ state, timing: config, upstream, clock, log }));
   ready.resolve(authority);
-  const svids = createSvids(authority, svidLifetimeMs, clock);
+  const svids = createSvids(authority, config, clock);
   const federated = await openFederated(stateDir, trustDomain, log);
   const trust = createTrust(authority, federated);
   const callers = createCallers({ registrations, changing: [trust], clock, log });

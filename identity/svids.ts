@@ -1,10 +1,10 @@
-/** One current X509-SVID for each identity, shared by its callers and renewed at about half of its life. */
+/** One current X509-SVID for each identity, shared by its callers and renewed at about half of its life, or earlier. */
 import type { Clock } from "../sdk/clock.ts";
 import type { Authority } from "./authority.ts";
 import type { IssuedSvid } from "./issuer.ts";
 
-/** Renewals of identities that started together drift apart by up to this share of a life. */
-const JITTER = 0.05;
+/** Renewals of identities that started together drift apart by up to this share of the time until then. */
+const JITTER = 0.1;
 
 export interface CurrentSvid extends IssuedSvid {
   /** When there will be a newer one, milliseconds since 1970. */
@@ -18,9 +18,15 @@ export interface Svids {
   keepOnly(ids: ReadonlySet<string>): void;
 }
 
+export interface SvidTimes {
+  readonly svidLifetimeMs: number;
+  /** When a certificate is renewed, from its issue on; half of its life at the latest, and unless told. */
+  readonly svidRenewalMs: number | undefined;
+}
+
 export function createSvids(
   authority: Pick<Authority, "issueX509" | "isIssuer">,
-  lifetimeMs: number,
+  { svidLifetimeMs: lifetimeMs, svidRenewalMs }: SvidTimes,
   clock: Clock,
   random = Math.random,
 ): Svids {
@@ -28,8 +34,9 @@ export function createSvids(
   const issue = async (id: string): Promise<CurrentSvid> => {
     const nowMs = clock.now();
     const svid = await authority.issueX509(id, lifetimeMs);
-    const lifeMs = Math.min(lifetimeMs, svid.notAfterMs - nowMs);
-    return { ...svid, renewAtMs: nowMs + lifeMs * (0.5 + JITTER * (2 * random() - 1)) };
+    const halfMs = Math.min(lifetimeMs, svid.notAfterMs - nowMs) / 2;
+    const afterMs = Math.min(svidRenewalMs ?? halfMs, halfMs);
+    return { ...svid, renewAtMs: nowMs + afterMs * (1 + JITTER * (2 * random() - 1)) };
   };
   return {
     async of(id) {
