@@ -33,12 +33,14 @@ function build() {
   });
   let away = new AbortController();
   let finds = 0;
+  const watched = new Set<string>();
   const elsewhere: Pick<Registries, "endpoints"> = {
     endpoints: {
       register: () => Promise.reject(new Error("nobody registers there")),
       unregister: () => Promise.reject(new Error("nobody registers there")),
       async *find(query, { signal }) {
         finds++;
+        if (query.watch) watched.add(query.entry.networkServiceNames.join());
         const { signal: gone } = away;
         if (gone.aborted) throw gone.reason;
         yield* there.find(query, AbortSignal.any([signal, gone]));
@@ -75,6 +77,7 @@ function build() {
       else away = new AbortController();
     },
     finds: () => finds,
+    watched,
   };
 }
 
@@ -188,4 +191,11 @@ test("endpoints of a domain that nobody knows any more are gone at once, and the
   await vi.waitFor(async () => expect(await names("web")).toEqual([]));
   setAway(false);
   await vi.waitFor(async () => expect(await names("web")).toEqual(["nse@west"]), { timeout: 15_000 });
+});
+
+test("more services than a session bears watches are not followed into other domains, and that is said", async () => {
+  const { service, watched, warn } = build();
+  for (let i = 0; i < 802; i++) await service(`web-${i}`, ["west"]);
+  await vi.waitFor(() => expect(warn).toHaveBeenCalledTimes(2), { timeout: 15_000 });
+  expect(watched.size).toBe(800);
 });

@@ -29,6 +29,8 @@ import { joinDomain, splitDomain } from "./name.ts";
 const AWAY_AFTER_MS = 1000;
 /** Of one domain; what is beyond is not taken. */
 const MOST_ENDPOINTS = 10_000;
+/** Services, each counted for each of its domains: a watch each, of which a session to the proxy bears a thousand. */
+const MOST_WATCHES = 800;
 
 export interface ImportsOptions {
   /** This domain's own: `services` say what is taken from where, into `endpoints` it is put. */
@@ -54,16 +56,22 @@ export function keepImports({ registries, elsewhere, clock, log }: ImportsOption
         );
       return;
     }
-    for (const domain of wanted.get(service) ?? []) {
-      if (!from.includes(domain)) domains.get(domain)?.leave(service);
-    }
-    for (const name of from) {
+    const before = wanted.get(service) ?? [];
+    wanted.delete(service);
+    const others = [...wanted.values()].reduce((sum, { length }) => sum + length, 0);
+    const taken = from.slice(0, MOST_WATCHES - others);
+    if (taken.length < from.length)
+      log.warn(
+        { service, domains: from.slice(taken.length) },
+        `endpoints of other domains are not taken: there are ${MOST_WATCHES} services with domains already`,
+      );
+    for (const domain of before) if (!taken.includes(domain)) domains.get(domain)?.leave(service);
+    for (const name of taken) {
       const domain = domains.get(name) ?? importDomain({ name, registries, elsewhere, clock, log });
       domains.set(name, domain);
       domain.take(service);
     }
-    if (from.length > 0) wanted.set(service, from);
-    else wanted.delete(service);
+    if (taken.length > 0) wanted.set(service, taken);
   };
   const run = async () => {
     const watched = { entries: new Map<string, NetworkService>(), isTold: false };
