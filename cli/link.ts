@@ -1,5 +1,6 @@
 /** `nsm link`: joins this domain to another one, shows the links there are, ends them. */
-import { durationFromMs, durationMs, timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
+import type { Duration } from "@bufbuild/protobuf/wkt";
 import { Links } from "../api/gen/link_pb.js";
 import type { LinkStatus, ListResponse } from "../api/gen/link_pb.js";
 import { parseDuration } from "../sdk/config.ts";
@@ -63,7 +64,7 @@ export async function runLinkList(
     else if (list.links.length === 0)
       say(`${list.domain} has no links: nsm link token makes a token for another cluster to join with`);
     else
-      for (const line of tableOf(list, options.output === "wide", Date.now()))
+      for (const line of tableOf(list, options.output === "wide", Date.now(), terminalWidth()))
         process.stdout.write(`${line}\n`);
     return ExitCode.ok;
   });
@@ -138,7 +139,7 @@ export function valueOf(status: LinkStatus): object {
     dialledBy: dials ? "us" : "them",
     ...(way !== "" && { way }),
     addresses,
-    ...(rtt && { rttMs: durationMs(rtt) }),
+    ...(rtt && { rttMs: millisecondsOf(rtt) }),
     ...(bundleHeard && { bundleHeard: timestampDate(bundleHeard).toISOString() }),
     offeredToUs: status.offeredToUs,
     offeredByUs: status.offeredByUs,
@@ -146,7 +147,12 @@ export function valueOf(status: LinkStatus): object {
 }
 
 /** Lines of a table for people. */
-export function tableOf({ links }: ListResponse, wide: boolean, nowMs: number): readonly string[] {
+export function tableOf(
+  { links }: ListResponse,
+  wide: boolean,
+  nowMs: number,
+  width: number,
+): readonly string[] {
   const age = (ms: number) => ageText(nowMs - ms);
   const columns = [
     { title: "DOMAIN", value: ({ domain }: LinkStatus) => domain },
@@ -157,7 +163,7 @@ export function tableOf({ links }: ListResponse, wide: boolean, nowMs: number): 
     },
     {
       title: "RTT",
-      value: ({ rtt }: LinkStatus) => (rtt === undefined ? "-" : `${durationMs(rtt).toFixed(1)} ms`),
+      value: ({ rtt }: LinkStatus) => (rtt === undefined ? "-" : `${millisecondsOf(rtt).toFixed(1)} ms`),
     },
     {
       title: "BUNDLE",
@@ -175,11 +181,16 @@ export function tableOf({ links }: ListResponse, wide: boolean, nowMs: number): 
         ]
       : []),
   ];
-  const lines = formatTable(links, columns, [], terminalWidth());
+  const lines = formatTable(links, columns, [], width);
   const reasons = links
     .filter(({ why }) => why !== "")
     .map(({ domain, why }) => printableLines(`${domain}: ${why}`));
   return [...lines, ...reasons];
+}
+
+/** With fractions, which `durationMs` rounds. */
+function millisecondsOf({ seconds, nanos }: Duration): number {
+  return Number(seconds) * 1000 + nanos / 1e6;
 }
 
 function few(services: readonly string[], all: boolean): string {

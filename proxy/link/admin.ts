@@ -1,6 +1,7 @@
 /** What operators ask of a proxy's links, on a socket of its host (api/link.proto, `Links`). */
 import { create } from "@bufbuild/protobuf";
-import { durationFromMs, durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { DurationSchema, durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Duration } from "@bufbuild/protobuf/wkt";
 import {
   CreateTokenResponseSchema,
   JoinProgressSchema,
@@ -34,7 +35,7 @@ export function linkAdmin(links: Links, offers: Offers): Handlers<typeof LinksSe
       state: !isLinked ? link.state : way === undefined ? "down" : "up",
       since: timestampFromMs(isLinked ? Math.max(sinceMs, link.sinceMs) : link.sinceMs),
       way: way?.kind ?? "",
-      ...(rttMs !== undefined && { rtt: durationFromMs(Math.ceil(rttMs * 1000) / 1000) }),
+      ...(rttMs !== undefined && { rtt: durationOf(rttMs) }),
       ...(bundleHeardMs !== undefined && { bundleHeard: timestampFromMs(bundleHeardMs) }),
       offeredToUs: [...offeredToUs],
       offeredByUs: [...offers.to(domain)],
@@ -66,6 +67,12 @@ export function linkAdmin(links: Links, offers: Offers): Handlers<typeof LinksSe
     },
     remove: async ({ domain }) => create(RemoveResponseSchema, { told: await links.remove(domain) }),
   };
+}
+
+/** With fractions of a millisecond, which `durationFromMs` cuts. */
+function durationOf(ms: number): Duration {
+  const nanos = Math.round(ms * 1e6);
+  return create(DurationSchema, { seconds: BigInt(Math.floor(nanos / 1e9)), nanos: nanos % 1e9 });
 }
 
 /** Of a proxy without a name of its own domain. */

@@ -1,5 +1,7 @@
 /** Two clusters with trust domains of their own, linked by one command each: verified both ways, kept, and ended without a trace. */
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join as pathOf } from "node:path";
 import { expect, test, vi } from "vitest";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import { LINKING, linksOf, runNsmIn, tokenOf } from "../support/link-commands.ts";
@@ -51,6 +53,26 @@ test.for([["proxy-east"], ["proxy-west"], ["proxy-east", "proxy-west"], ["identi
     expect(await linksOf(mesh, "west")).toMatchObject([{ way: "direct" }]);
   },
 );
+
+test("new keys of one cluster's authority reach the other by themselves, before they sign", async () => {
+  const known = () => readFileSync(pathOf(mesh.folder, "west", "proxy", "links.json"), "utf8");
+  const before = known();
+  const { code, stderr } = await runNsmIn(
+    mesh,
+    "east",
+    "authority",
+    "rotate",
+    "--at-once",
+    "--state-dir",
+    pathOf(mesh.folder, "identity-east"),
+  );
+  expect(code, stderr).toBe(0);
+  await vi.waitFor(() => expect(known()).not.toBe(before), PATIENCE);
+  await mesh.restart("proxy-east"); // shows a certificate of the new ones
+  await mesh.daemon("proxy-east").waitFor("proxy serves", 60_000);
+  await expectLinked();
+  expect(await linksOf(mesh, "east")).toMatchObject([{ way: "direct" }]);
+});
 
 test("cut off, a link is down; joined again it is up", async () => {
   await mesh.cut();
