@@ -110,3 +110,18 @@ test("a look that fails is repeated", async () => {
   expect(since()).toEqual(["look a", "restart a learned"]);
   watch[Symbol.dispose]();
 });
+
+test("a thousand tunnels without a session share what a node has for them", async () => {
+  const { clock, watch, lose, since } = build();
+  for (let i = 0; i < 1000; i++) {
+    lose(`${i}`);
+    watch.add(`${i}`, "client", true);
+  }
+  await clock.advance(10_000);
+  since();
+  await clock.advance(10_000);
+  const restarts = since().filter((what) => what.startsWith("restart"));
+  expect(restarts.length).toBeGreaterThan(3000);
+  expect(restarts.length).toBeLessThanOrEqual(4100);
+  watch[Symbol.dispose]();
+});

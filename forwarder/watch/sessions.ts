@@ -22,6 +22,8 @@ export interface SessionWatchOptions {
   readonly times?: SessionTimes;
 }
 
+/** A handshake costs the node a millisecond at most: hundreds at once take longer than a second, and never all of it. */
+const EACH_MS = 2.5;
 /** After a look that failed. */
 const AGAIN_MS = 5000;
 
@@ -49,7 +51,7 @@ export function watchSessions(options: SessionWatchOptions): SessionWatch {
     const before = tunnel.session;
     const { session, restart, lookInMs } = judgeSession(before, seen, tunnel.role, now, times);
     tunnel.session = session;
-    arm(wireId, tunnel, lookInMs);
+    arm(wireId, tunnel, session.kind === "stale" ? Math.max(lookInMs, EACH_MS * countStale()) : lookInMs);
     if (before.kind === "fresh" && session.kind === "stale")
       log.info({ connection: wireId }, "tunnel has lost its session: beginning handshakes");
     if (before.kind === "stale" && session.kind === "fresh" && before.tries > 1)
@@ -59,6 +61,7 @@ export function watchSessions(options: SessionWatchOptions): SessionWatch {
       );
     if (restart !== undefined) await options.restart(wireId, restart);
   }
+  const countStale = () => [...watched.values()].filter(({ session }) => session.kind === "stale").length;
   function arm(wireId: string, tunnel: Watched, lookInMs: number): void {
     tunnel.timer[Symbol.dispose]();
     tunnel.timer = clock.timer(lookInMs, () => {

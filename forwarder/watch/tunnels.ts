@@ -47,6 +47,7 @@ export function watchTunnels(options: TunnelWatchOptions): TunnelWatch {
     },
     drop(wireId) {
       followed.delete(wireId);
+      peers.forget(wireId);
       sessions.drop(wireId);
     },
     [Symbol.dispose]: () => stack.dispose(),

@@ -14,45 +14,49 @@ export interface PeersOptions {
 export interface Peers {
   /** Undefined when the tunnel is gone. */
   look(wireId: string): Promise<{ handshakeMs: number | undefined; rxBytes: number } | undefined>;
-  /** Makes the peer anew, which ends its session, and begins a handshake towards where it was last, or is said to be. */
+  /** Makes the peer anew, which ends its session, and begins a handshake towards where it was at the last look, or is said to be. */
   restart(wireId: string, towards: "learned" | "told"): Promise<void>;
   /** A packet from where this node is now. */
   beat(wireId: string): Promise<void>;
+  forget(wireId: string): void;
 }
 
+/** State: each peer as it was at the last look, for the restart that comes of it. */
 export function createPeers({ driver, deviceOf, toldOf }: PeersOptions): Peers {
-  async function withPeer<T>(
+  const seen = new Map<string, WireguardState>();
+  async function withDevice<T>(
     wireId: string,
-    work: (state: WireguardState, netns: Netns, ifindex: number) => Promise<T>,
+    work: (netns: Netns, ifindex: number) => Promise<T>,
   ): Promise<T | undefined> {
     const device = deviceOf(wireId);
     using netns = device && findNetns(device.netns);
-    if (device === undefined || netns === undefined) return undefined;
-    const state = await driver.read(wireId, netns, device.ifindex);
-    return state && (await work(state, netns, device.ifindex));
+    return device && netns && (await work(netns, device.ifindex));
   }
   return {
-    look: (wireId) =>
-      withPeer(wireId, ({ lastHandshakeMs, rxBytes }) =>
-        Promise.resolve({ handshakeMs: lastHandshakeMs, rxBytes }),
-      ),
+    async look(wireId) {
+      const state = await withDevice(wireId, (netns, ifindex) => driver.read(wireId, netns, ifindex));
+      if (state === undefined) seen.delete(wireId);
+      else seen.set(wireId, state);
+      return state && { handshakeMs: state.lastHandshakeMs, rxBytes: state.rxBytes };
+    },
     async restart(wireId, towards) {
-      await withPeer(wireId, async (state, netns, ifindex) => {
-        const told = toldOf(wireId);
-        const peer = (towards === "told" ? told : undefined) ?? learned(state) ?? told;
-        if (peer !== undefined) await driver.renewPeer(wireId, netns, ifindex, peer);
-      });
+      const told = toldOf(wireId);
+      const peer = (towards === "told" ? told : undefined) ?? learned(seen.get(wireId)) ?? told;
+      if (peer !== undefined)
+        await withDevice(wireId, (netns, ifindex) => driver.renewPeer(wireId, netns, ifindex, peer));
     },
     async beat(wireId) {
-      await withPeer(wireId, async (state, netns, ifindex) => {
-        const peer = learned(state) ?? toldOf(wireId);
+      await withDevice(wireId, async (netns, ifindex) => {
+        const peer = learned(await driver.read(wireId, netns, ifindex)) ?? toldOf(wireId);
         if (peer !== undefined) await driver.beat(wireId, netns, ifindex, peer);
       });
     },
+    forget: (wireId) => void seen.delete(wireId),
   };
 }
 
-function learned({ remotePublicKey, remoteIp, remotePort }: WireguardState): PeerPlace | undefined {
+function learned(state: WireguardState | undefined): PeerPlace | undefined {
+  const { remotePublicKey, remoteIp, remotePort } = state ?? {};
   if (remotePublicKey === undefined || remoteIp === undefined || remotePort === undefined) return undefined;
   return { remotePublicKey, remoteIp, remotePort };
 }

@@ -100,5 +100,7 @@ test("a program is asked, and its refusal told", async () => {
       ...failed,
       message: expect.stringContaining(why),
     });
-  await expect(askProgram("/nonexistent/program.sock", GET)).rejects.toMatchObject(failed);
+  await expect(askProgram("/nonexistent/program.sock", GET)).rejects.toMatchObject({
+    reason: "wireguard-go-gone",
+  });
 });

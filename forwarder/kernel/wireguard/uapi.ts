@@ -1,6 +1,6 @@
 /** The configuration protocol of WireGuard programs: lines of `key=value` over a unix socket (wireguard.com/xplatform). */
 import { createConnection } from "node:net";
-import { NsmError } from "../../../sdk/errors.ts";
+import { NsmError, errnoOf } from "../../../sdk/errors.ts";
 import { formatAddress, parseIp } from "../../../sdk/prefix.ts";
 import { publicKeyOf } from "../keys.ts";
 import type { WireguardShape } from "../../plan/plan.ts";
@@ -92,10 +92,10 @@ export function parseState(answer: string): WireguardState | undefined {
   };
 }
 
-/** Asks the program behind a socket. Throws UNAVAILABLE `wireguard-go-failed`: nobody there, silent, or it refuses (by its errno). */
+/** Asks the program behind a socket. Throws UNAVAILABLE: `wireguard-go-gone` when nobody is there, `wireguard-go-failed` when it is silent or refuses (by its errno). */
 export async function askProgram(path: string, words: string): Promise<string> {
-  const failed = (why: string) =>
-    new NsmError("UNAVAILABLE", "wireguard-go-failed", `WireGuard program at ${path}: ${why}`);
+  const failed = (why: string, reason = "wireguard-go-failed") =>
+    new NsmError("UNAVAILABLE", reason, `WireGuard program at ${path}: ${why}`);
   return await new Promise((resolve, reject) => {
     const socket = createConnection({ path });
     let answer = "";
@@ -106,7 +106,10 @@ export async function askProgram(path: string, words: string): Promise<string> {
     };
     socket.setEncoding("latin1");
     socket.setTimeout(ANSWER_MS, () => end(failed(`no answer within ${ANSWER_MS} ms`)));
-    socket.on("error", (error) => end(failed(error.message)));
+    socket.on("error", (error) => {
+      const isGone = ["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "");
+      end(failed(error.message, isGone ? "wireguard-go-gone" : undefined));
+    });
     socket.on("close", () => end(failed("it closed the connection")));
     socket.on("data", (text: string) => {
       answer += text;

@@ -50,8 +50,12 @@ export async function openUserspaceWireguard(): Promise<WireguardDriver> {
       }
     },
     async read(wireId) {
-      const tun = tunName(wireId);
-      return processOf(tun) === undefined ? undefined : parseState(await askProgram(socketOf(tun), GET));
+      try {
+        return parseState(await askProgram(socketOf(tunName(wireId)), GET));
+      } catch (error) {
+        if (error instanceof NsmError && error.reason === "wireguard-go-gone") return undefined;
+        throw error;
+      }
     },
     configure: (wireId, _netns, _ifindex, shape) => tell(wireId, formatDevice(shape)),
     renewPeer: (wireId, _netns, _ifindex, peer) => tell(wireId, formatNewPeer(peer)),
