@@ -18,6 +18,8 @@ import type { Logger } from "../log.ts";
 
 /** A server answers a new stream at once; one that does not within this is treated as unavailable. */
 const FIRST_MESSAGE_MS = 10_000;
+/** The API is on this machine, and its return ends an outage. */
+const LONGEST_PAUSE_MS = 1000;
 const NEVER_RETRIED: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "UNIMPLEMENTED"]);
 
 export interface Live<T> extends AsyncDisposable {
@@ -131,7 +133,7 @@ async function follow<M, T>(
   take: (message: M) => void,
   fail: (fault: NsmError) => void,
 ): Promise<void> {
-  const backoff = createBackoff();
+  const backoff = createBackoff({ maxMs: LONGEST_PAUSE_MS });
   while (!signal.aborted) {
     let received = false;
     try {
