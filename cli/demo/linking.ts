@@ -1,13 +1,10 @@
 /** Links the two clusters of a run as an operator does: `nsm link token` here, `nsm link join` there, `nsm export` of what is to be used. */
-import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { text } from "node:stream/consumers";
 import { createBackoff } from "../../sdk/backoff.ts";
 import { delay } from "../../sdk/clock.ts";
 import { NsmError } from "../../sdk/errors.ts";
-import { selfCommand } from "../package-root.ts";
-import { markedEnvironment } from "./down.ts";
-import { CLUSTERS, identityUrl, proxyAdminUrl } from "./topology.ts";
+import { runAsOperator } from "./operator.ts";
+import { CLUSTERS, proxyAdminUrl } from "./topology.ts";
 import type { ClusterName, Topology } from "./topology.ts";
 
 /** How long proxies may take to start. */
@@ -27,7 +24,12 @@ export interface LinkingOptions {
  */
 export async function linkClusters(topology: Topology, options: LinkingOptions): Promise<number> {
   const { exports, say, signal } = options;
-  const nsm = (cluster: ClusterName, ...words: readonly string[]) => runIn(topology, cluster, words, signal);
+  const nsm = async (cluster: ClusterName, ...words: readonly string[]) => {
+    const { code, stdout, stderr } = await runAsOperator(topology, cluster, words, signal);
+    if (code === 0) return stdout;
+    const text = `${cluster}: nsm ${words[0]} ${words[1]}: ${stderr.trim()}`;
+    throw new NsmError("UNAVAILABLE", "not-linked", text);
+  };
   const sockets = CLUSTERS.map((cluster) => proxyAdminUrl(topology.folder, cluster).slice("unix://".length));
   while (!sockets.every((socket) => existsSync(socket))) await delay(20, signal);
   await untilItAnswers(() => nsm("west", "link", "list"), signal);
@@ -62,36 +64,4 @@ async function untilItAnswers<T>(call: () => Promise<T>, signal: AbortSignal): P
       await delay(backoff.next(), signal);
     }
   }
-}
-
-/** What it prints on stdout. */
-async function runIn(
-  { run, folder, sites }: Topology,
-  cluster: ClusterName,
-  words: readonly string[],
-  signal: AbortSignal,
-): Promise<string> {
-  const authority = sites.find((site) => site.cluster === cluster)?.authority;
-  const [program = "", ...first] = selfCommand();
-  const child = spawn(program, [...first, ...words], {
-    stdio: ["ignore", "pipe", "pipe"],
-    signal,
-    killSignal: "SIGKILL",
-    env: {
-      ...markedEnvironment(run),
-      SPIFFE_ENDPOINT_SOCKET: identityUrl(folder, authority),
-      NSM_PROXY_ADMIN: proxyAdminUrl(folder, cluster),
-    },
-  });
-  const ended = new Promise<number | null>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", resolve);
-  });
-  const [code, stdout, stderr] = await Promise.all([ended, text(child.stdout), text(child.stderr)]);
-  if (code === 0) return stdout;
-  throw new NsmError(
-    "UNAVAILABLE",
-    "not-linked",
-    `${cluster}: nsm ${words[0]} ${words[1]}: ${stderr.trim()}`,
-  );
 }

@@ -1,4 +1,5 @@
 /** Where a scenario of the demo plays: a running mesh, the means to start, kill and measure, and somebody to tell. */
+import { delay } from "../../sdk/clock.ts";
 import { NsmError } from "../../sdk/errors.ts";
 import { monotonicMs } from "../probe/main.ts";
 import { canConnect, checkProber, startListener, startProber, startReflector } from "../probe/start.ts";
@@ -11,11 +12,12 @@ import { markedEnvironment } from "./down.ts";
 import type { Machine } from "./machine.ts";
 import { namespaceFile } from "./commands.ts";
 import { removeNamespaces } from "./namespaces.ts";
+import { runAsOperator } from "./operator.ts";
 import type { Scenario } from "./scenario.ts";
 import { lastComplaints } from "./start.ts";
 import type { Story } from "./story.ts";
 import { namespaceOf, underlay } from "./topology.ts";
-import type { Part, Topology } from "./topology.ts";
+import type { ClusterName, Part, Topology } from "./topology.ts";
 import { pingWire, readDeviceIndexes, readDevices, reportOf } from "./wires.ts";
 import type { Established, WireReport } from "./wires.ts";
 
@@ -39,6 +41,8 @@ export interface Stage {
   kill(name: string): Promise<void>;
   /** Removes the namespace of a part that was killed, as when a pod goes away. */
   removeNamespace(place: string): Promise<void>;
+  /** Resolves when a cluster knows an endpoint, of its own or of the other one (`name@west`). */
+  known(endpoint: string, cluster: ClusterName): Promise<void>;
   /** The first line about a wire, said already or to come, that a client of the scenario logs and that fits. */
   established(client: string, test: (wire: Established) => boolean): Promise<Established>;
   /** Looks at the wire's device and pings over it. */
@@ -112,6 +116,10 @@ function createStage(parts: readonly Part[], options: StageOptions, startMs: num
     },
     kill: (name) => cast.kill(name),
     removeNamespace: (place) => removeNamespaces([namespaceOf(run, place)], env),
+    async known(endpoint, cluster) {
+      const words = ["get", "endpoints", endpoint];
+      while ((await runAsOperator(topology, cluster, words, signal)).code !== 0) await delay(100, signal);
+    },
     established: (client, test) => logs.established(client, test, signal),
     cut: () => cutClusters(run, "everything", env),
     mend: () => mendClusters(run, env),

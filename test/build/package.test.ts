@@ -119,7 +119,9 @@ describe("as root", () => {
     const [command = "", ...args] = insideSandbox([nsm(), "demo", "--output", "json"]);
     const document: unknown = JSON.parse(run(command, args, "/"));
     expect(document).toMatchObject({ unavailable: [], removed: true });
-    expect(z.object({ wires: z.array(z.unknown()) }).parse(document).wires).toHaveLength(3);
+    const { wires } = z.object({ wires: z.array(z.object({ client: z.string() })) }).parse(document);
+    const clients = "client client client web-client edge-client chain-client heal-client bank-client";
+    expect(wires.map(({ client }) => client).join(" ")).toBe(clients);
   });
 });
 

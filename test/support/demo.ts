@@ -81,8 +81,15 @@ export class Demo {
     this.#heard = Promise.withResolvers();
   }
 
+  /** Fails when it ends without having said so. */
   async says(words: string): Promise<void> {
-    while (!(this.stdout + this.stderr).includes(words)) await this.#heard.promise;
+    const ended = this.ended();
+    let isOver = false;
+    void ended.then(() => (isOver = true));
+    while (!(this.stdout + this.stderr).includes(words)) {
+      if (isOver) throw new Error(`it did not say "${words}":\n${this.stdout}${this.stderr}`);
+      await Promise.race([this.#heard.promise, ended]);
+    }
   }
 
   kill(signal: NodeJS.Signals): void {

@@ -29,7 +29,7 @@ export interface MeshOptions {
   readonly linked?: boolean;
   /** Services of linked clusters that the other one may use, beside those whose manifests say so. */
   readonly exports?: Readonly<Partial<Record<ClusterName, readonly string[]>>>;
-  /** Beside the clusters a third domain, `floating`, which is a registry alone. */
+  /** Beside unified clusters a third domain, `floating`, which is a registry alone. */
   readonly floating?: boolean;
   /** 1: daemons on the first node alone, of each cluster. Default 2. */
   readonly nodes?: 1 | 2;

@@ -33,6 +33,7 @@ export const failover: Scenario = {
     }),
     make.client({ name: CLIENT, services: "kernel://bank/nsm-1" }),
   ],
+  later: [CLIENT],
   services: {
     east: [{ name: "bank", spec: { importFrom: ["west"] } }],
     west: [{ name: "bank", spec: { exportTo: ["east"] } }],
@@ -43,8 +44,11 @@ export const failover: Scenario = {
     const { story } = stage;
     await using reflectors = new AsyncDisposableStack();
     for (const name of [PRIMARY, BACKUP]) reflectors.use(await stage.reflector(name, `pod-${name}`));
+    await stage.known(`${PRIMARY}@west`, "east");
+    const startMs = monotonicMs();
+    stage.start(CLIENT);
     const wire = await stage.established(CLIENT, ({ nse }) => nse.startsWith(PRIMARY));
-    const setupMs = Math.round(monotonicMs() - stage.startMs);
+    const setupMs = Math.round(monotonicMs() - startMs);
     story.step(`${CLIENT} has a wire to ${wire.nse}; ${BACKUP} is its backup`);
     const report = await stage.ping(CLIENT, wire);
     const target = wire.peerAddresses[0]?.split("/")[0] ?? "";
