@@ -1,4 +1,4 @@
-/** The side that joined: dials the other one, and keeps the stream for as long as there is a link. */
+/** The side that joined dials the other one, and keeps the stream for as long as there is a link; the other side asks while it is away. */
 import { create } from "@bufbuild/protobuf";
 import { KeepRequestSchema, Link } from "../../api/gen/link_pb.js";
 import type { LinkMessage } from "../../api/gen/link_pb.js";
@@ -14,6 +14,7 @@ import type { LinkRecord } from "./state.ts";
 const LONGEST_PAUSE_MS = 250;
 /** How often a side that refuses is asked whether it knows the link at all. */
 const ASK_AFTER_MS = 2000;
+const ASK_WHILE_AWAY_MS = 5000;
 
 export interface DiallingOptions {
   readonly hub: Hub;
@@ -53,6 +54,24 @@ export async function keepDialling(
       }
     }
     await delay(backoff.next(), signal).catch(() => undefined);
+  }
+}
+
+/**
+ * The same question from the side that does not dial, while the other one stays away: it may have removed the link when nobody could
+ * hear it. Asks until `signal` aborts, or the answer is that it is over.
+ */
+export async function keepAsking(
+  link: LinkRecord,
+  options: Pick<DiallingOptions, "hub" | "isKnownThere" | "onUnlinked">,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let turn = 0; !signal.aborted; turn++) {
+    await delay(ASK_WHILE_AWAY_MS, signal).catch(() => undefined);
+    const url = link.addresses[turn % link.addresses.length];
+    if (signal.aborted || url === undefined) return;
+    if (options.hub.live(link.id).way !== undefined) continue;
+    if (await isOver(link, url, options, signal)) return;
   }
 }
 
@@ -114,7 +133,7 @@ function take(
 async function isOver(
   link: LinkRecord,
   url: string,
-  { hub, isKnownThere, onUnlinked }: DiallingOptions,
+  { hub, isKnownThere, onUnlinked }: Pick<DiallingOptions, "hub" | "isKnownThere" | "onUnlinked">,
   signal: AbortSignal,
 ): Promise<boolean> {
   try {

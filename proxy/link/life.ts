@@ -1,7 +1,7 @@
 /** From the moment when a link is written down to the one when nothing of it is left. */
 import { createBackoff } from "../../sdk/backoff.ts";
 import { delay } from "../../sdk/clock.ts";
-import { keepDialling } from "./dialling.ts";
+import { keepAsking, keepDialling } from "./dialling.ts";
 import type { DiallingOptions } from "./dialling.ts";
 import type { Hub } from "./hub.ts";
 import type { Keeping } from "./keeping.ts";
@@ -57,13 +57,11 @@ export function createLife(options: LifeOptions): Life {
         link.id,
         clock.timer(leftMs, () => dropSilently(link)),
       );
-    if (!link.dials) {
-      await doors.open(link, (ticket) => keeping().askForTunnel(link, ticket));
-      return;
-    }
+    if (!link.dials) await doors.open(link, (ticket) => keeping().askForTunnel(link, ticket));
     const own = new AbortController();
     const signal = AbortSignal.any([stop, own.signal]);
-    const running = keepDialling(link, { ...dial, hub, onUnlinked: dropSilently }, signal);
+    const options = { ...dial, hub, onUnlinked: dropSilently };
+    const running = link.dials ? keepDialling(link, options, signal) : keepAsking(link, options, signal);
     dialling.set(link.id, { stop: own, running });
   };
 

@@ -2,6 +2,7 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { makeAuthority } from "../../test/support/certificates.ts";
 import { failureOf, until } from "../../test/support/grpc.ts";
 import { joinWith, openSide, tokenOf } from "../../test/support/link-sides.ts";
 import type { Side, SideOptions } from "../../test/support/link-sides.ts";
@@ -89,6 +90,32 @@ test("a side that was away while the link was removed hears of it when it comes 
   const back = await west.restart();
   onTestFinished(() => back[Symbol.asyncDispose]());
   await nothingLeft(back);
+});
+
+test("the side that was joined hears of it, too, if it can ask", async () => {
+  const [east, west] = await sides();
+  await joinWith(west, await tokenOf(east));
+  await until("east is linked", () => stateOf(east)[0] === "west linked");
+  // West is there, and east cannot be told: its server has gone and comes back elsewhere.
+  const [link] = east.store.current().links;
+  await east.stop();
+  expect(await west.links.remove("east")).toBe(false);
+  const back = await east.restart();
+  onTestFinished(() => back[Symbol.asyncDispose]());
+  expect(back.store.current().links[0]?.addresses).toEqual(link?.addresses);
+  await nothingLeft(back);
+});
+
+test("in one trust domain two domains are linked without any bundle, and trust what they trusted afterwards", async () => {
+  const authority = await makeAuthority("both.nsm");
+  const [east, west] = await sides({ authority, path: "/proxy/east" }, { authority, path: "/proxy/west" });
+  await joinWith(west, await tokenOf(east));
+  await until("both are up", () => [east, west].every((side) => wayOf(side)[0] !== undefined));
+  expect([east, west].map(({ trust }) => trust.given.size)).toEqual([0, 0]);
+  expect(east.links.hub.peers.domainOf("spiffe://both.nsm/proxy/west")).toBe("west");
+  expect(await west.links.remove("east")).toBe(true);
+  for (const side of [east, west]) await nothingLeft(side);
+  expect(east.trust.has("both.nsm")).toBe(true);
 });
 
 test("after a restart of either side the link is up again by itself", async () => {

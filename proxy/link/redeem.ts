@@ -104,7 +104,9 @@ async function join({ body, signal }: HttpQuestion, options: RedeemOptions): Pro
     log.info({ domain, peer: proxyId }, "domain joins with a token");
     return { timeMs: clock.now() };
   } catch (err) {
-    log.warn({ domain, peer: proxyId, err }, "join refused");
+    // Who has no token may ask as often as he likes, and fills nobody's log.
+    const isStranger = err instanceof NsmError && err.reason === "token-unknown";
+    log[isStranger ? "debug" : "warn"]({ domain, peer: proxyId, err }, "join refused");
     throw err;
   }
 }
