@@ -12,7 +12,7 @@ import type { PassingConfig } from "./config.ts";
 import { openExportStore } from "./exports/store.ts";
 import type { ExportStore } from "./exports/store.ts";
 import { NO_OUTER_ADDRESSES, createOuterAddress, outerUrl, parseOuterAddresses } from "./outer-addresses.ts";
-import type { OuterAddress } from "./swap-addresses.ts";
+import type { OuterAddressOptions } from "./outer-addresses.ts";
 
 export interface Home {
   readonly registries: Registries;
@@ -24,8 +24,8 @@ export interface Home {
   readonly here: string;
   /** Its address outside. */
   readonly url: () => string;
-  /** Address outside of a node. */
-  readonly outerAddress: OuterAddress;
+  /** What is said of the addresses that nodes have outside. */
+  readonly outerAddresses: OuterAddressOptions;
 }
 
 export async function openHome(
@@ -49,12 +49,9 @@ export async function openHome(
             clock,
           }),
         );
-  const outerAddress = createOuterAddress({
-    file: () => file?.current() ?? NO_OUTER_ADDRESSES,
-    all: config.externalIp,
-  });
+  const outerAddresses = { file: () => file?.current() ?? NO_OUTER_ADDRESSES, all: config.externalIp };
   const here = publishedUrl(config.listenOn);
-  const url = () => config.externalUrl ?? outerUrl(here, outerAddress);
+  const url = () => config.externalUrl ?? outerUrl(here, createOuterAddress(outerAddresses));
   const registries = createRegistryClient({
     ...mesh,
     target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
@@ -62,5 +59,5 @@ export async function openHome(
   const ofRegistry = stack.use(followExportedServices(registries.services, clock, log));
   const saved = await openExportStore(config.stateDir);
   const exports = eitherOf(saved, ofRegistry);
-  return { registries, saved, ofRegistry, exports, here, url, outerAddress };
+  return { registries, saved, ofRegistry, exports, here, url, outerAddresses };
 }

@@ -38,6 +38,7 @@ import { linkAdmin, noLinkAdmin } from "./link/admin.ts";
 import { linkUrl } from "./link/hub.ts";
 import type { Links } from "./link/links.ts";
 import { offersOf, openLinks } from "./link/open.ts";
+import { createOuterAddress } from "./outer-addresses.ts";
 import { rememberEndpoints } from "./remote-endpoints.ts";
 
 export const proxy = defineDaemon({
@@ -125,7 +126,7 @@ async function servePassing(
   const { pool = mesh.pool } = links ?? {};
   const peers = links === undefined ? known.peers : firstOf(links.hub.peers, known.peers);
   const { name } = config;
-  const { here, outerAddress, registries: home, exports } = own;
+  const { here, outerAddresses, registries: home, exports } = own;
   const cluster = stack.use(
     await openWatchedFile({
       path: config.clusterInfoPath,
@@ -177,7 +178,7 @@ async function servePassing(
     },
     reach: createReach({ probe: calls.probe, clock, log }),
     onSilent: ({ url }) => pool.end(url), // what is said next begins anew, and waits for nothing that is lost
-    outerAddress,
+    outerAddress: createOuterAddress(outerAddresses, links?.hub.observedAddress),
     clusterInfo: cluster.current,
     unencryptedDomains: config.unencryptedDomains,
     links: links?.hub,

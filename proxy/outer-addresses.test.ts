@@ -22,14 +22,31 @@ test("an empty file names nobody", () => {
   expect(parseOuterAddresses("").get("172.18.0.2")).toBeUndefined();
 });
 
-test("what is known first counts: the file, the address of all, what the other domain sees", () => {
-  const file = () => parseOuterAddresses("192.0.2.1: 198.51.100.1");
+test("what is known first counts: the file, the address of all, where the other domain sees this one", () => {
+  const file = () => parseOuterAddresses("10.0.0.1: 198.51.100.1");
   const observed = (domain: string) => (domain === "west" ? "198.51.100.9" : undefined);
-  const seen = createOuterAddress({ file, observed });
-  expect([seen("192.0.2.1", "west"), seen("192.0.2.2", "west")]).toEqual(["198.51.100.1", "198.51.100.9"]);
-  expect([seen("192.0.2.2", "north"), seen("192.0.2.2")]).toEqual(["192.0.2.2", "192.0.2.2"]);
-  const one = createOuterAddress({ file, all: "198.51.100.7", observed });
-  expect([one("192.0.2.1", "west"), one("192.0.2.2", "west")]).toEqual(["198.51.100.1", "198.51.100.7"]);
+  const seen = createOuterAddress({ file }, observed);
+  expect([seen("10.0.0.1", "west"), seen("10.0.0.2", "west")]).toEqual(["198.51.100.1", "198.51.100.9"]);
+  expect([seen("10.0.0.2", "north"), seen("10.0.0.2")]).toEqual(["10.0.0.2", "10.0.0.2"]);
+  const one = createOuterAddress({ file, all: "198.51.100.7" }, observed);
+  expect([one("10.0.0.1", "west"), one("10.0.0.2", "west")]).toEqual(["198.51.100.1", "198.51.100.7"]);
+});
+
+test.for([
+  ["10.0.0.2", "203.0.113.9", "203.0.113.9"],
+  ["fd02::b", "2001:db8::9", "2001:db8::9"],
+  // In one private network, or behind the proxy's own node.
+  ["10.0.0.2", "10.0.0.7", "10.0.0.2"],
+  ["10.0.0.2", "100.64.0.7", "10.0.0.2"],
+  // Public themselves.
+  ["198.51.100.2", "203.0.113.9", "198.51.100.2"],
+  ["10.0.0.2", "2001:db8::9", "10.0.0.2"],
+  ["10.0.0.2", "::ffff:203.0.113.9", "203.0.113.9"],
+  ["10.0.0.2", "127.0.0.1", "10.0.0.2"],
+  ["10.0.0.2", "nonsense", "10.0.0.2"],
+] as const)("a node at %s whose domain is seen at %s is reached at %s", ([inner, observed, outer]) => {
+  const file = () => parseOuterAddresses("");
+  expect(createOuterAddress({ file }, () => observed)(inner, "west")).toBe(outer);
 });
 
 test.for([

@@ -1,7 +1,8 @@
 /** By which address a node is reached from other domains (docs/protocol.md, "Domains"). */
 import * as z from "zod";
-import { bitsOf, formatAddress, isInside, networkOf, parseIp, parsePrefix } from "../sdk/prefix.ts";
-import type { Prefix } from "../sdk/prefix.ts";
+import { kindOf } from "../sdk/address-kind.ts";
+import { bitsOf, formatAddress, isInside, networkOf, parseIp, parsePrefix, prefixOf } from "../sdk/prefix.ts";
+import type { IpAddress, Prefix } from "../sdk/prefix.ts";
 import { parseYamlAs } from "../sdk/yaml.ts";
 
 /** Of nodes or whole networks of them, which are translated one to one. */
@@ -57,22 +58,35 @@ export interface OuterAddressOptions {
   readonly file: () => OuterAddresses;
   /** Of all nodes that nothing else is said of. */
   readonly all?: string | undefined;
-  /**
-   * As what a linked domain sees this one, where that is not the address that the proxy has itself: so its gateway translates. Undefined without a
-   * link, or a gateway.
-   */
-  readonly observed?: (domain: string) => string | undefined;
 }
 
 /** `domain`: the one that asks, or is asked; undefined when its name is not known. */
 export type OuterAddress = (inner: string, domain?: string) => string;
 
-/** The first that is known: the file, the address of all, the one that the other domain sees, the inner one. */
-export function createOuterAddress({ file, all, observed }: OuterAddressOptions): OuterAddress {
+/** The first that is known: the file, the address of all, where the linked domain sees this one, the inner one. */
+export function createOuterAddress(
+  { file, all }: OuterAddressOptions,
+  observed: (domain: string) => string | undefined = () => undefined,
+): OuterAddress {
   return (inner, domain) => {
-    const seen = () => (domain === undefined ? undefined : observed?.(domain));
-    return file().get(inner) ?? all ?? seen() ?? inner;
+    const known = file().get(inner) ?? all;
+    return known ?? (domain === undefined ? inner : behindGateway(inner, observed(domain)));
   };
+}
+
+/** A private address says nothing elsewhere, and a public one nothing of nodes that are public themselves. */
+function behindGateway(inner: string, observed: string | undefined): string {
+  const [own, seen] = [parseIp(inner), parseIp(observed ?? "")];
+  if (own === undefined || seen === undefined || own.family !== seen.family) return inner;
+  const isPublic = kindOf(seen) === "unicast" && !isPrivate(seen);
+  return isPrivate(own) && isPublic ? formatAddress(seen) : inner;
+}
+
+/** RFC 1918, RFC 6598, RFC 4193. */
+const PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"].map(prefixOf);
+
+function isPrivate(ip: IpAddress): boolean {
+  return PRIVATE.some((prefix) => isInside(ip, prefix));
 }
 
 /** Under which URL those outside reach who is at this `tcp://address:port` inside. */

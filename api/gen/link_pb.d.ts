@@ -107,6 +107,13 @@ export declare type LinkMessage = Message<"nsm.link.v1.LinkMessage"> & {
    * @generated from field: bool unlinked = 3;
    */
   unlinked: boolean;
+
+  /**
+   * Where the one that dialled comes from, as the other side sees it: another address than its own when a gateway translates.
+   *
+   * @generated from field: string observed_address = 4;
+   */
+  observedAddress: string;
 };
 
 /**

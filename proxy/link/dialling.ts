@@ -112,13 +112,14 @@ async function follow(
 }
 
 function take(
-  { ping, openTunnel, unlinked }: LinkMessage,
+  { ping, openTunnel, unlinked, observedAddress }: LinkMessage,
   link: LinkRecord,
   way: Way,
   options: DiallingOptions,
   signal: AbortSignal,
 ): void {
   const { hub } = options;
+  if (observedAddress !== "") hub.live(link.id).observedAddress = observedAddress;
   if (unlinked) options.onUnlinked(link);
   if (openTunnel !== undefined) options.openTunnel(link, way.url, openTunnel.ticket, signal);
   if (ping === undefined) return;

@@ -25,6 +25,8 @@ export interface LinkLive {
   /** Wall clock: when the other side's bundle was last heard. */
   bundleHeardMs: number | undefined;
   offeredToUs: readonly string[];
+  /** Where the other side sees this one; undefined before it has said so, and where it dials. The word of a peer. */
+  observedAddress?: string;
 }
 
 /** Network services that others may use. */
@@ -86,6 +88,10 @@ export function createHub(options: HubOptions) {
     live,
     peers,
     linkedDomains: () => links().flatMap(({ domain, state }) => (state === "linked" ? [domain] : [])),
+    observedAddress: (domain: string) => {
+      const link = byDomain(domain);
+      return link && lives.get(link.id)?.observedAddress;
+    },
     /** The link that a call of the other proxy is about. Throws NOT_FOUND `not-linked`. */
     linkOf(spiffeId: string, id: string): LinkRecord {
       const link = byPeer(spiffeId);

@@ -122,6 +122,7 @@ export function createKeeping({ hub, doors, verify }: KeepingOptions): Keeping {
       const isOver = () => streams.get(link.id) !== kept || signal.aborted;
       using pings = startPings(link, kept);
       void pings;
+      if (peer.remoteAddress !== undefined) kept.send({ observedAddress: peer.remoteAddress });
       void findWay(link, isOver);
       try {
         yield* queue;

@@ -148,7 +148,16 @@ export function createAcceptor(
       refuseOtherDomain(id, own.svid.id, isNeighbour);
       const session = `conn-${++lastSession}`;
       const { process } = half;
-      const peer: Peer = { session, spiffeId: id, certificate: leaf, own, transport, process };
+      const remoteAddress = transport === "tcp" ? half.raw.remoteAddress : undefined;
+      const peer: Peer = {
+        session,
+        spiffeId: id,
+        certificate: leaf,
+        own,
+        transport,
+        process,
+        ...(remoteAddress !== undefined && { remoteAddress }),
+      };
       if (authorize && !authorize(peer))
         throw new NsmError("PERMISSION_DENIED", "peer-refused", `${id} may not connect here`);
       meters.handshakes.inc({ side: "server", result: "ok" });

@@ -23,6 +23,8 @@ export interface Peer {
   /** The identity that *we* showed in this session: tokens for this peer are signed with its key. */
   readonly own: X509Snapshot;
   readonly transport: "unix" | "tcp";
+  /** Where a TCP connection comes from, as this side sees it. */
+  readonly remoteAddress?: string;
   /** Only on unix sockets. */
   readonly process: PeerProcess | undefined;
 }
