@@ -45,7 +45,12 @@ const offers = (service: string, name: string, labels: string, node: "node1" | "
   service,
   node,
   prefixes: `172.16.${subnet}.0/24`,
-  env: { NSM_LABELS: labels, NSM_REGISTER_SERVICE: "false" },
+  env: {
+    NSM_LABELS: labels,
+    NSM_REGISTER_SERVICE: "false",
+    // Clients that come back may bring addresses that others have by then.
+    ...(service === "tiers" && { NSM_IPAM_POLICY: "strict" }),
+  },
   started: false, // not all at once
 });
 
@@ -226,6 +231,6 @@ test("daemons of the other cluster that hang cost new wires little, and its end 
   });
   expect(tookMs).toBeLessThan(MOVED_SOON_MS);
   await answers("careful", 4);
-  for (const name of daemons) mesh.start(name);
-  await explained(/^backup +(candidate|in use)/m, KNOWN_WITHIN_MS);
+  // A daemon that is stopped as it starts does not end well.
+  await Promise.all(daemons.map((name) => mesh.start(name).waitFor(" serves", KNOWN_WITHIN_MS)));
 }, 120_000);
