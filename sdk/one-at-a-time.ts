@@ -1,4 +1,4 @@
-/** Work that must not run beside other work of its kind: each begins when the one before has ended, well or badly. */
+/** Work that must not run beside other work of its kind, or not beside much of it: it begins when work before has ended, well or badly. */
 
 export type OneAtATime = <T>(work: () => Promise<T>) => Promise<T>;
 
@@ -22,6 +22,24 @@ export function oneAtATimeByKey(): <T>(key: string, work: () => Promise<T>) => P
       return await mine;
     } finally {
       if (last.get(key) === mine) last.delete(key);
+    }
+  };
+}
+
+/** So many at once; who comes first begins first. */
+export function fewAtATime(most: number): OneAtATime {
+  const waiting: (() => void)[] = [];
+  let running = 0;
+  return async (work) => {
+    if (running === most) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running++;
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      // Whoever is next has the place of this one.
+      if (next === undefined) running--;
+      else next();
     }
   };
 }

@@ -34,6 +34,7 @@ function build() {
   let away = new AbortController();
   let finds = 0;
   const watched = new Set<string>();
+  const lists = { open: 0, most: 0 };
   const elsewhere: Pick<Registries, "endpoints"> = {
     endpoints: {
       register: () => Promise.reject(new Error("nobody registers there")),
@@ -43,7 +44,11 @@ function build() {
         if (query.watch) watched.add(query.entry.networkServiceNames.join());
         const { signal: gone } = away;
         if (gone.aborted) throw gone.reason;
+        lists.open += query.watch ? 0 : 1;
+        lists.most = Math.max(lists.most, lists.open);
+        if (!query.watch) await new Promise(setImmediate);
         yield* there.find(query, AbortSignal.any([signal, gone]));
+        lists.open -= query.watch ? 0 : 1;
         if (gone.aborted) throw gone.reason;
       },
     },
@@ -78,6 +83,7 @@ function build() {
     },
     finds: () => finds,
     watched,
+    lists,
   };
 }
 
@@ -198,4 +204,13 @@ test("more services than a session bears watches are not followed into other dom
   for (let i = 0; i < 802; i++) await service(`web-${i}`, ["west"]);
   await vi.waitFor(() => expect(warn).toHaveBeenCalledTimes(2), { timeout: 15_000 });
   expect(watched.size).toBe(800);
+});
+
+test("a domain is asked for few lists at once, however many services are taken from it", async () => {
+  const { there, registries, service, lists } = build();
+  for (let i = 0; i < 100; i++) there.put(record(`nse-${i}@west`, [`web-${i}@west`]));
+  for (let i = 0; i < 100; i++) await service(`web-${i}`, ["west"]);
+  await vi.waitFor(() => expect(registries.sizes().endpoints).toBe(100));
+  await vi.waitFor(() => expect(lists.open).toBe(0));
+  expect(lists.most).toBe(8);
 });

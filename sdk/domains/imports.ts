@@ -20,6 +20,7 @@ import type { Logger } from "../log.ts";
 import { labelsFor } from "../match.ts";
 import { AWAY_LABEL, DOMAIN_LABEL } from "../prefer.ts";
 import type { Registries, RegistryContext } from "../registry/registry.ts";
+import { fewAtATime } from "../one-at-a-time.ts";
 import { keepWatch } from "../registry/watch.ts";
 import { EMPTY_PATH } from "../registry-path.ts";
 import { FOREIGN_LEASE_MS } from "./lease.ts";
@@ -31,6 +32,8 @@ const AWAY_AFTER_MS = 1000;
 const MOST_ENDPOINTS = 10_000;
 /** Services, each counted for each of its domains: a watch each, of which a session to the proxy bears a thousand. */
 const MOST_WATCHES = 800;
+/** Lists that a domain is asked for at once: after a restart there are as many to ask for as watches, and none may wait for long. */
+const MOST_LISTS = 8;
 
 export interface ImportsOptions {
   /** This domain's own: `services` say what is taken from where, into `endpoints` it is put. */
@@ -122,6 +125,7 @@ function importDomain({ name: domain, registries, elsewhere, clock, log }: Domai
   let silence: Disposable | undefined;
   let isFloodTold = false;
   const stop = new AbortController();
+  const listing = fewAtATime(MOST_LISTS);
   let writing: Promise<void> | undefined;
 
   const write = async () => {
@@ -188,6 +192,7 @@ function importDomain({ name: domain, registries, elsewhere, clock, log }: Domai
           query,
           signal: AbortSignal.any([ended.signal, stop.signal]),
           log,
+          listing,
         },
         { entries: new Map<string, NetworkServiceEndpoint>(), isTold: false },
         {

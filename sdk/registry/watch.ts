@@ -34,6 +34,8 @@ export interface WatchOptions<T> {
   readonly query: T;
   readonly signal: AbortSignal;
   readonly log: Logger;
+  /** When it is this watch's turn to ask for a list; at once unless told. */
+  readonly listing?: <R>(list: () => Promise<R>) => Promise<R>;
 }
 
 /** Keeps one watch open until the signal aborts, with growing pauses (2 s at most) while it cannot be opened. */
@@ -63,7 +65,7 @@ export async function keepWatch<T extends { readonly name: string }>(
  * what has gone since the last stream: whatever neither of the two names.
  */
 async function followOnce<T extends { readonly name: string }>(
-  { registry, query, signal: stop }: WatchOptions<T>,
+  { registry, query, signal: stop, listing = (list) => list() }: WatchOptions<T>,
   watched: Watched<T>,
   listener: WatchListener<T>,
   onTold: () => void,
@@ -95,7 +97,8 @@ async function followOnce<T extends { readonly name: string }>(
     while (!isCompared) {
       await Promise.race([first.promise, delay(SILENT_MS, signal)]);
       const wasOpen = isOpen;
-      const listed = byName(await findAll(registry, query, within(LIST_TIMEOUT_MS, signal)));
+      const list = () => findAll(registry, query, within(LIST_TIMEOUT_MS, signal));
+      const listed = byName(await listing(list));
       const isFirst = !watched.isTold;
       watched.isTold = true;
       for (const name of entries.keys()) if (!told.has(name) && !listed.has(name)) set(name, undefined);
