@@ -19,6 +19,7 @@ import type { Launch } from "./daemons.ts";
 import { healAcross } from "./clusters/heal.ts";
 import { linkAtRest } from "./clusters/link.ts";
 import { setupAcross } from "./clusters/setup.ts";
+import { simulation } from "./clusters/simulation.ts";
 import { clientKilled } from "./heal/clients.ts";
 import { endpointSections } from "./heal/endpoints.ts";
 import { lossyWires } from "./heal/loss.ts";
@@ -52,6 +53,7 @@ const SECTIONS: readonly Section[] = [
   setupAcross,
   ...healAcross,
   linkAtRest,
+  simulation,
 ];
 
 const SECTION_WITHIN_MS = 150_000;

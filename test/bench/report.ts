@@ -80,7 +80,7 @@ function rowsOf(figures: Figures): Row[] {
   ];
 }
 
-function clusterRows({ setup, heal, link }: Figures["clusters"]): Row[] {
+function clusterRows({ setup, heal, link, registry }: Figures["clusters"]): Row[] {
   return [
     { what: "set-up in the other cluster p50", value: setup?.p50Ms, unit: "ms", target: atMost(35) },
     { what: "set-up in the other cluster p99", value: setup?.p99Ms, unit: "ms" },
@@ -91,6 +91,14 @@ function clusterRows({ setup, heal, link }: Figures["clusters"]): Row[] {
     ...clusterHealRows("other cluster cut off", heal.clusterCutOff),
     { what: "link at rest, traffic", value: link?.bytesPerSecond, unit: "bytes/s" },
     { what: "link at rest, CPU of both proxies", value: link?.cpuMsPerSecond, unit: "ms/s" },
+    {
+      what: "10 x 1,000 services elsewhere, Find p99",
+      value: registry?.findP99Ms,
+      unit: "ms",
+      target: atMost(5),
+    },
+    { what: "heap for an endpoint elsewhere, found", value: registry?.foundKiB, unit: "KiB" },
+    { what: "heap for an endpoint elsewhere, imported", value: registry?.importedKiB, unit: "KiB" },
   ];
 }
 
