@@ -11,7 +11,7 @@ import { formatBundle, isNews, parseBundle } from "../sdk/spiffe/bundle.ts";
 import type { Bundle } from "../sdk/spiffe/bundle.ts";
 import { parseTrustDomain } from "../sdk/spiffe/id.ts";
 import type { Changing } from "./callers.ts";
-import { badState, readPrivateFile, replacePrivateFile } from "./private-file.ts";
+import { badState, readPrivateFile, replacePrivateFile } from "../sdk/private-file.ts";
 
 const FILE = "federation.json";
 const MAX_DOMAINS = 256;

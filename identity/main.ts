@@ -22,7 +22,7 @@ import { openFederated } from "./federated.ts";
 import { createFederationApi } from "./federation-api.ts";
 import { openFederationFile } from "./federation-file.ts";
 import { openRegistrations } from "./registrations-file.ts";
-import { preparePrivateDirectory } from "./private-file.ts";
+import { preparePrivateDirectory } from "../sdk/private-file.ts";
 import { openState } from "./state.ts";
 import { createSvids } from "./svids.ts";
 import { createTrust } from "./trust.ts";
@@ -57,7 +57,7 @@ export async function openIdentity(
   const registrations = stack.use(
     await openRegistrations({ path: config.registrations, trustDomain, log, clock }),
   );
-  await preparePrivateDirectory(stateDir);
+  await preparePrivateDirectory(stateDir, "NSM_IDENTITY_STATE_DIR");
   const ready = Promise.withResolvers<Authority>();
   ready.promise.catch(() => undefined);
   // Before the keys are read: while somebody listens there, they are in use.

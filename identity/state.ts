@@ -14,7 +14,7 @@ import {
   preparePrivateDirectory,
   readPrivateFile,
   replacePrivateFile,
-} from "./private-file.ts";
+} from "../sdk/private-file.ts";
 
 const FILE = "authority.json";
 /** What version 1 may have signed: its longest life of a certificate. */
@@ -63,7 +63,7 @@ export interface StateFile {
  * Throws FAILED_PRECONDITION `bad-state` (not readable as state, or open to other users), `other-trust-domain`.
  */
 export async function openState(directory: string, trustDomain: string): Promise<StateFile> {
-  await preparePrivateDirectory(directory);
+  await preparePrivateDirectory(directory, "NSM_IDENTITY_STATE_DIR");
   const path = join(directory, FILE);
   let current = await readState(path);
   if (current === undefined) {
