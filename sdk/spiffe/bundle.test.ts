@@ -1,4 +1,5 @@
 import { generateKeyPairSync } from "node:crypto";
+import * as fc from "fast-check";
 import { exportJWK } from "jose";
 import { beforeAll, describe, expect, test } from "vitest";
 import {
@@ -10,6 +11,7 @@ import {
   x509Of,
 } from "../../test/support/certificates.ts";
 import type { Holder } from "../../test/support/certificates.ts";
+import { NsmError } from "../errors.ts";
 import { MAX_BUNDLE_BYTES, formatBundle, isNews, parseBundle } from "./bundle.ts";
 import type { Bundle } from "./bundle.ts";
 
@@ -186,3 +188,47 @@ describe("which of two documents counts", () => {
     );
   });
 });
+
+test("whatever bytes come: a bundle that can be written again, or a refusal", () => {
+  const text = formatBundle(good);
+  const scraps = fc.constantFrom(
+    '"',
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "0",
+    "-",
+    "e",
+    "\\",
+    "\u0000",
+    "x5c",
+    "é",
+    "null",
+  );
+  const cuts = fc.array(fc.tuple(fc.nat(text.length), fc.nat(8), scraps), { minLength: 1, maxLength: 4 });
+  fc.assert(
+    fc.property(cuts, (list) => {
+      const spoilt = list.reduce(
+        (all, [at, length, by]) => all.slice(0, at) + by + all.slice(at + length),
+        text,
+      );
+      const verdict = verdictOf(spoilt);
+      expect(verdict === "bad-bundle" || verdict === formatBundle(parseBundle(verdict))).toBe(true);
+    }),
+    { numRuns: 500 },
+  );
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => verdictOf(bytes) === "bad-bundle"));
+});
+
+/** The document written again, or the reason of the refusal. */
+function verdictOf(document: string | Uint8Array): string {
+  try {
+    return formatBundle(parseBundle(document));
+  } catch (error) {
+    if (error instanceof NsmError && error.code === "INVALID_ARGUMENT") return error.reason;
+    throw error;
+  }
+}
