@@ -1,11 +1,8 @@
 /** Chains over two nodes, of both payloads: tunnels on either side of a link (docs/protocol.md, "Chaining"). */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { chainService } from "../support/chains.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
 const NOBODY = "{ fallthrough: true, routes: [{ destination_selector: { app: nobody } }] }";
@@ -19,31 +16,22 @@ const link = { kind: "passthrough" } as const;
 
 const HEALED_WITHIN_MS = 30_000;
 
-let before: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  before = await takeSettledInventory();
-  mesh = await startMesh({
-    networkServices: SERVICES,
-    endpoints: [
-      { ...app("link-a"), ...link, service: "far", node: "node2" },
-      { ...app("link-b"), ...link, service: "far" },
-      { ...app("link-a"), ...link, name: "spare-a", service: "far", started: false },
-      { ...app("link-b"), ...link, name: "spare-b", service: "far", node: "node2", started: false },
-      { ...app("gateway"), service: "far", node: "node2", prefixes: "172.16.20.0/24,2001:db8:20::/112" },
-      { ...app("link-e"), ...link, service: "lan", payload: "ETHERNET", node: "node2" },
-      { ...app("switch"), service: "lan", payload: "ETHERNET", prefixes: "172.16.21.0/24" },
-    ],
-    clients: ["one", "two"].map((name) => ({
-      name,
-      services: "kernel://far/nsm-1,kernel://lan/nsm-2",
-      started: name === "one",
-    })),
-  });
-}, 120_000);
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(before);
+const mesh = useMesh({
+  networkServices: SERVICES,
+  endpoints: [
+    { ...app("link-a"), ...link, service: "far", node: "node2" },
+    { ...app("link-b"), ...link, service: "far" },
+    { ...app("link-a"), ...link, name: "spare-a", service: "far", started: false },
+    { ...app("link-b"), ...link, name: "spare-b", service: "far", node: "node2", started: false },
+    { ...app("gateway"), service: "far", node: "node2", prefixes: "172.16.20.0/24,2001:db8:20::/112" },
+    { ...app("link-e"), ...link, service: "lan", payload: "ETHERNET", node: "node2" },
+    { ...app("switch"), service: "lan", payload: "ETHERNET", prefixes: "172.16.21.0/24" },
+  ],
+  clients: ["one", "two"].map((name) => ({
+    name,
+    services: "kernel://far/nsm-1,kernel://lan/nsm-2",
+    started: name === "one",
+  })),
 });
 
 const pings = (client: string, target: string) => pingFrom(mesh.namespace(`pod-${client}`), target);

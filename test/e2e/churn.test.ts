@@ -1,12 +1,10 @@
 /** Wires that come and go, some with the whole namespace of their client: daemons stay as they are, nothing is left. */
 import { readFileSync } from "node:fs";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { delay } from "../../sdk/clock.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { createNamespace } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { wishFor } from "../support/wishes.ts";
 import { Refusal } from "../support/workload.ts";
 import type { Workload } from "../support/workload.ts";
@@ -33,23 +31,16 @@ const parts = [
   ...endpoints.map(({ name }) => name),
 ];
 
-let empty: Inventory;
-let mesh: Mesh;
 let client: Workload;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints,
-    workloads: ["client", "guest"],
-    pods: ["pod-a"],
-    env: SMALL_HEAP,
-    tokenLifetime: `${TOKEN_LIFE_MS}ms`,
-  });
-  client = await mesh.workload("client", "pod-a");
+const mesh = useMesh({
+  endpoints,
+  workloads: ["client", "guest"],
+  pods: ["pod-a"],
+  env: SMALL_HEAP,
+  tokenLifetime: `${TOKEN_LIFE_MS}ms`,
 });
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+beforeAll(async () => {
+  client = await mesh.workload("client", "pod-a");
 });
 
 const pids = () => new Map(parts.map((name) => [name, mesh.daemon(name).pid]));

@@ -1,10 +1,7 @@
 /** Clients that are killed without a word: their wires go, here and on other nodes, long before their leases end. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { expect, test } from "vitest";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { devicesIn } from "../support/wires.ts";
 
 /** For a client to be started again on a busy machine. */
@@ -18,24 +15,13 @@ const MANY = 16;
 const far = { name: "far", node: "node2", service: "far", prefixes: "172.16.2.0/24" } as const;
 const many = Array.from({ length: MANY }, (_, i) => `kernel://near/nsm-${i}`).join(",");
 
-let empty: Inventory;
-let before: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }, far],
-    clients: [
-      { name: "client", services: "kernel://near/nsm-1,kernel://far/nsm-2", started: false },
-      { name: "crowd", services: many, started: false },
-    ],
-    clientGrace: `${GRACE_MS}ms`,
-  });
-  before = await takeSettledInventory();
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+const mesh = useMesh({
+  endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }, far],
+  clients: [
+    { name: "client", services: "kernel://near/nsm-1,kernel://far/nsm-2", started: false },
+    { name: "crowd", services: many, started: false },
+  ],
+  clientGrace: `${GRACE_MS}ms`,
 });
 
 const left = () =>
@@ -49,7 +35,7 @@ test("of a client that is killed, nothing is left on its node or another", async
   expect(left()).toHaveLength(4);
   await mesh.daemon("client").kill();
   await allGone();
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });
 
 test(`of ${MANY} wires of one client, too`, async () => {
@@ -58,7 +44,7 @@ test(`of ${MANY} wires of one client, too`, async () => {
   expect(left()).toHaveLength(2 * MANY);
   await mesh.daemon("crowd").kill();
   await allGone();
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });
 
 test("T22: a client that is killed and started again within the grace keeps devices and addresses, every time", async () => {
@@ -78,5 +64,5 @@ test("T22: a client that is killed and started again within the grace keeps devi
   expect(left()).toEqual(devices);
   expect(await mesh.daemon("client").stop()).toBe(0);
   await allGone();
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });

@@ -1,30 +1,19 @@
 /** Clients that are killed while a hop of their wires is away: what it has of them goes when it is back, long before the leases end. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { expect, test } from "vitest";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { devicesIn } from "../support/wires.ts";
 
 /** Of the usual ten minutes of a lease; a Close is repeated every two seconds. */
 const GONE_WITHIN_MS = 30_000;
 
-let empty: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      { name: "near", service: "near", prefixes: "172.16.1.0/24" },
-      { name: "far", node: "node2", service: "far", prefixes: "172.16.2.0/24" },
-    ],
-    clients: [{ name: "client", services: "kernel://near/nsm-1,kernel://far/nsm-2", started: false }],
-  });
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+const mesh = useMesh({
+  endpoints: [
+    { name: "near", service: "near", prefixes: "172.16.1.0/24" },
+    { name: "far", node: "node2", service: "far", prefixes: "172.16.2.0/24" },
+  ],
+  clients: [{ name: "client", services: "kernel://near/nsm-1,kernel://far/nsm-2", started: false }],
 });
 
 const left = () => ["client", "near", "far"].flatMap((name) => devicesIn(mesh.namespace(`pod-${name}`)));

@@ -1,10 +1,8 @@
 /** Endpoints that are there but serve no more: frozen, or behind a data path that is dead. Their clients go on with another one. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { beforeAll, expect, test } from "vitest";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { startEcho, startStream } from "../support/udp.ts";
 import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
 import { addressOf, wishFor } from "../support/wishes.ts";
@@ -18,29 +16,22 @@ const FREEZES = 5;
 const HERE = { name: "here", address: "172.16.1.0", client: "172.16.1.1" } as const;
 const THERE = { name: "there", address: "172.16.2.0", client: "172.16.2.1" } as const;
 
-let empty: Inventory;
-let mesh: Mesh;
 let other: Workload;
+const mesh = useMesh({
+  endpoints: [
+    { name: "here", service: "echo", prefixes: "172.16.1.0/31" },
+    { name: "there", node: "node2", service: "echo", prefixes: "172.16.2.0/31", started: false },
+  ],
+  clients: [{ name: "client", services: "kernel://echo/nsm-1" }],
+  workloads: ["other"],
+  pods: ["pod-other"],
+  env: { NSM_IPAM_POLICY: "strict" },
+});
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      { name: "here", service: "echo", prefixes: "172.16.1.0/31" },
-      { name: "there", node: "node2", service: "echo", prefixes: "172.16.2.0/31", started: false },
-    ],
-    clients: [{ name: "client", services: "kernel://echo/nsm-1" }],
-    workloads: ["other"],
-    pods: ["pod-other"],
-    env: { NSM_IPAM_POLICY: "strict" },
-  });
   other = await mesh.workload("other", "pod-other");
   await mesh.established("client", "nsm-1");
   mesh.start("there");
   await mesh.daemon("there").waitFor("endpoint there registered");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 const pod = (name: string) => mesh.namespace(`pod-${name}`);

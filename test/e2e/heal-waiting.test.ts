@@ -1,11 +1,9 @@
 /** Clients whose service nobody serves: they have their wires as soon as somebody registers, however long they have waited. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { expect, test } from "vitest";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
 import type { LogLine } from "../support/process.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { pingFrom } from "../support/wires.ts";
 
 /** After so many tries the next pause is five seconds and more. */
@@ -13,25 +11,16 @@ const TRIES = 9;
 /** From the registration to the wire; a client that had to find out by itself would take three times as long on average. */
 const SERVED_WITHIN_MS = 2000;
 
-let empty: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      { name: "one", service: "echo", prefixes: "172.16.1.0/24" },
-      { name: "two", node: "node2", service: "echo", prefixes: "172.16.2.0/24" },
-      { name: "three", node: "node2", service: "echo", prefixes: "172.16.3.0/24", started: false },
-    ],
-    clients: [
-      { name: "client", services: "kernel://echo/nsm-1" },
-      { name: "newcomer", services: "kernel://echo/nsm-1", started: false },
-    ],
-  });
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+const mesh = useMesh({
+  endpoints: [
+    { name: "one", service: "echo", prefixes: "172.16.1.0/24" },
+    { name: "two", node: "node2", service: "echo", prefixes: "172.16.2.0/24" },
+    { name: "three", node: "node2", service: "echo", prefixes: "172.16.3.0/24", started: false },
+  ],
+  clients: [
+    { name: "client", services: "kernel://echo/nsm-1" },
+    { name: "newcomer", services: "kernel://echo/nsm-1", started: false },
+  ],
 });
 
 const timeOf = (line: LogLine) => Number(line["time"]);

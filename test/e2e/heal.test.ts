@@ -1,34 +1,23 @@
 /** Endpoints that die: their clients go on with another one, or with the same once it is back. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { beforeAll, expect, test } from "vitest";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
 
 /** For a death to be seen, another endpoint to be asked and the wire to be made. */
 const HEALED_WITHIN_MS = 5000;
 
-let empty: Inventory;
-let before: Inventory;
-let mesh: Mesh;
+const mesh = useMesh({
+  endpoints: [
+    { name: "here", service: "echo", prefixes: "172.16.1.0/24" },
+    { name: "there", node: "node2", service: "echo", prefixes: "172.16.2.0/24", started: false },
+  ],
+  clients: [{ name: "client", services: "kernel://echo/nsm-1", started: false }],
+});
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      { name: "here", service: "echo", prefixes: "172.16.1.0/24" },
-      { name: "there", node: "node2", service: "echo", prefixes: "172.16.2.0/24", started: false },
-    ],
-    clients: [{ name: "client", services: "kernel://echo/nsm-1", started: false }],
-  });
-  before = await takeSettledInventory();
   mesh.start("client");
   await mesh.established("client", "nsm-1");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 /** Kills an endpoint's process, whose namespace lives on, and waits until the client says that it has a wire to `next`. */
@@ -84,5 +73,5 @@ test("after all the deaths nothing is left of the client's wires", async () => {
   mesh.start("there"); // takes the socket over that its killed process left
   await mesh.daemon("there").waitFor("endpoint there registered");
   expect(await mesh.daemon("there").stop()).toBe(0);
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });

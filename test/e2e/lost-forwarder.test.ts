@@ -1,10 +1,8 @@
 /** A forwarder that ends, beside another one: started again it keeps its wires; ended for good it loses them to the other. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { expect, test } from "vitest";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { deviceIn, devicesIn, pingFrom, startTraffic } from "../support/wires.ts";
 
 /** Longer than a forwarder takes to start on a busy machine. */
@@ -12,21 +10,12 @@ const GRACE_MS = 15_000;
 /** For the wire to be asked for and made, after the grace. */
 const MOVED_WITHIN_MS = 10_000;
 
-let empty: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    nodes: 1,
-    spareForwarder: true,
-    endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }],
-    clients: [{ name: "client", services: "kernel://near/nsm-1" }],
-    env: (part) => (part.startsWith("nsmgr") ? { NSM_FORWARDER_GRACE: `${GRACE_MS}ms` } : {}),
-  });
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+const mesh = useMesh({
+  nodes: 1,
+  spareForwarder: true,
+  endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }],
+  clients: [{ name: "client", services: "kernel://near/nsm-1" }],
+  env: (part) => (part.startsWith("nsmgr") ? { NSM_FORWARDER_GRACE: `${GRACE_MS}ms` } : {}),
 });
 
 const pod = (name: string) => mesh.namespace(`pod-${name}`);

@@ -1,9 +1,7 @@
 /** A node that vanishes: nothing is refused, nothing breaks, nobody answers. Its clients elsewhere go on with an endpoint that lives. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { beforeAll, expect, test } from "vitest";
+import { fresh } from "../support/mesh.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { pingFrom } from "../support/wires.ts";
 
 /** Detection, half a second for the node, and the new wire; one candidate after the other, four seconds each, would take twelve. */
@@ -16,25 +14,18 @@ const lost = ["a", "b", "c"].map((name, i) => ({
   prefixes: `172.16.${i + 1}.0/24`,
 }));
 
-let empty: Inventory;
-let mesh: Mesh;
+const mesh = useMesh({
+  endpoints: [
+    ...lost,
+    // The last to be tried, whosever turn it is.
+    { name: "spare", service: "echo", prefixes: "172.16.9.0/24" },
+  ],
+  clients: [{ name: "client", services: "kernel://echo/nsm-1", started: false }],
+  env: (part) => (part === "spare" ? { NSM_LABELS: "nsm.io/tier:1" } : {}),
+});
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      ...lost,
-      // The last to be tried, whosever turn it is.
-      { name: "spare", service: "echo", prefixes: "172.16.9.0/24" },
-    ],
-    clients: [{ name: "client", services: "kernel://echo/nsm-1", started: false }],
-    env: (part) => (part === "spare" ? { NSM_LABELS: "nsm.io/tier:1" } : {}),
-  });
   mesh.start("client");
   await mesh.established("client", "nsm-1");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 const nft = (command: string) => mesh.namespace("node2").exec("nft", command);

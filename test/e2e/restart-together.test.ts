@@ -1,32 +1,20 @@
 /** A client that is killed together with the manager of its node: nobody remembers its wires but the forwarder. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { beforeAll, expect, test } from "vitest";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
 
-let empty: Inventory;
-let before: Inventory;
-let mesh: Mesh;
+const mesh = useMesh({
+  endpoints: [
+    { name: "here", service: "here", prefixes: "172.16.1.0/24" },
+    { name: "there", node: "node2", service: "there", prefixes: "172.16.2.0/24" },
+  ],
+  clients: [{ name: "client", services: "kernel://here/nsm-1,kernel://there/nsm-2", started: false }],
+});
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      { name: "here", service: "here", prefixes: "172.16.1.0/24" },
-      { name: "there", node: "node2", service: "there", prefixes: "172.16.2.0/24" },
-    ],
-    clients: [{ name: "client", services: "kernel://here/nsm-1,kernel://there/nsm-2", started: false }],
-  });
-  before = await takeSettledInventory();
   mesh.start("client");
   await mesh.established("client", "nsm-1");
   await mesh.established("client", "nsm-2");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 test("a client that is killed with its manager has its wires back, by the same names and addresses", async () => {
@@ -49,5 +37,5 @@ test("a client that is killed with its manager has its wires back, by the same n
 
 test("and leaves nothing behind when it ends", async () => {
   expect(await mesh.daemon("client").stop()).toBe(0);
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });

@@ -1,11 +1,8 @@
 /** Certificates of ten seconds under load, and an authority that is away: wires, sessions and refreshes go on. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
+import { beforeAll, expect, test } from "vitest";
 import { shortOrLong } from "../support/long.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { refreshOf, segmentsOf, wishFor } from "../support/wishes.ts";
 import { devicesIn, pingFrom, startTraffic } from "../support/wires.ts";
 import type { Workload } from "../support/workload.ts";
@@ -18,23 +15,16 @@ const endpoints = [
 ] as const;
 const services = "kernel://near/nsm-1,kernel://far/nsm-2,kernel://lan/nsm-3";
 
-let empty: Inventory;
-let mesh: Mesh;
 let worker: Workload;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints,
-    clients: [{ name: "client", services }],
-    workloads: ["worker"],
-    pods: ["pod-worker"],
-    svidLifetime: `${SVID_LIFE_MS}ms`,
-  });
-  worker = await mesh.workload("worker", "pod-worker");
+const mesh = useMesh({
+  endpoints,
+  clients: [{ name: "client", services }],
+  workloads: ["worker"],
+  pods: ["pod-worker"],
+  svidLifetime: `${SVID_LIFE_MS}ms`,
 });
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+beforeAll(async () => {
+  worker = await mesh.workload("worker", "pod-worker");
 });
 
 function startAllTraffic() {

@@ -1,16 +1,13 @@
 /** What one workload can learn of another, say in its name, or take of its names: nothing. */
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { MonitorConnection } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../api/gen/registry_pb.js";
 import { TRUST_DOMAIN, underlay } from "../../cli/demo/topology.ts";
 import { EMPTY_PATH, PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
 import { TOKEN_EXPIRES_KEY, TOKEN_KEY } from "../../sdk/token.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { addressOf, segmentsOf, wishFor } from "../support/wishes.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 import type { Workload } from "../support/workload.ts";
@@ -23,26 +20,19 @@ const services = NetworkServiceRegistry.method;
 const BEGUN = { metadata: { [PATH_KEY]: writeRegistrationPath(EMPTY_PATH) } };
 const DENIED = { code: "PERMISSION_DENIED" };
 
-let empty: Inventory;
-let mesh: Mesh;
 let victim: Workload;
 let stranger: Workload;
 let wire: Connection;
+const mesh = useMesh({
+  nodes: 1,
+  endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }],
+  workloads: ["victim", "stranger"],
+  pods: ["pod-victim", "pod-stranger"],
+});
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    nodes: 1,
-    endpoints: [{ name: "near", service: "near", prefixes: "172.16.1.0/24" }],
-    workloads: ["victim", "stranger"],
-    pods: ["pod-victim", "pod-stranger"],
-  });
   victim = await mesh.workload("victim", "pod-victim");
   stranger = await mesh.workload("stranger", "pod-stranger");
   wire = await victim.request(wishFor(victim, { service: "near" }));
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 describe("the monitor", () => {

@@ -1,13 +1,11 @@
 /** Endpoints on demand: started by the first client, stopped when the last has gone (docs/protocol.md, "Endpoints on demand"). */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { selfCommand } from "../../cli/package-root.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
 const SERVICE = `kind: NetworkService
@@ -19,32 +17,23 @@ spec:
     - { routes: [{ destination_selector: { app: supplier } }] }
 `;
 
-let before: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  before = await takeSettledInventory();
-  mesh = await startMesh({
-    nodes: 1,
-    networkServices: SERVICE,
-    endpoints: [
-      {
-        name: "supplier",
-        service: "rare",
-        kind: "supplier",
-        env: {
-          NSM_LABELS: "app:supplier",
-          NSM_IDLE_TIMEOUT: "1s",
-          NSM_SUPPLY_COMMAND: JSON.stringify([...selfCommand(), "nse"]),
-          NSM_SUPPLY_ENV: JSON.stringify({ NSM_LABELS: "app:rare", NSM_CIDR_PREFIX: "172.16.7.0/24" }),
-        },
+const mesh = useMesh({
+  nodes: 1,
+  networkServices: SERVICE,
+  endpoints: [
+    {
+      name: "supplier",
+      service: "rare",
+      kind: "supplier",
+      env: {
+        NSM_LABELS: "app:supplier",
+        NSM_IDLE_TIMEOUT: "1s",
+        NSM_SUPPLY_COMMAND: JSON.stringify([...selfCommand(), "nse"]),
+        NSM_SUPPLY_ENV: JSON.stringify({ NSM_LABELS: "app:rare", NSM_CIDR_PREFIX: "172.16.7.0/24" }),
       },
-    ],
-    clients: ["one", "two"].map((name) => ({ name, services: "kernel://rare/nsm-1", started: false })),
-  });
-}, 120_000);
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(before);
+    },
+  ],
+  clients: ["one", "two"].map((name) => ({ name, services: "kernel://rare/nsm-1", started: false })),
 });
 
 const startedPids = () =>
