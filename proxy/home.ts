@@ -16,6 +16,8 @@ import type { OuterAddressOptions } from "./outer-addresses.ts";
 
 export interface Home {
   readonly registries: Registries;
+  /** The same, by sessions for that domain alone. */
+  readonly registriesFor: (domain: string) => Registries;
   /** What operators said at this proxy, what the registry's services say of themselves, and both together. */
   readonly saved: ExportStore;
   readonly ofRegistry: Exports;
@@ -52,12 +54,12 @@ export async function openHome(
   const outerAddresses = { file: () => file?.current() ?? NO_OUTER_ADDRESSES, all: config.externalIp };
   const here = publishedUrl(config.listenOn);
   const url = () => config.externalUrl ?? outerUrl(here, createOuterAddress(outerAddresses));
-  const registries = createRegistryClient({
-    ...mesh,
-    target: { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) },
-  });
+  const target = { url: config.registryUrl, expect: idMatcher(config.registryIds, trustDomain) };
+  const registries = createRegistryClient({ ...mesh, target });
+  const registriesFor = (domain: string) =>
+    createRegistryClient({ ...mesh, target: { ...target, key: `${target.url} for ${domain}` } });
   const ofRegistry = stack.use(followExportedServices(registries.services, clock, log));
   const saved = await openExportStore(config.stateDir);
   const exports = eitherOf(saved, ofRegistry);
-  return { registries, saved, ofRegistry, exports, here, url, outerAddresses };
+  return { registries, registriesFor, saved, ofRegistry, exports, here, url, outerAddresses };
 }

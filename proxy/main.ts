@@ -187,7 +187,7 @@ async function servePassing(
   const registries = handlersByDomain({
     peers,
     exports,
-    home,
+    homeFor: own.registriesFor,
     own: handlersOf({ services: elsewhere.services, endpoints }, serve),
     serve,
   });

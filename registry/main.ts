@@ -57,7 +57,7 @@ export const daemon = defineDaemon({
     const handlers = handlersByDomain({
       peers,
       exports: stack.use(followExportedServices(registries.services, clock, log)),
-      home: registries,
+      homeFor: () => registries,
       own: handlersOf(routed, { ...serve, mayRelay }),
       serve,
     });

@@ -76,7 +76,7 @@ async function build() {
   const handlers = handlersByDomain({
     peers,
     exports,
-    home: registries,
+    homeFor: () => registries,
     own: handlersOf(registries, { ...serve, mayRelay: (id) => id.includes("/nsmgr/") }),
     serve,
   });

@@ -87,17 +87,16 @@ function shownTo<D extends DescMessage>(
       const shown = show(entry);
       return shown !== undefined && matches(query, shown) ? shown : undefined;
     };
-    /** What the registry has told, and what of it the domain has heard. */
-    const told = new Map<string, Entry<D>>();
+    /** What the domain has heard of and is still there for it. What it may not see is not kept, however much there is. */
     const heard = new Map<string, Entry<D>>();
-    const news = (name: string): Found<Entry<D>>[] => {
-      const [entry, before] = [told.get(name), heard.get(name)];
-      const now = entry && visible(entry);
+    const news = (entry: Entry<D>, deleted: boolean): Found<Entry<D>>[] => {
+      const before = heard.get(entry.name);
+      const now = deleted ? undefined : visible(entry);
       if (now === undefined) {
-        heard.delete(name);
+        heard.delete(entry.name);
         return before === undefined ? [] : [{ entry: before, deleted: true }];
       }
-      heard.set(name, now);
+      if (watch) heard.set(entry.name, now);
       return before !== undefined && equals(schema, before, now) ? [] : [{ entry: now, deleted: false }];
     };
     for await (const each of withChanges(
@@ -105,14 +104,13 @@ function shownTo<D extends DescMessage>(
       exports,
       watch,
     )) {
-      if (each === CHANGED) {
-        for (const name of told.keys()) yield* news(name);
+      if (each !== CHANGED) {
+        yield* news(each.entry, each.deleted);
         continue;
       }
-      const { name } = each.entry;
-      if (each.deleted) told.delete(name);
-      else told.set(name, each.entry);
-      yield* news(name);
+      // What is withdrawn goes at once, whether or not the registry answers; what is new has to be asked for.
+      for (const entry of heard.values()) yield* news(entry, false);
+      for (const entry of await findAll(registry, query, signal)) yield* news(entry, false);
     }
   };
 }

@@ -1,6 +1,7 @@
 /** Registries that show each domain what is exported to it, and the own one everything (docs/protocol.md, "Exports"). */
 import type { Empty } from "@bufbuild/protobuf/wkt";
 import type { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../api/gen/registry_pb.js";
+import { NsmError } from "../errors.ts";
 import type { Caller } from "../grpc/caller.ts";
 import type { Handlers } from "../grpc/handlers.ts";
 import { LruMap } from "../lru.ts";
@@ -13,12 +14,14 @@ import type { PeerDomains } from "./peers.ts";
 
 /** Domains whose handlers are kept ready. */
 const MOST_DOMAINS = 1024;
+/** Of one domain at a time: one a service and record that somebody there uses. */
+const MOST_WATCHES = 2000;
 
 export interface ByDomainOptions {
   readonly peers: PeerDomains;
   readonly exports: Exports;
-  /** What other domains are shown a part of. */
-  readonly home: Registries;
+  /** What a domain is shown a part of. One that has watches without end takes none from another where each has sessions of its own. */
+  readonly homeFor: (domain: string) => Registries;
   /** For callers of this domain. */
   readonly own: RegistryHandlers;
   readonly serve: Omit<ServeRegistryOptions, "mayRelay">;
@@ -36,12 +39,12 @@ export function handlersOf(registries: Registries, options: ServeRegistryOptions
   };
 }
 
-export function handlersByDomain({ peers, exports, home, own, serve }: ByDomainOptions): RegistryHandlers {
-  const known = new LruMap<string, RegistryHandlers>(MOST_DOMAINS);
+export function handlersByDomain({ peers, exports, homeFor, own, serve }: ByDomainOptions): RegistryHandlers {
+  const known = new LruMap<string, Shown>(MOST_DOMAINS);
   const isElsewhere = ({ pathIds }: { readonly pathIds: readonly string[] }) =>
     pathIds.some((id) => peers.domainOf(id) !== undefined);
   const handlersFor = (domain: string): RegistryHandlers => {
-    const shown = exportedRegistries({ home, exports, domain, isElsewhere });
+    const shown = exportedRegistries({ home: homeFor(domain), exports, domain, isElsewhere });
     return handlersOf(shown, {
       ...serve,
       mayRelay: () => true, // for whom it registers is looked at where it is shown what it may see
@@ -51,17 +54,27 @@ export function handlersByDomain({ peers, exports, home, own, serve }: ByDomainO
         exports.acceptsAny(domain) ? serve.ownersOfEndpoint(name, claimant) : undefined,
     });
   };
-  const of = ({ peer }: Caller): RegistryHandlers => {
+  const all: Shown = { handlers: own, domain: undefined, watches: 0 };
+  const of = ({ peer }: Caller): Shown => {
     const domain = peers.domainOf(peer.spiffeId);
-    if (domain === undefined) return own;
-    const handlers = known.get(domain) ?? handlersFor(domain);
-    known.set(domain, handlers);
-    return handlers;
+    if (domain === undefined) return all;
+    const shown = known.get(domain) ?? { handlers: handlersFor(domain), domain, watches: 0 };
+    known.set(domain, shown);
+    return shown;
   };
   return {
-    services: chosen((caller) => of(caller).services),
-    endpoints: chosen((caller) => of(caller).endpoints),
+    services: chosen(of, ({ services }) => services),
+    endpoints: chosen(of, ({ endpoints }) => endpoints),
   };
+}
+
+/** What one domain is shown. */
+interface Shown {
+  readonly handlers: RegistryHandlers;
+  /** Undefined for the own one. */
+  readonly domain: string | undefined;
+  /** How many are open. */
+  watches: number;
 }
 
 interface Methods<E, Q, R> {
@@ -70,10 +83,32 @@ interface Methods<E, Q, R> {
   unregister(entry: E, caller: Caller): Promise<Empty>;
 }
 
-function chosen<E, Q, R>(of: (caller: Caller) => Methods<E, Q, R>): Methods<E, Q, R> {
+function chosen<E, Q extends { readonly watch: boolean }, R>(
+  of: (caller: Caller) => Shown,
+  kind: (handlers: RegistryHandlers) => Methods<E, Q, R>,
+): Methods<E, Q, R> {
   return {
-    register: (entry, caller) => of(caller).register(entry, caller),
-    find: (query, caller) => of(caller).find(query, caller),
-    unregister: (entry, caller) => of(caller).unregister(entry, caller),
+    register: (entry, caller) => kind(of(caller).handlers).register(entry, caller),
+    unregister: (entry, caller) => kind(of(caller).handlers).unregister(entry, caller),
+    async *find(query, caller) {
+      const shown = of(caller);
+      const found = kind(shown.handlers).find(query, caller);
+      if (!query.watch || shown.domain === undefined) {
+        yield* found;
+        return;
+      }
+      if (shown.watches >= MOST_WATCHES)
+        throw new NsmError(
+          "RESOURCE_EXHAUSTED",
+          "too-many-watches",
+          `domain ${JSON.stringify(shown.domain)} has ${MOST_WATCHES} watches open here: end some`,
+        );
+      shown.watches++;
+      try {
+        yield* found;
+      } finally {
+        shown.watches--;
+      }
+    },
   };
 }

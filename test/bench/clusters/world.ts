@@ -115,7 +115,8 @@ export async function openWorld(domains: number, services: number): Promise<Worl
     const proxy = await open(name, "proxy");
     const { serve } = proxy;
     const home = proxy.registriesAt(url(`registry-${name}`));
-    const handlers = handlersByDomain({ peers, exports, home, own: handlersOf(home, serve), serve });
+    const own = handlersOf(home, serve);
+    const handlers = handlersByDomain({ peers, exports, homeFor: () => home, own, serve });
     await proxy.listen(url(name), handlers);
   }
 
