@@ -1,7 +1,7 @@
 /** Two domains that are linked by a token, over real TLS: verified both ways, or nothing is left of it. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { makeAuthority } from "../../test/support/certificates.ts";
 import { failureOf, until } from "../../test/support/grpc.ts";
 import { joinWith, openSide, tokenOf } from "../../test/support/link-sides.ts";
@@ -38,6 +38,31 @@ test("a token links two domains: both trust each other, and each has called the 
       links.hub.links().every(({ id }) => links.hub.live(id).rttMs !== undefined),
     ),
   );
+});
+
+test("both say at once what the other may use, and again when that changes", async () => {
+  const told = new Set<() => void>();
+  const services: Record<string, string[]> = { east: ["a"], west: ["b"] };
+  const offers = {
+    to: (domain: string) => services[domain] ?? [],
+    onChange(listener: () => void) {
+      told.add(listener);
+      return { [Symbol.dispose]: () => void told.delete(listener) };
+    },
+  };
+  const [east, west] = await sides({ offers }, { offers });
+  const heard = () =>
+    [east, west].map(({ links }) =>
+      links.hub
+        .links()
+        .map(({ id }) => links.hub.live(id).offeredToUs)
+        .flat(),
+    );
+  await joinWith(west, await tokenOf(east));
+  await vi.waitFor(() => expect(heard()).toEqual([["a"], ["b"]]));
+  services["east"] = ["a", "c"];
+  for (const tell of told) tell();
+  await vi.waitFor(() => expect(heard()).toEqual([["a", "c"], ["b"]]));
 });
 
 test("a side that cannot be dialled is reached through a tunnel", async () => {

@@ -43,7 +43,7 @@ export function createNewsDesk({ hub, trust, offers, tell, stop }: NewsOptions):
   });
   const announce = (link: LinkRecord) => {
     const { way } = hub.live(link.id);
-    if (way === undefined || link.state !== "linked") return;
+    if (way === undefined || link.state === "leaving") return;
     tell(link, way, newsFor(link)).catch((err: unknown) =>
       log.debug({ domain: link.domain, err }, "news were not heard by the other side"),
     );

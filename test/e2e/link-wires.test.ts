@@ -1,4 +1,5 @@
 /** Wires between two linked clusters: none before something is exported, over WireGuard then, and none after the link. */
+import { execFileSync } from "node:child_process";
 import { expect, test, vi } from "vitest";
 import { LINKING, linksOf, runNsmIn, tokenOf } from "../support/link-commands.ts";
 import { useMesh } from "../support/use-mesh.ts";
@@ -75,4 +76,30 @@ test("a link that is removed ends the wires that went over it, at both ends", as
   expect(await linksOf(mesh, "west")).toEqual([]);
   await mesh.daemon("client").stop();
   await vi.waitFor(() => expect(devicesIn(mesh.namespace("pod-client"))).toEqual([]), PATIENCE);
+});
+
+test("a cluster that nobody can dial gives its services all the same: Requests come through the tunnel, packets do not", async () => {
+  const inWest = (...words: readonly string[]) =>
+    execFileSync("nsenter", [`--net=/run/netns/${mesh.namespace("node3").name}`, "--", "nft", ...words]);
+  inWest("add table inet closed");
+  try {
+    inWest("add chain inet closed in { type filter hook input priority 0 ; }");
+    inWest("add rule inet closed in iifname underlay tcp dport 5004 tcp flags & (syn|ack) == syn drop");
+    const joined = await runNsmIn(mesh, "west", "link", "join", await tokenOf(mesh, "east"));
+    expect(joined.code, joined.stderr).toBe(0);
+    await vi.waitFor(
+      async () =>
+        expect(await linksOf(mesh, "east")).toMatchObject([{ way: "tunnel", offeredToUs: ["gateway"] }]),
+      PATIENCE,
+    );
+    mesh.start("client");
+    const { path } = await mesh.established("client", "nsm-1");
+    expect(path.slice(3, 5)).toEqual(["proxy-east", "proxy-west"]);
+    expect((await pingFrom(mesh.namespace("pod-client"), "172.16.7.0")).received).toBe(5);
+    await mesh.daemon("client").stop();
+    expect(devicesIn(mesh.namespace("pod-gateway"))).toEqual([]);
+  } finally {
+    inWest("delete table inet closed");
+  }
+  expect(await runNsmIn(mesh, "west", "link", "remove", "east")).toMatchObject({ code: 0 });
 });
