@@ -15,8 +15,6 @@ export interface Cast {
   kill(name: string): Promise<void>;
   /** Aborts when one of them ends by itself. */
   readonly failed: AbortSignal;
-  /** Of those that were started since this was called last. */
-  newNames(): readonly string[];
   /** From now on they may end. */
   dismiss(): void;
 }
@@ -24,14 +22,11 @@ export interface Cast {
 export function createCast(topology: Topology, record: RunRecord): Cast {
   const failed = new AbortController();
   const running = new Map<string, StartedPart>();
-  const fresh: string[] = [];
   return {
     failed: failed.signal,
-    newNames: () => fresh.splice(0),
     start(part) {
       const started = startPart(topology, part);
       running.set(part.name, started);
-      fresh.push(part.name);
       record.parts.push({
         name: part.name,
         role: part.role,

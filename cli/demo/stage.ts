@@ -112,7 +112,7 @@ function createStage(parts: readonly Part[], options: StageOptions, startMs: num
         cast.start(part);
         if (part.role === "nsc") logs.follow(name);
       }
-      story.step(`started ${cast.newNames().join(", ")}`);
+      story.step(`started ${names.join(", ")}`);
     },
     kill: (name) => cast.kill(name),
     removeNamespace: (place) => removeNamespaces([namespaceOf(run, place)], env),

@@ -19,11 +19,11 @@ import type { Scenario, ScenarioReport } from "./scenario.ts";
 import { play } from "./stage.ts";
 import type { Story } from "./story.ts";
 import { foldersOf, identityUrl, outside, underlay } from "./topology.ts";
-import type { ClusterName, Part, Topology } from "./topology.ts";
+import type { ClusterName, Part, Site, Topology } from "./topology.ts";
 import { warmUp } from "./warm-up.ts";
 import type { Established, WireReport } from "./wires.ts";
 
-const AUTHORITIES_WITHIN_MS = 60_000;
+const AUTHORITY_WITHIN_MS = 60_000;
 
 /** A scenario with the parts that it has on this machine. */
 export interface Casting {
@@ -65,10 +65,17 @@ export async function playAll(tour: Tour, progress: Progress): Promise<void> {
   const board = createBoard(story, site?.cluster);
   using logs = createClientLogs(topology.folder, (client, news) => board.heard(client, news));
   const over = new AbortController();
-  const onReply = (wire: Established) => noteReply(wire, progress, story);
+  const replied = Promise.withResolvers<void>();
+  const onReply = (wire: Established) => {
+    noteReply(wire, progress, story);
+    replied.resolve();
+  };
+  const signal = AbortSignal.any([tour.signal, cast.failed, over.signal]);
   try {
-    await startDaemons(tour, cast);
-    const linked = link(tour, AbortSignal.any([tour.signal, cast.failed, over.signal]));
+    if (site !== undefined) await startDaemons(site, tour, cast, signal);
+    // The other cluster starts behind the first wire of this one, unless that wire needs it.
+    const isNeeded = tour.castings[0]?.scenario.clusters === true;
+    const linked = (isNeeded ? Promise.resolve() : replied.promise).then(() => link(tour, cast, signal));
     linked.catch(() => undefined); // whoever needs it waits for it
     for (const { scenario, parts } of tour.castings) {
       if (scenario.clusters) progress.linkMs ??= await linked;
@@ -85,21 +92,32 @@ export async function playAll(tour: Tour, progress: Progress): Promise<void> {
 }
 
 /** Daemons wait for their identity only so long, and a busy machine may start the authority last. */
-async function startDaemons({ topology, daemons, story, signal }: Tour, cast: Cast): Promise<void> {
-  const isAuthority = ({ role }: Part) => role === "identity";
-  const sockets = daemons
-    .filter(isAuthority)
-    .map(({ name }) => identityUrl(topology.folder, name).slice("unix://".length));
-  for (const part of daemons.filter(isAuthority)) cast.start(part);
-  const within = AbortSignal.any([signal, cast.failed, AbortSignal.timeout(AUTHORITIES_WITHIN_MS)]);
-  while (!sockets.every((socket) => existsSync(socket))) await delay(10, within);
-  for (const part of daemons) if (!isAuthority(part)) cast.start(part);
-  story.step(`started ${cast.newNames().join(", ")}`);
+async function startDaemons(
+  site: Site,
+  { topology, daemons, story }: Tour,
+  cast: Cast,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted();
+  const socket = identityUrl(topology.folder, site.authority).slice("unix://".length);
+  const { authority = [], others = [] } = Object.groupBy(
+    daemons.filter((part) => part.site === site),
+    ({ role }) => (role === "identity" ? "authority" : "others"),
+  );
+  for (const part of authority) cast.start(part);
+  const within = AbortSignal.any([signal, AbortSignal.timeout(AUTHORITY_WITHIN_MS)]);
+  while (!existsSync(socket)) await delay(10, within);
+  signal.throwIfAborted(); // whatever starts now would stay
+  for (const part of others) cast.start(part);
+  story.step(`started ${[...authority, ...others].map(({ name }) => name).join(", ")}`);
 }
 
-/** While the first scenarios play. Null when there is nothing to link. */
-async function link({ topology, castings, story }: Tour, signal: AbortSignal): Promise<number | null> {
-  if (topology.sites.length < 2) return null;
+/** Starts the other cluster and links it. Null when there is none. */
+async function link(tour: Tour, cast: Cast, signal: AbortSignal): Promise<number | null> {
+  const { topology, castings, story } = tour;
+  const [, other] = topology.sites;
+  if (other === undefined) return null;
+  await startDaemons(other, tour, cast, signal);
   const of = (cluster: ClusterName) => castings.flatMap(({ scenario }) => scenario.exports?.[cluster] ?? []);
   const exports = { east: of("east"), west: of("west") };
   return await linkClusters(topology, { exports, say: (what) => story.step(what), signal });
