@@ -137,3 +137,20 @@ test.each([
   client.reselect();
   expect(await client.ask(startEndpoint("10.2.0.0/24", policy))).toEqual(expected);
 });
+
+test.each(["polite", "strict"] as const)(
+  "endpoints with the same prefixes: a client that comes from one keeps nothing that somebody has at the other (%s)",
+  async (policy) => {
+    const prefixes = "172.16.1.0/24";
+    const [a, b] = [createClient("a"), createClient("b")];
+    const other = startEndpoint(prefixes, policy);
+    await b.ask(other);
+    await a.ask(startEndpoint(prefixes, policy));
+    expect(a.addresses()).toEqual(b.addresses()); // each is the first of its endpoint
+    a.reselect();
+    const expected = { src: ["172.16.1.3/32"], dst: ["172.16.1.2/32"] };
+    expect(await a.ask(other)).toEqual(expected);
+    expect(await a.ask(other)).toEqual(expected);
+    expect(await b.ask(other)).toEqual({ src: ["172.16.1.1/32"], dst: ["172.16.1.0/32"] });
+  },
+);

@@ -3,7 +3,7 @@ import { NsmError } from "../errors.ts";
 import { copyOf, parsePrefixes } from "./ipam.ts";
 import type { Ipam, Lease } from "./ipam.ts";
 import { createPointToPoint } from "./point-to-point.ts";
-import { createStrict } from "./strict.ts";
+import { createPolite, createStrict } from "./brought.ts";
 
 /**
  * Groups of prefixes: `[a,b],[c],d`. Each group gives a connection one pair of addresses; inside a group the prefixes are
@@ -25,11 +25,11 @@ export function parsePrefixGroups(text: string): readonly (readonly string[])[] 
 
 /**
  * Point-to-point pools for the groups. `strict`: addresses that a client brings from elsewhere are dropped; else they stay
- * beside ours.
+ * beside ours, but for those that another connection has from here.
  */
 export function createIpam(groups: readonly (readonly string[])[], policy: "polite" | "strict"): Ipam {
   const ipam = createGroup(groups.map(createPointToPoint));
-  return policy === "strict" ? createStrict(ipam, groups.flat()) : ipam;
+  return policy === "strict" ? createStrict(ipam, groups.flat()) : createPolite(ipam, groups.flat());
 }
 
 /** Every part serves every connection: one address pair from each, in order (dual stack). */

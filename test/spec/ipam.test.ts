@@ -12,7 +12,7 @@ import { createPrefixPool } from "../../sdk/ipam/prefix-pool.ts";
 import type { PrefixPool } from "../../sdk/ipam/prefix-pool.ts";
 import { createPrefixServer } from "../../sdk/ipam/prefix-server.ts";
 import { createSinglePoint } from "../../sdk/ipam/single-point.ts";
-import { createStrict } from "../../sdk/ipam/strict.ts";
+import { createStrict } from "../../sdk/ipam/brought.ts";
 import { createStrictVl3, createVl3 } from "../../sdk/ipam/vl3.ts";
 import type { Vl3Ipam } from "../../sdk/ipam/vl3.ts";
 import { formatAddress, formatPrefix, hostPrefix, parseIp, parsePrefix, rangeOf } from "../../sdk/prefix.ts";

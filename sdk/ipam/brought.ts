@@ -1,4 +1,4 @@
-/** An Ipam whose clients keep no address from elsewhere, such as from the endpoint that they had before (docs/protocol.md). */
+/** Which of the addresses that a client brings, from the endpoint that it had before, it keeps (docs/protocol.md, "Addresses (IPAM)"). */
 import type { IPContext } from "../../api/gen/connectioncontext_pb.js";
 import { contains, formatAddress, parsePrefix, rangeOf } from "../prefix.ts";
 import { dropDst, dropSrc } from "./context.ts";
@@ -10,8 +10,29 @@ import type { Ipam } from "./ipam.ts";
  * routes to them; `inner` adds what the connection has of it again. Throws INVALID_ARGUMENT `bad-prefix`.
  */
 export function createStrict(inner: Ipam, prefixes: readonly string[]): Ipam {
+  return filtered(inner, prefixes, (holder) => holder === FREE);
+}
+
+/**
+ * Addresses from elsewhere stay; those within `prefixes` that another connection has are dropped: endpoints of one service often
+ * have the same prefixes. Throws INVALID_ARGUMENT `bad-prefix`.
+ */
+export function createPolite(inner: Ipam, prefixes: readonly string[]): Ipam {
+  return filtered(inner, prefixes, (holder, id) => holder === ELSEWHERE || holder === FREE || holder === id);
+}
+
+const FREE = Symbol("free");
+const ELSEWHERE = Symbol("elsewhere");
+/** Id of the connection that has an address, if it is one of ours and somebody has it. */
+type Holder = string | typeof FREE | typeof ELSEWHERE;
+
+function filtered(
+  inner: Ipam,
+  prefixes: readonly string[],
+  isKept: (holder: Holder, id: string) => boolean,
+): Ipam {
   const ranges = parsePrefixes(prefixes).map(rangeOf);
-  const holders = new Set<string>();
+  const holders = new Map<string, string>();
   const held = new Map<string, readonly string[]>();
 
   const keyOf = (text: string): string | undefined => {
@@ -19,13 +40,13 @@ export function createStrict(inner: Ipam, prefixes: readonly string[]): Ipam {
     if (address === undefined || !ranges.some((range) => contains(range, address))) return undefined;
     return formatAddress(address);
   };
-  const mayKeep = (text: string): boolean => {
+  const holderOf = (text: string): Holder => {
     const key = keyOf(text);
-    return key !== undefined && !holders.has(key);
+    return key === undefined ? ELSEWHERE : (holders.get(key) ?? FREE);
   };
-  const dropTaken = (context: IPContext) => {
-    for (const text of context.srcIpAddrs) if (!mayKeep(text)) dropSrc(context, text);
-    for (const text of context.dstIpAddrs) if (!mayKeep(text)) dropDst(context, text);
+  const dropOthers = (id: string, context: IPContext) => {
+    for (const text of context.srcIpAddrs) if (!isKept(holderOf(text), id)) dropSrc(context, text);
+    for (const text of context.dstIpAddrs) if (!isKept(holderOf(text), id)) dropDst(context, text);
   };
   const release = (id: string) => {
     for (const key of held.get(id) ?? []) holders.delete(key);
@@ -37,14 +58,14 @@ export function createStrict(inner: Ipam, prefixes: readonly string[]): Ipam {
       .map(keyOf)
       .filter((key) => key !== undefined)
       .filter((key) => !holders.has(key));
-    for (const key of keys) holders.add(key);
+    for (const key of keys) holders.set(key, id);
     held.set(id, keys);
   };
 
   return {
     request(id, context, client) {
       const before = copyOf(context);
-      dropTaken(context);
+      dropOthers(id, context);
       try {
         const lease = inner.request(id, context, client);
         return {
