@@ -8,7 +8,7 @@ import { round } from "../statistics.ts";
 
 /** What belongs to the start is over by then. */
 const SETTLED_AFTER_MS = 5000;
-const FOR_MS = 30_000;
+const FOR_MS = 20_000;
 const PROXIES = ["proxy-east", "proxy-west"];
 
 export const linkAtRest: Section = {

@@ -18,9 +18,9 @@ import type { Section } from "../sections.ts";
 import { latencyOf, pairs } from "../setup.ts";
 import { median, round } from "../statistics.ts";
 
-const REQUESTS = 150;
+const REQUESTS = 100;
 /** Pairs before the measurement: sessions, views and compiled code are there, as in a mesh that has been up for a while. */
-const WARM_UP = 75;
+const WARM_UP = 50;
 /** So many in a row of each kind, in turn: what the machine does besides meets all alike. */
 const IN_A_ROW = 50;
 
