@@ -47,8 +47,6 @@ export interface WireguardSide {
   readonly remotePort: number;
   readonly privateKey: Uint8Array;
   readonly remotePublicKey: Uint8Array;
-  /** This end speaks first. */
-  readonly initiator: boolean;
 }
 
 export interface WireRoute {

@@ -60,7 +60,6 @@ describe("serving", () => {
       kind: "wireguard",
       remoteIp: "192.0.2.9",
       remotePort: 51820,
-      initiator: false,
     });
   });
 
@@ -137,7 +136,6 @@ describe("asking", () => {
       remoteIp: "192.0.2.2",
       remotePort: 51999,
       localPort: 51820,
-      initiator: true,
     });
     expect(tunnels.accept("wire", vxlan({ dst_ip: "192.0.2.2", vni: "6" }))).toMatchObject({
       kind: "vxlan",

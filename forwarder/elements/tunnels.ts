@@ -71,7 +71,7 @@ export function createTunnels(options: TunnelOptions): Tunnels {
       const own = dataplane.reserveWireguard(connection.id);
       parameters["dst_port"] = String(own.port);
       parameters["dst_public_key"] = Buffer.from(own.publicKey).toString("base64");
-      return wireguardEnd(tunnelIp, own, parameters, "src", false);
+      return wireguardEnd(tunnelIp, own, parameters, "src");
     },
     async offer(wireId, payload, peerUrl) {
       const type: TunnelType = payload === "ETHERNET" ? "VXLAN" : "WIREGUARD";
@@ -99,7 +99,7 @@ export function createTunnels(options: TunnelOptions): Tunnels {
       const { parameters } = mechanism;
       const remoteIp = ipParameter(parameters, "dst_ip");
       if (tunnelType(mechanism) === "WIREGUARD")
-        return wireguardEnd(tunnelIp, dataplane.reserveWireguard(wireId), parameters, "dst", true);
+        return wireguardEnd(tunnelIp, dataplane.reserveWireguard(wireId), parameters, "dst");
       const vni = vniParameter(parameters);
       dataplane.keepVni(wireId, vni);
       return { kind: "vxlan", localIp: tunnelIp, remoteIp, port: vxlanPort, vni };
@@ -128,7 +128,6 @@ function wireguardEnd(
   own: { port: number; privateKey: Uint8Array },
   parameters: Record<string, string>,
   peer: "src" | "dst",
-  initiator: boolean,
 ): WireguardSide {
   return {
     kind: "wireguard",
@@ -138,7 +137,6 @@ function wireguardEnd(
     remotePort: portParameter(parameters, `${peer}_port`),
     privateKey: own.privateKey,
     remotePublicKey: keyParameter(parameters, `${peer}_public_key`),
-    initiator,
   };
 }
 

@@ -29,7 +29,6 @@ const wireguard = {
   remotePort: 51821,
   privateKey: new Uint8Array(32),
   remotePublicKey: new Uint8Array(32),
-  initiator: true,
 } as const;
 
 /** An end as words: `10.0.0.1/32`, `10.0.0.0/8 via 10.0.0.2`, `10.0.0.2 link`. */

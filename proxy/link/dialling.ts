@@ -7,7 +7,7 @@ import { delay } from "../../sdk/clock.ts";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { streamUntilReplaced } from "../../sdk/grpc/until-replaced.ts";
 import type { Hub, Way } from "./hub.ts";
-import { SILENT_MS } from "./keeping.ts";
+import { GRACE_MS, SILENT_MS } from "./keeping.ts";
 import type { LinkRecord } from "./state.ts";
 
 /** With the wait for a session below a second: so soon after a cut the link is there again. */
@@ -36,17 +36,22 @@ export async function keepDialling(
   const { hub } = options;
   const backoff = createBackoff({ firstMs: 50, maxMs: LONGEST_PAUSE_MS });
   let askedMs = hub.clock.monotonic();
+  let heardMs = -Infinity;
+  const heard = () => (heardMs = hub.clock.monotonic());
   for (let turn = 0; !signal.aborted; turn++) {
     const url = link.addresses[turn % link.addresses.length] ?? "";
     try {
-      if (await follow(link, url, options, signal)) {
+      if (await follow(link, url, options, heard, signal)) {
         backoff.reset();
         turn--; // to the one that answered
       }
     } catch (err) {
       if (signal.aborted) return;
-      hub.wentDown(link, messageOf(err));
-      hub.pool.end(url);
+      // A certificate that is renewed, or a moment without time, costs a session and not the link.
+      if (hub.clock.monotonic() - heardMs > GRACE_MS) {
+        hub.wentDown(link, messageOf(err));
+        hub.pool.end(url);
+      }
       hub.log.debug({ domain: link.domain, err }, "the other side is not reached");
       if (hub.clock.monotonic() - askedMs > ASK_AFTER_MS) {
         askedMs = hub.clock.monotonic();
@@ -80,6 +85,7 @@ async function follow(
   link: LinkRecord,
   url: string,
   options: DiallingOptions,
+  onHeard: () => void,
   stop: AbortSignal,
 ): Promise<boolean> {
   const { hub } = options;
@@ -98,12 +104,15 @@ async function follow(
   const target = { url, expect: (id: string) => id === link.proxyId };
   const request = create(KeepRequestSchema, { linkId: link.id });
   let hasSpoken = false;
+  let pings = 0;
   heard();
   try {
     for await (const message of streamUntilReplaced(pool, target, Link.method.keep, request, { signal })) {
       heard();
+      onHeard();
       hasSpoken = true;
-      take(message, link, { kind: "direct", url }, options, stop);
+      if (message.ping !== undefined) pings++;
+      take(message, link, { kind: "direct", url }, pings === 1, options, stop);
     }
     return hasSpoken;
   } finally {
@@ -115,6 +124,7 @@ function take(
   { ping, openTunnel, unlinked, observedAddress }: LinkMessage,
   link: LinkRecord,
   way: Way,
+  isFirst: boolean,
   options: DiallingOptions,
   signal: AbortSignal,
 ): void {
@@ -123,7 +133,7 @@ function take(
   if (unlinked) options.onUnlinked(link);
   if (openTunnel !== undefined) options.openTunnel(link, way.url, openTunnel.ticket, signal);
   if (ping === undefined) return;
-  hub.wentUp(link, way);
+  hub.wentUp(link, way, isFirst);
   const sinceMs = hub.clock.monotonic();
   options.pong(link, way, ping.number).then(
     () => (hub.live(link.id).rttMs = hub.clock.monotonic() - sinceMs),

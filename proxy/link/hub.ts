@@ -37,7 +37,7 @@ export interface Offers {
 }
 
 export interface HubEvents {
-  /** Other calls to the domain go on now. */
+  /** Other calls to the domain go on now, to another process maybe. */
   readonly up: (link: LinkRecord) => void;
   /** Its wires have to end; resolves when they have. */
   readonly gone: (link: LinkRecord) => Promise<void>;
@@ -102,14 +102,17 @@ export function createHub(options: HubOptions) {
         `${own.domain} has no such link with ${spiffeId}: it was removed, or never made`,
       );
     },
-    wentUp({ id, domain }: LinkRecord, way: Way): void {
+    /** `isAnew`: the stream has just been opened, so that the other side may be another process, which knows nothing. */
+    wentUp({ id, domain }: LinkRecord, way: Way, isAnew: boolean): void {
       const now = live(id);
       const wasUp = now.way !== undefined;
       now.way = way;
-      if (wasUp) return;
-      now.sinceMs = clock.now();
-      now.why = "";
-      log.info({ domain, way: way.kind }, "link is up");
+      if (wasUp && !isAnew) return;
+      if (!wasUp) {
+        now.sinceMs = clock.now();
+        now.why = "";
+        log.info({ domain, way: way.kind }, "link is up");
+      }
       const link = byDomain(domain);
       if (link !== undefined) for (const { up } of listeners) up(link);
     },

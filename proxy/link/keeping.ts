@@ -15,7 +15,7 @@ export const PING_MS = 1000;
 /** A side that says nothing for so long is away. */
 export const SILENT_MS = 3000;
 /** A stream that ends is opened anew at once when nothing but its session has ended. */
-const GRACE_MS = 1500;
+export const GRACE_MS = 1500;
 /** Between two tries to reach a side that keeps its stream. */
 const RETRY_MS = 1000;
 /** Things that wait for a slow reader; a link has little to say. */
@@ -96,7 +96,7 @@ export function createKeeping({ hub, doors, verify }: KeepingOptions): Keeping {
     for (const way of ways) {
       try {
         await verify(link, way);
-        if (!isOver()) hub.wentUp(link, way);
+        if (!isOver()) hub.wentUp(link, way, true);
         return;
       } catch (err) {
         if (isOver()) return;

@@ -94,7 +94,7 @@ export function createNewsDesk({ hub, trust, offers, tell, stop }: NewsOptions):
       try {
         await hearBundle(link, bundle);
       } catch (err) {
-        log.error({ domain: link.domain, err }, "bundle of a linked domain is refused, the last one stays");
+        log.warn({ domain: link.domain, err }, "bundle of a linked domain is refused, the last one stays");
         throw err;
       }
     },

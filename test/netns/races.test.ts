@@ -44,7 +44,7 @@ describe.skipIf(!isRoot)("races of plumbing (need root)", () => {
     const { port, privateKey } = await forwarder.reserveWireguard("wire-1");
     const other = await forwarder.reserveWireguard("wire-2");
     const remote = { remoteIp: "10.9.0.2", remotePort: 51820, remotePublicKey: other.publicKey };
-    const own = { localIp: "10.9.0.1", localPort: port, privateKey, initiator: true };
+    const own = { localIp: "10.9.0.1", localPort: port, privateKey };
     const tunnel = { kind: "wireguard", ...own, ...remote } as const;
     return wireOf("wire-1", kernelSide(from, "nsm-c"), tunnel, { mtu: 1420 });
   };

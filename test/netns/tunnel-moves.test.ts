@@ -37,7 +37,6 @@ describe.skipIf(!isRoot)("a WireGuard wire whose way changes (needs root)", () =
     remotePort: peer.port,
     privateKey: own.privateKey,
     remotePublicKey: peer.publicKey,
-    initiator: from === 1,
   });
   async function makeWire(v6 = false, mtu = 1420): Promise<{ wires: [Wire, Wire]; keys: [Keys, Keys] }> {
     const keys: [Keys, Keys] = [await one.reserveWireguard("w1"), await two.reserveWireguard("w2")];

@@ -40,7 +40,6 @@ function halves(
     remotePort: peer.port,
     privateKey: own.privateKey,
     remotePublicKey: peer.publicKey,
-    initiator: i === 0,
   });
   const more = { mtu: 1400, ip: { srcAddresses: [`${SRC}/32`], dstAddresses: [`${DST}/32`] } };
   return [

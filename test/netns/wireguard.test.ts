@@ -35,7 +35,6 @@ describe.skipIf(!isRoot)("a WireGuard wire between nodes (needs root)", () => {
     remotePort: peer.port,
     privateKey: own.privateKey,
     remotePublicKey: peer.publicKey,
-    initiator: from === 1,
   });
   const wires = (keys1: Keys, keys2: Keys, v6 = false): [Wire, Wire] => {
     const more = {

@@ -114,7 +114,6 @@ export function wiresOf(world: World, keys1: WireguardKeys, keys2: WireguardKeys
     remotePort: peer.port,
     privateKey: own.privateKey,
     remotePublicKey: peer.publicKey,
-    initiator: from === 1,
   });
   const more = { mtu: 1420, ip: { ...ADDRESSES, srcRoutes: [{ prefix: "10.0.0.0/8" }] } };
   return [
