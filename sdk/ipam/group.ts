@@ -29,6 +29,7 @@ export function parsePrefixGroups(text: string): readonly (readonly string[])[] 
  */
 export function createIpam(groups: readonly (readonly string[])[], policy: "polite" | "strict"): Ipam {
   const ipam = createGroup(groups.map(createPointToPoint));
+  if (groups.length === 0) return ipam; // it gives nothing, so nobody has anything from it
   return policy === "strict" ? createStrict(ipam, groups.flat()) : createPolite(ipam, groups.flat());
 }
 
