@@ -38,6 +38,8 @@ const mesh = useMesh({
   nodes: 1,
   endpoints: [
     { name: "near", service: "near", prefixes: "172.16.1.0/24" },
+    // Its addresses are not those that the client has to get again.
+    { name: "other", service: "other", prefixes: "172.16.3.0/24" },
     { name: "far", node: "node3", service: "far", prefixes: "172.16.2.0/24" },
   ],
   exports: { west: ["far"] },
@@ -198,7 +200,7 @@ test(
   async () => {
     await using worker = await mesh.workload("worker", "pod-worker");
     await mesh.daemon("identity-east").kill();
-    const request = () => worker.request(wishFor(worker, { service: "near" }));
+    const request = () => worker.request(wishFor(worker, { service: "other" }));
     const isRefused = () =>
       request().then(
         async (wire) => {
