@@ -13,7 +13,8 @@ import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
 import { wishFor } from "../support/wishes.ts";
 import type { Workload } from "../support/workload.ts";
 
-const FAILBACK_MS = 2000;
+/** Longer than it takes the registry to notice that a domain is away. */
+const FAILBACK_MS = 6000;
 const MOVED_WITHIN_MS = 20_000;
 /** Far more than the second that it takes (most of it until the client notices), far less than anybody's patience with the dead. */
 const MOVED_SOON_MS = 5000;
