@@ -105,6 +105,17 @@ test("a server ends the sessions of a peer whose CA was withdrawn, within a seco
   expect(await sessionOf(good, url)).toBe(session);
 });
 
+test("a server whose CA is withdrawn while a session with it is made gets none, and the process goes on", async () => {
+  const url = await serve(await identity(second, "/server"));
+  const client = await identity(bed.authority, "/client");
+  const pool = bed.pool(client);
+  const failed = failureOf(sessionOf(pool, url));
+  client.push({ bundles: onlyFirst });
+  expect(await failed).toMatchObject({ code: "UNAVAILABLE", reason: "peer-distrusted" });
+  const good = await serve(await identity(bed.authority, "/good"), "good");
+  expect(await sessionOf(pool, good)).not.toBe("");
+});
+
 test("a client ends its sessions with a server whose CA was withdrawn, within a second, and no others", async () => {
   const [good, bad] = [
     await serve(await identity(bed.authority, "/good"), "good"),

@@ -161,8 +161,10 @@ export class Session {
       this.#explain();
       return;
     }
-    if (isConnecting && state === connectivityState.READY) this.#becomeReady(this.#credentials.server);
-    else if (!isConnecting && state !== connectivityState.READY) {
+    if (isConnecting && state === connectivityState.READY) {
+      this.#becomeReady(this.#credentials.server);
+      if (this.#isClosed()) return; // a closed channel throws when it is watched
+    } else if (!isConnecting && state !== connectivityState.READY) {
       this.leave();
       return;
     }
@@ -179,10 +181,15 @@ export class Session {
     this.#state = { kind: "ready", info };
     this.#timer[Symbol.dispose]();
     this.#watchIdle(this.#options.limits.idleMs);
-    this.#settleReady(info);
+    // Bundles may have changed since the handshake began: then this closes at once.
     this.#trust = this.#options.distrust.watch({ id: peerId, chain, bundles: this.own.bundles }, (error) =>
       this.close(error),
     );
+    this.#settleReady(info);
+  }
+
+  #isClosed(): boolean {
+    return this.#state.kind === "closed";
   }
 
   #callDone(): void {
