@@ -3,6 +3,7 @@
  * Every fault is reported at once; an unknown `NSM_*` is warned about with the nearest known name.
  */
 import { NsmError, messageOf } from "./errors.ts";
+import { parseAddress as parseSocketAddress } from "./grpc/address.ts";
 import { formatAddress, parseIp } from "./prefix.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -288,16 +289,6 @@ function parseMap(value: string): ReadonlyMap<string, string> {
 }
 
 function parseAddress(value: string): string {
-  const expected = "expected unix:///path, tcp://host:port or host:port";
-  if (value.startsWith("unix://")) {
-    if (!value.startsWith("unix:///") || value.length > "unix://".length + 107)
-      throw new Error(`${expected}; a unix path is absolute and at most 107 bytes`);
-    return value;
-  }
-  const scheme = /^([a-z][a-z0-9+.-]*):\/\//.exec(value)?.[1];
-  if (scheme !== undefined && scheme !== "tcp") throw new Error(expected);
-  const rest = scheme === undefined ? value : value.slice("tcp://".length);
-  const digits = /:(\d{1,5})$/.exec(rest)?.[1];
-  if (digits === undefined || Number(digits) > 65535) throw new Error(expected);
+  parseSocketAddress(value);
   return value;
 }

@@ -37,11 +37,22 @@ function hostPort({ host, port }: { readonly host: string; readonly port: number
 function parseUnixPath(url: string): string {
   const path = url.startsWith("unix:///") ? url.slice("unix://".length) : url.slice("unix:".length);
   if (!path.startsWith("/") || path.startsWith("//"))
-    throw bad(url, "a unix socket needs an absolute path: unix:///run/nsm/nsmgr.sock");
+    throw bad(url, "expected an absolute path, as unix:///run/nsm/nsmgr.sock");
   if (/\p{Cc}/u.test(path)) throw bad(url, "the path holds a control character");
-  if (Buffer.byteLength(path) > MAX_PATH_BYTES)
-    throw bad(url, `the path has ${Buffer.byteLength(path)} bytes, at most ${MAX_PATH_BYTES} fit`);
+  checkSocketPath(path);
   return path;
+}
+
+/**
+ * Refuses a path that is too long for a unix socket. `remedy`: what makes it shorter. Throws INVALID_ARGUMENT `bad-address`.
+ */
+export function checkSocketPath(path: string, remedy = "choose a shorter one"): void {
+  const bytes = Buffer.byteLength(path);
+  if (bytes <= MAX_PATH_BYTES) return;
+  throw bad(
+    `unix://${path}`,
+    `the path of the socket has ${bytes} bytes, expected at most ${MAX_PATH_BYTES}: ${remedy}`,
+  );
 }
 
 function bad(url: string, why: string): NsmError {

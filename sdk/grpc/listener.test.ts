@@ -93,3 +93,13 @@ test("a port in use is ALREADY_EXISTS, an address that is not ours INVALID_ARGUM
     reason: "cannot-listen",
   });
 });
+
+test("a path that is too long for a socket is refused before anything is made", async () => {
+  await using bed = await openBed();
+  expect(await failureOf(listen(bed, `folder/${"x".repeat(107)}.sock`))).toMatchObject({
+    code: "INVALID_ARGUMENT",
+    reason: "bad-address",
+    message: expect.stringContaining("expected at most 107"),
+  });
+  expect(await lstat(join(bed.dir, "folder")).catch(() => undefined)).toBe(undefined);
+});

@@ -4,7 +4,7 @@ import { connect, createServer } from "node:net";
 import type { Server, Socket } from "node:net";
 import { dirname } from "node:path";
 import { NsmError, errnoOf, messageOf } from "../errors.ts";
-import { formatAddress } from "./address.ts";
+import { checkSocketPath, formatAddress } from "./address.ts";
 import type { Address } from "./address.ts";
 
 export interface Listener extends AsyncDisposable {
@@ -16,7 +16,7 @@ export interface Listener extends AsyncDisposable {
  * Listens and gives each accepted socket, unread, to `onSocket`. Closing removes the socket file and leaves the accepted sockets.
  *
  * Throws ALREADY_EXISTS `address-in-use` (somebody listens there), PERMISSION_DENIED `foreign-socket` (another user's file),
- * FAILED_PRECONDITION `not-a-socket`, INVALID_ARGUMENT or PERMISSION_DENIED `cannot-listen`; nothing is deleted then.
+ * FAILED_PRECONDITION `not-a-socket`, INVALID_ARGUMENT `bad-address` (a path too long for a socket), INVALID_ARGUMENT or PERMISSION_DENIED `cannot-listen`; nothing is deleted then.
  */
 export async function openListener(
   address: Address,
@@ -64,6 +64,7 @@ function boundAddress(server: Server, address: Address): Address {
 
 /** Makes the directory, and removes a socket file of ours on which nobody listens. */
 async function makeWay(path: string): Promise<void> {
+  checkSocketPath(path);
   await makeDirectory(dirname(path));
   const found = await lstatOrNothing(path);
   if (found === undefined) return;
