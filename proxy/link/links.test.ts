@@ -6,6 +6,7 @@ import { makeAuthority } from "../../test/support/certificates.ts";
 import { failureOf, until } from "../../test/support/grpc.ts";
 import { joinWith, openSide, tokenOf } from "../../test/support/link-sides.ts";
 import type { Side, SideOptions } from "../../test/support/link-sides.ts";
+import { doorPath } from "./tunnels.ts";
 
 async function sides(east: SideOptions = {}, west: SideOptions = {}): Promise<readonly [Side, Side]> {
   const both = [await openSide("east", east), await openSide("west", west)] as const;
@@ -73,7 +74,7 @@ test("a side that cannot be dialled is reached through a tunnel", async () => {
   const target = { url: "link://west", expect: () => false }; // the link knows who is there
   expect((await east.links.pool.connect(target)).peerId).toBe("spiffe://west.nsm/proxy");
   const [link] = east.store.current().links;
-  expect((await stat(join(east.directory, "west.sock"))).mode & 0o777).toBe(0o600);
+  expect((await stat(doorPath(east.directory, "west"))).mode & 0o777).toBe(0o600);
   expect(link?.addresses).toEqual([]);
 });
 

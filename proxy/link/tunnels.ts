@@ -6,7 +6,7 @@
  *
  * Inside runs the same mutual TLS as everywhere: neither side's tunnel sees a byte of a call.
  */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { connect as connectTcp } from "node:net";
 import type { Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
@@ -14,7 +14,7 @@ import type { TLSSocket } from "node:tls";
 import { join } from "node:path";
 import type { Clock } from "../../sdk/clock.ts";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
-import { parseAddress } from "../../sdk/grpc/address.ts";
+import { checkSocketPath, parseAddress } from "../../sdk/grpc/address.ts";
 import { openListener } from "../../sdk/grpc/listener.ts";
 import type { Listener } from "../../sdk/grpc/listener.ts";
 import type { Peer } from "../../sdk/grpc/peer.ts";
@@ -28,6 +28,7 @@ import { splice } from "./splice.ts";
 export const TUNNEL = "nsm-tunnel";
 const TICKET_LENGTH = 32;
 const TICKET_MS = 3000;
+const DOOR_NAME_LENGTH = 16;
 /** Waiting for the other side at once, of one link. */
 const MOST_WAITING = 32;
 /** Open at once, of one link. */
@@ -46,23 +47,42 @@ export interface TunnelDoors extends AsyncDisposable {
 
 interface Door {
   readonly link: LinkRecord;
-  readonly listener: Listener;
   readonly sockets: Set<Socket>;
+  readonly listener: Promise<Listener>;
 }
 
-/** `directory`: private to this process's user. */
-export function createTunnelDoors(directory: string, clock: Clock, log: Logger): TunnelDoors {
-  const doors = new Map<string, Door>();
-  const waiting = new Map<string, { readonly link: LinkRecord; readonly socket: Socket }>();
-  const pathOf = ({ domain }: LinkRecord) => join(directory, `${domain}.sock`);
+interface Waiting {
+  readonly link: LinkRecord;
+  readonly socket: Socket;
+  /** Ends the wait. */
+  readonly timer: Disposable;
+}
 
-  const enter = (door: Door, socket: Socket, ask: (ticket: string) => void) => {
-    const { link, sockets } = door;
+/**
+ * Where the socket for a domain is: of one length, whatever the domain is called, since few bytes fit into such a path (unix(7)).
+ */
+export function doorPath(directory: string, domain: string): string {
+  const name = createHash("sha256").update(domain).digest("hex").slice(0, DOOR_NAME_LENGTH);
+  return join(directory, `${name}.sock`);
+}
+
+/** `directory`: private to this process's user. Throws INVALID_ARGUMENT `bad-address`: no socket can be made there. */
+export function createTunnelDoors(directory: string, clock: Clock, log: Logger): TunnelDoors {
+  checkSocketPath(doorPath(directory, ""), "name a shorter directory (NSM_PROXY_STATE_DIR)");
+  const doors = new Map<string, Door>();
+  const waiting = new Map<string, Waiting>();
+  const pathOf = ({ domain }: LinkRecord) => doorPath(directory, domain);
+
+  const enter = (
+    { link, sockets }: Omit<Door, "listener">,
+    socket: Socket,
+    ask: (ticket: string) => void,
+  ) => {
     const ticket = randomBytes(TICKET_LENGTH / 2).toString("hex");
     const timer = clock.timer(TICKET_MS, () => socket.destroy());
     const isWaiting = [...waiting.values()].filter((each) => each.link.id === link.id).length;
     sockets.add(socket);
-    waiting.set(ticket, { link, socket });
+    waiting.set(ticket, { link, socket, timer });
     socket.on("error", () => socket.destroy());
     socket.once("close", () => {
       timer[Symbol.dispose]();
@@ -77,27 +97,35 @@ export function createTunnelDoors(directory: string, clock: Clock, log: Logger):
       log.debug({ domain: link.domain, err }, "no tunnel");
       socket.destroy();
     }
-    leave.set(socket, timer);
   };
-  /** Timers of those that wait. */
-  const leave = new WeakMap<Socket, Disposable>();
+  const shut = async ({ sockets, listener }: Door) => {
+    const opened = await listener.catch(() => undefined); // whoever opened it was told
+    await opened?.[Symbol.asyncDispose]();
+    for (const socket of sockets) socket.destroy();
+  };
 
   return {
     urlOf: (link) => `unix://${pathOf(link)}`,
     async open(link, ask) {
       if (doors.has(link.id)) return;
-      const sockets = new Set<Socket>();
-      const listener = await openListener({ kind: "unix", path: pathOf(link) }, 0o600, (socket) =>
-        enter(door, socket, ask),
+      // Whole before somebody comes in: that may be before the listener is told to be open.
+      const inside = { link, sockets: new Set<Socket>() };
+      const listener = openListener({ kind: "unix", path: pathOf(link) }, 0o600, (socket) =>
+        enter(inside, socket, ask),
       );
-      const door: Door = { link, listener, sockets };
+      const door: Door = { ...inside, listener };
       doors.set(link.id, door);
+      try {
+        await listener;
+      } catch (error) {
+        if (doors.get(link.id) === door) doors.delete(link.id);
+        throw error;
+      }
     },
     async close({ id }) {
       const door = doors.get(id);
       doors.delete(id);
-      for (const socket of door?.sockets ?? []) socket.destroy();
-      await door?.listener[Symbol.asyncDispose]();
+      if (door !== undefined) await shut(door);
     },
     accept(peer, socket) {
       const timer = clock.timer(TICKET_MS, () => socket.destroy());
@@ -113,7 +141,7 @@ export function createTunnelDoors(directory: string, clock: Clock, log: Logger):
           return;
         }
         waiting.delete(bytes.toString("latin1"));
-        leave.get(found.socket)?.[Symbol.dispose]();
+        found.timer[Symbol.dispose]();
         splice(socket, found.socket);
       };
       socket.on("readable", onReadable);
@@ -122,10 +150,7 @@ export function createTunnelDoors(directory: string, clock: Clock, log: Logger):
     async [Symbol.asyncDispose]() {
       const all = [...doors.values()];
       doors.clear();
-      for (const { sockets, listener } of all) {
-        for (const socket of sockets) socket.destroy();
-        await listener[Symbol.asyncDispose]();
-      }
+      await Promise.all(all.map(shut));
     },
   };
 }
