@@ -15,11 +15,11 @@ describe("one tunnel", () => {
     const fresh = judgeSession(session, seen(WALL + 10, 92), "client", at(1000));
     expect(fresh).toEqual({
       session: { kind: "fresh", handshakeMs: WALL + 10, lookedMs: 1000 },
-      lookInMs: sessionMs - 990,
+      lookInMs: sessionMs + 300 - 990,
     });
     const renewed = judgeSession(fresh.session, seen(WALL + 120_000), "client", at(181_010));
     expect(renewed.restart).toBeUndefined();
-    expect(renewed.lookInMs).toBe(sessionMs - 61_010);
+    expect(renewed.lookInMs).toBe(sessionMs + 300 - 61_010);
   });
 
   test("a new one without a handshake begins one, the serving end sooner", () => {
@@ -49,7 +49,7 @@ describe("one tunnel", () => {
     expect(restarts).toEqual(["learned", "learned", "told", "learned", "learned", "told"]);
     expect(judgeSession(session, seen(undefined), "client", at(nowMs + 600_000)).lookInMs).toBe(5000);
     const back = judgeSession(session, seen(WALL + nowMs - 300), "client", at(nowMs));
-    expect(back).toMatchObject({ session: { kind: "fresh" }, lookInMs: sessionMs - 300 });
+    expect(back).toMatchObject({ session: { kind: "fresh" }, lookInMs: sessionMs + 300 - 300 });
   });
 
   test.for([3_600_000, 86_400_000, -3_600_000])(
@@ -68,7 +68,7 @@ describe("one tunnel", () => {
     const { session, lookInMs } = newSession("client", 0, true);
     expect(lookInMs).toBe(0);
     const young = judgeSession(session, seen(WALL - 60_000), "client", at(0));
-    expect(young).toMatchObject({ session: { kind: "fresh" }, lookInMs: sessionMs - 60_000 });
+    expect(young).toMatchObject({ session: { kind: "fresh" }, lookInMs: sessionMs + 300 - 60_000 });
     const old = judgeSession(session, seen(WALL - 300_000, 500), "client", at(0));
     expect(old.restart).toBeUndefined();
     const alive = judgeSession(old.session, seen(WALL - 300_000, 532), "client", at(old.lookInMs));
@@ -81,17 +81,24 @@ describe("one tunnel", () => {
 });
 
 /** What is on its way from one end to the other. */
-type Packet = { readonly kind: "initiation" | "response" | "confirmation"; readonly key: number };
+type Packet = {
+  readonly kind: "initiation" | "response" | "confirmation";
+  readonly key: number;
+  /** Of an initiation: by the sender's wall clock. */
+  readonly wallMs: number;
+};
 
 /**
- * One end as WireGuard is (whitepaper, 5.4, 6): an own initiation is answered under its key; one of the peer's that comes meanwhile ends it;
- * whoever answers has a session when the other one has used it.
+ * One end as WireGuard is (whitepaper, 5.1, 5.4, 6): an own initiation is answered under its key; one of the peer's that comes meanwhile
+ * ends it; whoever answers has a session when the other one has used it. An initiation that is no later than the last is not heard.
  */
-function createEnd(role: Role, send: (packet: Packet) => void, newKey: () => number) {
+function createEnd(role: Role, shiftMs: number, send: (packet: Packet) => void, newKey: () => number) {
   let initiation: number | undefined;
   let answered: number | undefined;
   let rxBytes = 0;
   let nextTryMs = Infinity;
+  /** Of before the clocks were set. */
+  let latestMs = WALL - 1;
   const end = {
     role,
     session: undefined as number | undefined,
@@ -105,33 +112,45 @@ function createEnd(role: Role, send: (packet: Packet) => void, newKey: () => num
     begin(nowMs: number) {
       initiation = newKey();
       nextTryMs = nowMs + 5000 + (role === "client" ? 100 : 250); // with jitter
-      send({ kind: "initiation", key: initiation });
+      send({ kind: "initiation", key: initiation, wallMs: WALL + nowMs + shiftMs });
     },
     renew(nowMs: number) {
       answered = end.session = end.handshakeMs = undefined;
       rxBytes = 0;
+      latestMs = -Infinity;
       end.begin(nowMs);
     },
-    receive({ kind, key }: Packet, nowMs: number) {
+    receive({ kind, key, wallMs }: Packet, nowMs: number) {
       if (kind === "initiation") {
+        if (wallMs <= latestMs) return;
+        latestMs = wallMs;
         rxBytes += 148;
         answered = key;
         initiation = undefined;
-        send({ kind: "response", key });
+        send({ kind: "response", key, wallMs: 0 });
       } else if (key === (kind === "response" ? initiation : answered)) {
         rxBytes += 92;
         end.session = key;
-        end.handshakeMs = WALL + nowMs;
+        end.handshakeMs = WALL + nowMs + shiftMs;
         nextTryMs = Infinity;
-        if (kind === "response") send({ kind: "confirmation", key });
+        if (kind === "response") send({ kind: "confirmation", key, wallMs: 0 });
       }
     },
   };
   return end;
 }
 
+interface Way {
+  readonly rttMs: number;
+  /** When the ends look first after their session has ended: the asking end, the serving one. */
+  readonly looksMs: readonly [number, number];
+  readonly backMs: number;
+  /** By how much the clocks have been set: of the asking end, of the serving one. */
+  readonly shiftsMs?: readonly [number, number];
+}
+
 /** Milliseconds until both ends have one session, after the path is back. */
-function resumes({ rttMs, offsetMs, backMs }: { rttMs: number; offsetMs: number; backMs: number }): number {
+function resumes({ rttMs, looksMs, backMs, shiftsMs: [asking, serving] = [0, 0] }: Way): number {
   let keys = 0;
   const flying: { readonly atMs: number; readonly to: 0 | 1; readonly packet: Packet }[] = [];
   let nowMs = 0;
@@ -139,12 +158,12 @@ function resumes({ rttMs, offsetMs, backMs }: { rttMs: number; offsetMs: number;
     if (nowMs >= backMs) flying.push({ atMs: nowMs + rttMs / 2, to, packet });
   };
   const newKey = () => ++keys;
-  const client = createEnd("client", sender(1), newKey);
-  const endpoint = createEnd("endpoint", sender(0), newKey);
+  const client = createEnd("client", asking, sender(1), newKey);
+  const endpoint = createEnd("endpoint", serving, sender(0), newKey);
   const ends = [client, endpoint] as const;
   const watches = ends.map(({ role }, i) => ({
     session: { kind: "fresh", handshakeMs: WALL - 1, lookedMs: 0 } as Session,
-    dueMs: i * offsetMs,
+    dueMs: looksMs[i] ?? 0,
     role,
   }));
   for (const end of ends) end.handshakeMs = WALL - 1;
@@ -157,7 +176,7 @@ function resumes({ rttMs, offsetMs, backMs }: { rttMs: number; offsetMs: number;
     for (const [i, watch] of watches.entries()) {
       const end = ends[i] ?? client;
       if (watch.dueMs <= nowMs) {
-        const judged = judgeSession(watch.session, end.seen, watch.role, at(nowMs));
+        const judged = judgeSession(watch.session, end.seen, watch.role, at(nowMs, WALL + nowMs));
         watch.session = judged.session;
         watch.dueMs = nowMs + judged.lookInMs;
         if (judged.restart !== undefined) end.renew(nowMs);
@@ -176,7 +195,7 @@ describe("two ends that both begin", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 400 }), offset, back, (rttMs, offsetMs, backMs) => {
         const isCrossing = Math.min(offsetMs, 1000 - offsetMs) <= rttMs;
-        const took = resumes({ rttMs, offsetMs, backMs });
+        const took = resumes({ rttMs, looksMs: [0, offsetMs], backMs });
         // Handshakes that cross cost one more try of the asking end.
         expect(took).toBeLessThanOrEqual((isCrossing ? 2000 : 1000) + 2 * rttMs + 2);
       }),
@@ -184,10 +203,27 @@ describe("two ends that both begin", () => {
     );
   });
 
+  test.for([
+    [-3_600_000, -3_600_000],
+    [-3_600_000, 0],
+    [0, -3_600_000],
+    [-3_600_000, -7_200_000],
+    [86_400_000, -3_600_000],
+  ] as const)(
+    "do so in their turns when a session has ended, each by itself: within half a second, clocks set by %i and %i ms",
+    (shiftsMs) => {
+      const afterEndMs = (role: Role) =>
+        judgeSession(newSession(role, 0, false).session, seen(WALL), role, at(0)).lookInMs - sessionMs;
+      const looksMs = [afterEndMs("client"), afterEndMs("endpoint")] as const;
+      for (let rttMs = 1; rttMs < 200; rttMs += 7)
+        expect(resumes({ rttMs, looksMs, backMs: 0, shiftsMs })).toBeLessThanOrEqual(500 + 2 * rttMs);
+    },
+  );
+
   test("have one in the end over a way that is longer than the time between two tries", () => {
     fc.assert(
       fc.property(fc.integer({ min: 400, max: 3000 }), offset, back, (rttMs, offsetMs, backMs) => {
-        expect(resumes({ rttMs, offsetMs, backMs })).toBeLessThan(30_000);
+        expect(resumes({ rttMs, looksMs: [0, offsetMs], backMs })).toBeLessThan(30_000);
       }),
       { numRuns: 60 },
     );

@@ -45,18 +45,23 @@ export interface Judgement {
 }
 
 export interface SessionTimes {
-  /** Life of a session, and a moment. */
+  /** Life of a session, from its handshake on. */
   readonly sessionMs: number;
   /** Between two handshakes that are begun. */
   readonly restartMs: number;
 }
 
-export const SESSION_TIMES: SessionTimes = { sessionMs: 181_000, restartMs: 1000 };
+export const SESSION_TIMES: SessionTimes = { sessionMs: 180_000, restartMs: 1000 };
 
 /** The asking end begins, and its peer is ready; the serving end's first try usually comes before the asking one is there. */
 const FIRST_LOOK_MS = { client: 1000, endpoint: 400 } as const;
 /** Longer than the next keepalive takes. */
 const DOUBT_MS = 15_000;
+/**
+ * From the end of a session that was not renewed to the look that sees it. Both ends know that moment to the millisecond, and handshakes
+ * that cross end each other, so the ends take turns: further apart than most ways are long.
+ */
+const AFTER_END_MS = { endpoint: 50, client: 300 } as const;
 /** A peer that was away for so long is usually gone for good. */
 const PATIENCE_MS = 600_000;
 const SLOW_MS = 5000;
@@ -90,7 +95,7 @@ export function judgeSession(
     const ageMs = Math.min(Math.max(0, now.wallMs - at), withinMs);
     return {
       session: { kind: "fresh", handshakeMs: at, lookedMs: nowMs },
-      lookInMs: Math.max(times.restartMs, times.sessionMs - ageMs),
+      lookInMs: Math.max(times.restartMs, times.sessionMs + AFTER_END_MS[role] - ageMs),
     };
   };
   const stale = (): Judgement =>
