@@ -10,15 +10,11 @@ import type { Method } from "../sdk/grpc/service.ts";
 import type { Target } from "../sdk/grpc/sessions.ts";
 import { streamUntilReplaced } from "../sdk/grpc/until-replaced.ts";
 import { tokenMetadata } from "../sdk/hops.ts";
-import { silentLogger } from "../sdk/log.ts";
-import { openMesh } from "../sdk/mesh.ts";
 import { idMatcher, idPatterns } from "../sdk/peer-ids.ts";
 import { createRegistryClient } from "../sdk/registry/client.ts";
 import type { Registries } from "../sdk/registry/registry.ts";
 import { inTime, listsInTime } from "./in-time.ts";
-
-/** An authority that is there answers at once; a person does not want to wait for one that is not. */
-const IDENTITY_WITHIN_MS = 3000;
+import { openOwnMesh } from "./own-mesh.ts";
 
 /** What the commands that talk to a manager read of the environment. */
 export const clientTable = {
@@ -134,7 +130,7 @@ function checkManager(url: string): void {
 
 async function openIdentity(config: ConfigOf<typeof clientTable>, signal: AbortSignal) {
   try {
-    return await openMesh({ ...config, identityWithinMs: IDENTITY_WITHIN_MS }, { log: silentLogger, signal });
+    return await openOwnMesh(config, signal);
   } catch (error) {
     if (!(error instanceof NsmError) || error.code === "CANCELLED") throw error;
     throw new NsmError(

@@ -6,12 +6,8 @@ import type { Environment, Table } from "../sdk/config.ts";
 import { Defaults } from "../sdk/defaults.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Method } from "../sdk/grpc/service.ts";
-import { silentLogger } from "../sdk/log.ts";
-import { openMesh } from "../sdk/mesh.ts";
 import { idMatcher, idPatterns } from "../sdk/peer-ids.ts";
-
-/** An authority that is there answers at once; a person does not want to wait for one that is not. */
-const IDENTITY_WITHIN_MS = 3000;
+import { openOwnMesh } from "./own-mesh.ts";
 
 /** What the commands that talk to a proxy read of the environment. */
 export const proxyClientTable = {
@@ -57,7 +53,7 @@ export async function openProxyClient({ proxy, env, signal }: ProxyClientOptions
   const config = readConfig(proxyClientTable, { ...env, ...given }, () => undefined);
   await using stack = new AsyncDisposableStack();
   const mesh = stack.use(
-    await openMesh({ ...config, identityWithinMs: IDENTITY_WITHIN_MS }, { log: silentLogger, signal }).catch(
+    await openOwnMesh(config, signal).catch(
       explain("a proxy answers operators only, and this process has no SPIFFE identity", ""),
     ),
   );

@@ -17,8 +17,8 @@ export interface MeshConfig {
   readonly maxTokenLifetimeMs: number;
   /** Longest wait for a session. */
   readonly dialTimeoutMs?: number;
-  /** How long the first identity may take; see `WorkloadApiOptions.waitMs`. */
-  readonly identityWithinMs?: number;
+  /** How long the first identity may take; see `WorkloadApiOptions`. */
+  readonly identityWait?: { readonly waitMs: number; readonly silentMs: number };
 }
 
 export interface Mesh extends AsyncDisposable {
@@ -35,12 +35,11 @@ export interface Mesh extends AsyncDisposable {
 /** Throws as `openX509Source`: without an identity no daemon starts. */
 export async function openMesh(
   config: MeshConfig,
-  { log, signal }: Pick<Runtime, "log" | "signal">,
+  { log, signal, clock = systemClock }: Pick<Runtime, "log" | "signal"> & { readonly clock?: Clock },
 ): Promise<Mesh> {
-  const clock = systemClock;
   const verify = verifySvid;
-  const wait = config.identityWithinMs === undefined ? {} : { waitMs: config.identityWithinMs };
-  const source = await openX509Source({ socket: config.spiffeSocket, log, signal, clock, ...wait });
+  const { spiffeSocket: socket, identityWait } = config;
+  const source = await openX509Source({ socket, log, signal, clock, ...identityWait });
   const limits = config.dialTimeoutMs === undefined ? {} : { connectMs: config.dialTimeoutMs };
   const pool = createSessionPool({ source, verify, log, clock, limits });
   const { id } = source.current().svid;

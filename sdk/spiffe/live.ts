@@ -18,6 +18,8 @@ import type { Logger } from "../log.ts";
 
 /** A server answers a new stream at once; one that does not within this is treated as unavailable. */
 const FIRST_MESSAGE_MS = 10_000;
+/** A process that ends for want of an identity is only started again. */
+const SILENT_MS = 30_000;
 /** The API is on this machine, and its return ends an outage. */
 const LONGEST_PAUSE_MS = 1000;
 const NEVER_RETRIED: ReadonlySet<CodeName> = new Set(["INVALID_ARGUMENT", "UNIMPLEMENTED"]);
@@ -38,8 +40,10 @@ export interface LiveOptions<M, T> {
   readonly open: (signal: AbortSignal) => AsyncIterable<M>;
   /** The value of a message; `previous` itself when nothing changed. Throws to discard the message and keep `previous`. */
   readonly read: (message: M, previous: T | undefined) => T;
-  /** How long the first value may take. */
+  /** How long the first value may take where nobody listens, or somebody refuses. */
   readonly waitMs: number;
+  /** And where somebody listens and has said nothing yet, which a busy machine may need; no less than `waitMs`. Default 30 s. */
+  readonly silentMs?: number | undefined;
   readonly log: Logger;
   readonly clock: Clock;
   readonly signal: AbortSignal;
@@ -51,11 +55,11 @@ type State<T> =
   | { readonly kind: "withdrawn"; readonly fault: NsmError };
 
 /**
- * Resolves with the first value. Throws what the last attempt failed with once `waitMs` are over (UNAVAILABLE
+ * Resolves with the first value. Throws what the last attempt failed with once the patience is over (UNAVAILABLE
  * `identity-unavailable`, PERMISSION_DENIED), or INVALID_ARGUMENT and UNIMPLEMENTED at once.
  */
 export async function openLive<M, T>(options: LiveOptions<M, T>): Promise<Live<T>> {
-  const { what, socket, log, clock, waitMs } = options;
+  const { what, socket, log, clock, waitMs, silentMs = SILENT_MS } = options;
   const controller = new AbortController();
   const signal = AbortSignal.any([options.signal, controller.signal]);
   const listeners = new Set<(value: T) => void>();
@@ -90,11 +94,14 @@ export async function openLive<M, T>(options: LiveOptions<M, T>): Promise<Live<T
     } else log.warn({ err: fault, socket }, `${what} stream failed, the last one stays in use`);
   };
 
-  const timer = clock.timer(waitMs, () =>
+  const giveUp = () =>
     started.reject(
       state.kind === "waiting" && state.fault !== undefined ? state.fault : faultOf(options, "no answer"),
-    ),
-  );
+    );
+  let timer = clock.timer(waitMs, () => {
+    if (state.kind !== "waiting" || state.fault !== undefined) giveUp();
+    else timer = clock.timer(silentMs - waitMs, giveUp);
+  });
   const running = follow(options, signal, take, fail).then(
     () => started.reject(new NsmError("CANCELLED", "cancelled", `waiting for ${what} was cancelled`)),
     (error: unknown) => started.reject(error),

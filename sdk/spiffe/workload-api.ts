@@ -34,6 +34,8 @@ export interface WorkloadApiOptions {
   readonly clock?: Clock;
   /** How long the first identity may take: the authority may still be starting, or not know us yet. Default 10 s. */
   readonly waitMs?: number;
+  /** The same where the authority listens and says nothing yet. Default 30 s. */
+  readonly silentMs?: number;
 }
 
 /**
