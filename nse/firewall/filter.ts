@@ -6,7 +6,8 @@ import { oneAtATime } from "../../sdk/one-at-a-time.ts";
 import { runProgram } from "../../sdk/run-program.ts";
 import { FLUSH_FLOWS } from "./conntrack.ts";
 import type { Ruleset } from "./rules.ts";
-import { REMOVE, TABLE, nameOfCounter, scriptOf } from "./script.ts";
+import type { Gate } from "../passthrough/open.ts";
+import { JUDGED, REMOVE, TABLE, nameOfCounter, scriptOf } from "./script.ts";
 import type { Sides, Zone } from "./script.ts";
 
 export interface Counter {
@@ -16,7 +17,7 @@ export interface Counter {
   readonly bytes: number;
 }
 
-export interface Filter extends AsyncDisposable {
+export interface Filter extends Gate, AsyncDisposable {
   /** All at once, or nothing: throws INTERNAL `program-failed` with nft's words. Flows that exist are judged anew. */
   set(rules: Ruleset): Promise<void>;
   /** Keeps the flows of connections apart, whatever their addresses. */
@@ -58,6 +59,7 @@ export async function openFilter(sides: Sides, log: Logger): Promise<Filter> {
   // At once: the rules of an earlier life hold until these do.
   await nft(["-f", "-"], REMOVE + scriptOf(rules, sides, [], []));
   return {
+    mark: JUDGED,
     set: (wanted) =>
       inTurn(async () => {
         await put(wanted);

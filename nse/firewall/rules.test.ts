@@ -77,3 +77,12 @@ describe("a fault is told with its place", () => {
     expect(() => parseRules(text)).toThrow(fault);
   });
 });
+
+test("packets between the two sides are marked before they are routed, and those of no side are not", () => {
+  const lines = scriptOf(parseRules(""), SIDES, [], []).split("\n");
+  const marking = lines.findIndex((line) => line.includes("mark set"));
+  expect(lines[marking]).toBe(
+    'add rule inet nsm-firewall zones iifname { "in-*", "out-*" } meta mark set meta mark | 1073741824',
+  );
+  expect(marking).toBeGreaterThan(lines.indexOf("flush chain inet nsm-firewall zones"));
+});

@@ -1,10 +1,17 @@
 /** Firewall rules as a script of nft(8): one transaction, and counters that survive it. Pure. */
+import type { Mark } from "../../sdk/netlink/rule.ts";
 import type { PortRange, Rule, Ruleset } from "./rules.ts";
 
 export const TABLE = "nsm-firewall";
 /** Before fragments are put together (NF_IP_PRI_CONNTRACK_DEFRAG, -400), which is done in each zone by itself. */
 const BEFORE_FRAGMENTS = -450;
 const DEFAULT_COUNTER = "default";
+
+/**
+ * Packets between the two sides get it before they are routed, and have a way with it alone: the kernel ends the table of a network namespace that
+ * goes before its devices, and would pass on everything meanwhile.
+ */
+export const JUDGED: Mark = { value: 0x40000000, mask: 0x40000000 };
 
 /** Beginnings of the names of devices towards clients and towards the service. */
 export interface Sides {
@@ -51,6 +58,7 @@ export function scriptOf(
       devices.map((device) => `add element inet ${TABLE} zones { "${device}" : ${id} }`),
     ),
     `flush chain inet ${TABLE} zones`,
+    `add rule inet ${TABLE} zones ${between(sides)} meta mark set meta mark | ${JUDGED.value}`,
     `add rule inet ${TABLE} zones ct zone set iifname map @zones`,
     `flush chain inet ${TABLE} forward`,
     ...forward.map((line) => `add rule inet ${TABLE} forward ${line}`),

@@ -1,6 +1,6 @@
 /** What the kernel needs so that two devices are one way: names, tables, rules and routes. Pure. */
 import type { Route } from "../../sdk/netlink/route.ts";
-import type { Rule } from "../../sdk/netlink/rule.ts";
+import type { Mark, Rule } from "../../sdk/netlink/rule.ts";
 import { formatAddress, parsePrefix, prefixOf } from "../../sdk/prefix.ts";
 import type { Family } from "../../sdk/prefix.ts";
 import type { Joint } from "./joints.ts";
@@ -34,7 +34,8 @@ export function devicesOf({ up, down }: Joint): readonly [string, string] {
   return [up, down];
 }
 
-export function rulesOf(joint: Joint, slot: number): readonly Rule[] {
+/** `mark`: what packets need for it, else any will do. */
+export function rulesOf(joint: Joint, slot: number, mark: Mark | undefined): readonly Rule[] {
   const tables = tablesOf(slot);
   return ([4, 6] as const).flatMap((family) =>
     devicesOf(joint).map((iif, i): Rule => ({
@@ -42,6 +43,7 @@ export function rulesOf(joint: Joint, slot: number): readonly Rule[] {
       priority: JOINT_PRIORITY,
       table: tables[i] ?? 0,
       iif,
+      mark,
       protocol: PASSTHROUGH_PROTOCOL,
     })),
   );

@@ -10,7 +10,7 @@ import { isKernelError } from "../../sdk/netlink/message.ts";
 import type { Request } from "../../sdk/netlink/message.ts";
 import { decodeRoute, deleteRoute, dumpAllRoutes, newRoute } from "../../sdk/netlink/route.ts";
 import { deleteRule, newRule } from "../../sdk/netlink/rule.ts";
-import type { Rule } from "../../sdk/netlink/rule.ts";
+import type { Mark, Rule } from "../../sdk/netlink/rule.ts";
 import { openNetlink } from "../../sdk/netlink/socket.ts";
 import type { NetlinkSocket } from "../../sdk/netlink/socket.ts";
 import { oneAtATime } from "../../sdk/one-at-a-time.ts";
@@ -58,8 +58,11 @@ interface Kept {
   made: string;
 }
 
-/** Throws FAILED_PRECONDITION `no-net-admin` when the namespace may not be changed. What an earlier life left is removed. */
-export async function openJoints(log: Logger): Promise<Joints> {
+/**
+ * Joints for payload IP are for packets with this mark alone, if there is one. Throws FAILED_PRECONDITION `no-net-admin` when the namespace may not
+ * be changed. What an earlier life left is removed.
+ */
+export async function openJoints(log: Logger, mark?: Mark): Promise<Joints> {
   await using stack = new AsyncDisposableStack();
   const socket = stack.use(openNetlink("route"));
   const sysctls = openSysctls();
@@ -91,11 +94,11 @@ export async function openJoints(log: Logger): Promise<Joints> {
       await inTurn(async () => {
         const known = kept.get(key);
         if (known !== undefined && isSameJoint(known.joint, joint)) return;
-        if (known !== undefined) await unmake(socket, known);
+        if (known !== undefined) await unmake(socket, known, mark);
         const slot = known?.slot ?? freeSlot(kept);
         kept.delete(key);
         await explained(() => barriers.raise(...heldOf(joint, slot)));
-        await explained(() => prepare(socket, joint, slot));
+        await explained(() => prepare(socket, joint, slot, mark));
         kept.set(key, { slot, joint, made: "" });
       });
       await follow();
@@ -110,7 +113,7 @@ export async function openJoints(log: Logger): Promise<Joints> {
         const known = kept.get(key);
         kept.delete(key);
         if (known === undefined) return;
-        await unmake(socket, known);
+        await unmake(socket, known, mark);
         for (const device of heldOf(known.joint, known.slot))
           if (device !== known.joint.down) barriers.release(device);
       });
@@ -128,13 +131,21 @@ function heldOf(joint: Joint, slot: number): readonly string[] {
 }
 
 /** Rules before devices: a packet that comes before its way is ready is dropped, not routed elsewhere. */
-async function prepare(socket: NetlinkSocket, joint: Joint, slot: number): Promise<void> {
+async function prepare(
+  socket: NetlinkSocket,
+  joint: Joint,
+  slot: number,
+  mark: Mark | undefined,
+): Promise<void> {
   if (joint.payload === "ETHERNET") {
     await socket.execute(newBridge(bridgeName(slot)));
     return;
   }
   const drops = families.flatMap((family) => tablesOf(slot).map((table) => dropRoute(family, table)));
-  await socket.execute(...drops.map((route) => newRoute(0, route)), ...rulesFor(joint, slot).map(newRule));
+  await socket.execute(
+    ...drops.map((route) => newRoute(0, route)),
+    ...rulesFor(joint, slot, mark).map(newRule),
+  );
 }
 
 async function make(
@@ -176,7 +187,7 @@ async function make(
   kept.made = text;
 }
 
-async function unmake(socket: NetlinkSocket, { joint, slot }: Kept): Promise<void> {
+async function unmake(socket: NetlinkSocket, { joint, slot }: Kept, mark: Mark | undefined): Promise<void> {
   if (joint.payload === "ETHERNET") {
     const links = (await socket.dump(dumpLinks())).map(decodeLink);
     const bridge = links.find(({ name }) => name === bridgeName(slot));
@@ -184,7 +195,7 @@ async function unmake(socket: NetlinkSocket, { joint, slot }: Kept): Promise<voi
     return;
   }
   const tables = new Set(tablesOf(slot));
-  await remove(socket, rulesFor(joint, slot).map(deleteRule));
+  await remove(socket, rulesFor(joint, slot, mark).map(deleteRule));
   await removeRoutes(socket, (table) => tables.has(table));
 }
 
@@ -214,8 +225,8 @@ async function removeRoutes(socket: NetlinkSocket, isOf: (table: number) => bool
   }
 }
 
-function rulesFor(joint: Joint, slot: number): readonly Rule[] {
-  return rulesOf(joint, slot).filter(({ family }) => families.includes(family));
+function rulesFor(joint: Joint, slot: number, mark: Mark | undefined): readonly Rule[] {
+  return rulesOf(joint, slot, mark).filter(({ family }) => families.includes(family));
 }
 
 /** What is gone already is fine: the kernel removes routes with their device. */

@@ -11,6 +11,7 @@ import { createManager, managerTarget } from "../../sdk/manager-client.ts";
 import { openMesh } from "../../sdk/mesh.ts";
 import { netnsUrl } from "../../sdk/netns-url.ts";
 import { createRegistryClient } from "../../sdk/registry/client.ts";
+import type { Mark } from "../../sdk/netlink/rule.ts";
 import { findAll } from "../../sdk/registry/registry.ts";
 import { createIdle } from "../on-idle.ts";
 import { serveEndpoint } from "../serve.ts";
@@ -25,6 +26,8 @@ const REGISTRY_WITHIN_MS = 2000;
 
 /** Is told of the devices of each connection before packets pass, and after they have stopped. */
 export interface Gate {
+  /** What it puts on packets that it judges: others do not pass, in the moment either in which the kernel ends it before the devices. */
+  readonly mark: Mark;
   join(key: string, devices: readonly string[]): Promise<void>;
   part(key: string): Promise<void>;
 }
@@ -37,7 +40,7 @@ export async function openPassThrough(
   const { log } = runtime;
   await using stack = new AsyncDisposableStack();
   // First, and so ended last: what an earlier life joined is parted before a gate opens.
-  const joints = stack.use(await openJoints(log));
+  const joints = stack.use(await openJoints(log, gate?.mark));
   const mesh = stack.use(await openMesh(config, runtime));
   const target = managerTarget(config, mesh);
   const registries = createRegistryClient({ ...mesh, target });

@@ -19,6 +19,13 @@ const v6: Rule = {
   table: 1000,
   priority: 7,
 };
+const byMark: Rule = {
+  family: 4,
+  iif: "in",
+  mark: { value: 0x10, mask: 0xff },
+  table: 2,
+  priority: 10,
+};
 const byDevice: Rule = { family: 6, priority: 15, table: undefined, iif: "nsm-1", protocol: 159 };
 
 test.each<[string, Request, number, number, string]>([
@@ -52,6 +59,14 @@ test.each<[string, Request, number, number, string]>([
     0x600,
     "0a000000 00000006 00000000 0a000300 6e736d2d31000000 08000600 0f000000 05001500 9f000000",
   ],
+  [
+    "a rule for packets with a mark",
+    newRule(byMark),
+    32,
+    0x600,
+    `02000000 02000001 00000000 07000300 696e0000 08000600 0a000000 08000a00 10000000 08001000 ff000000
+     08000f00 02000000 05001500 9d000000`,
+  ],
   ["all rules of all families", dumpRules(), 34, 0x300, "00000000 00000000 00000000"],
   ["all rules of a family", dumpRules(6), 34, 0x300, "0a000000 00000000 00000000"],
 ])("%s", (_, request, type, flags, body) => {
@@ -59,7 +74,7 @@ test.each<[string, Request, number, number, string]>([
   expect(Buffer.from(request.body).toString("hex")).toBe(body.replaceAll(/\s/g, ""));
 });
 
-test.each([v4, v6, byDevice])("a rule is read back as it was made", (rule) => {
+test.each([v4, v6, byMark, byDevice])("a rule is read back as it was made", (rule) => {
   const message = { type: 32, flags: 0, seq: 1, body: Buffer.from(newRule(rule).body) };
   expect(decodeRule(message)).toEqual({ protocol: 157, ...rule });
 });

@@ -13,7 +13,9 @@ const FRA = {
   SRC: 2,
   IIFNAME: 3,
   PRIORITY: 6,
+  FWMARK: 10,
   TABLE: 15,
+  FWMASK: 16,
   PROTOCOL: 21,
   IP_PROTO: 22,
   SPORT_RANGE: 23,
@@ -28,6 +30,12 @@ export interface Ports {
   readonly to: number;
 }
 
+/** Bits of a packet's mark: those of `mask` have to be as in `value`. */
+export interface Mark {
+  readonly value: number;
+  readonly mask: number;
+}
+
 /** Packets of a family that have all of these go by `table`; of several such rules that of the lowest priority counts. */
 export interface Rule {
   readonly family: Family;
@@ -37,6 +45,7 @@ export interface Rule {
   readonly source?: Prefix | undefined;
   /** Name of the device that they come in by, which need not be there yet. */
   readonly iif?: string | undefined;
+  readonly mark?: Mark | undefined;
   /** IP protocol number. */
   readonly ipProtocol?: number | undefined;
   readonly sourcePorts?: Ports | undefined;
@@ -75,6 +84,7 @@ export function decodeRule({ body }: Message): FoundRule | undefined {
     family,
     source: source && { ...addressOf(source), length: body.readUInt8(2) },
     iif: attributes.text(FRA.IIFNAME),
+    mark: decodeMark(attributes.u32(FRA.FWMARK), attributes.u32(FRA.FWMASK)),
     ipProtocol: attributes.u8(FRA.IP_PROTO),
     sourcePorts: decodePorts(attributes.bytes(FRA.SPORT_RANGE)),
     destinationPorts: decodePorts(attributes.bytes(FRA.DPORT_RANGE)),
@@ -85,11 +95,12 @@ export function decodeRule({ body }: Message): FoundRule | undefined {
 }
 
 function ruleRequest(type: number, flags: number, doing: string, rule: Rule): Request {
-  const { family, source, iif, ipProtocol, sourcePorts, destinationPorts, table, priority } = rule;
+  const { family, source, iif, mark, ipProtocol, sourcePorts, destinationPorts, table, priority } = rule;
   const attributes: Attribute[] = [];
   if (source) attributes.push(bytes(FRA.SRC, addressBytes(source)));
   if (iif !== undefined) attributes.push(text(FRA.IIFNAME, iif));
   attributes.push(u32(FRA.PRIORITY, priority));
+  if (mark) attributes.push(u32(FRA.FWMARK, mark.value), u32(FRA.FWMASK, mark.mask));
   if (table !== undefined) attributes.push(u32(FRA.TABLE, table));
   attributes.push(u8(FRA.PROTOCOL, rule.protocol ?? NSM_PROTOCOL));
   if (ipProtocol !== undefined) attributes.push(u8(FRA.IP_PROTO, ipProtocol));
@@ -115,6 +126,11 @@ function selectorText({ family, source, iif }: Rule): string {
 /** struct fib_rule_hdr */
 function ruleHeader(family: number, sourceLength: number, table: number, action: number): Buffer {
   return Buffer.from([family, 0, sourceLength, 0, table, 0, 0, action, 0, 0, 0, 0]);
+}
+
+/** The kernel tells both, or neither. */
+function decodeMark(value: number | undefined, mask: number | undefined): Mark | undefined {
+  return value === undefined || mask === undefined ? undefined : { value, mask };
 }
 
 /** struct fib_rule_port_range, in the byte order of the host. */

@@ -6,11 +6,13 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { counterOf } from "../../nse/firewall/script.ts";
+import { JUDGED, counterOf } from "../../nse/firewall/script.ts";
 import { closeFd, connectSocket, openSocket, sendSync } from "../../sdk/native.ts";
 import type { FilterCall } from "../support/filter-process.ts";
+import type { JointsCall } from "../support/joints-process.ts";
 import { createNamespace, eventually, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
 import { bindUdp, probe, startEcho, startStream } from "../support/udp.ts";
@@ -20,8 +22,11 @@ const SERVER = "10.2.0.2";
 const INNER = "02:00:00:00:00:01";
 const OUTER = "02:00:00:00:00:02";
 
-async function startFilter(ns: Namespace) {
-  const child: ChildProcess = fork(new URL("../support/filter-process.ts", import.meta.url), [], {
+const startFilter = (ns: Namespace) => startInside(ns, "filter-process.ts");
+const startJoints = (ns: Namespace) => startInside(ns, "joints-process.ts", `${JUDGED.value}`);
+
+async function startInside(ns: Namespace, file: string, ...args: readonly string[]) {
+  const child: ChildProcess = fork(new URL(`../support/${file}`, import.meta.url), args, {
     execPath: "nsenter",
     execArgv: [`--net=/run/netns/${ns.name}`, process.execPath],
   });
@@ -31,12 +36,21 @@ async function startFilter(ns: Namespace) {
       child.kill("SIGKILL");
       if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
     },
-    async call(call: FilterCall) {
+    async call(call: FilterCall | JointsCall) {
       const done = once(child, "message");
       child.send(call);
       await done;
     },
   };
+}
+
+/** Ends by itself when there is no way any more. */
+function startFlood(ns: Namespace, target: string, port: number): ChildProcess {
+  return fork(new URL("../support/flood-process.ts", import.meta.url), [target, `${port}`], {
+    execPath: "nsenter",
+    execArgv: [`--net=/run/netns/${ns.name}`, process.execPath],
+    timeout: 30_000,
+  });
 }
 
 /** The whole daemon, with nobody who gives it an identity. */
@@ -148,6 +162,31 @@ describe.skipIf(!isRoot)("the firewall's table (needs root)", () => {
     expect(echo.received).toBe(0);
   });
 
+  test("nothing passes while the namespace of a killed firewall ends", async () => {
+    const joints = await startJoints(firewall);
+    using echo = startEcho(pod("server-a"), SERVER);
+    try {
+      await filter.call({ do: "set", rules: "default: allow" });
+      const addresses = { clientAddresses: [`${CLIENT}/32`], serviceAddresses: [`${SERVER}/32`] };
+      await joints.call({
+        do: "join",
+        key: "a",
+        joint: { payload: "IP", up: "in-a", down: "out-a", ...addresses },
+      });
+      expect(await probe(pod("client-a"), CLIENT, SERVER, echo.port)).toBe(3);
+      await filter.call({ do: "set", rules: "default: deny" });
+    } finally {
+      await Promise.all([joints.kill(), filter.kill()]);
+    }
+    const { received } = echo;
+    const flood = startFlood(pod("client-a"), SERVER, echo.port);
+    const ended = once(flood, "exit");
+    await once(flood, "message");
+    await firewall.kill();
+    expect(await ended).toEqual([0, null]);
+    expect(echo.received).toBe(received);
+  });
+
   test("fragments of connections with the same addresses are put together each by itself", async () => {
     for (const chain of ["a", "b"])
       await filter.call({ do: "join", key: chain, devices: [`in-${chain}`, `out-${chain}`] });
@@ -162,7 +201,7 @@ describe.skipIf(!isRoot)("the firewall's table (needs root)", () => {
         /RX:.*\n\s*\d+\s+[1-9]/.test(firewall.ip(`-s link show ${device}`));
       return received("in-a") && received("in-b");
     });
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await delay(100);
     expect([a.received, b.received]).toEqual([0, 0]);
     sendRaw(pod("client-b"), head);
     await eventually("the rest of b's own has come", () => b.received === 1);

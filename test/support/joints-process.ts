@@ -9,7 +9,11 @@ export type JointsCall =
   | { readonly do: "hold" | "release"; readonly device: string }
   | { readonly do: "stop" };
 
-const joints = await openJoints(createLogger("joints", "ERROR"));
+const [mark] = process.argv.slice(2);
+const joints = await openJoints(
+  createLogger("joints", "ERROR"),
+  mark === undefined ? undefined : { value: Number(mark), mask: Number(mark) },
+);
 
 process.on("message", (call: JointsCall) => {
   void answer(call).then(() => process.connected && process.send?.("done"));

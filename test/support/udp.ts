@@ -113,7 +113,7 @@ export function bindUdp(ns: Inside, address: string, port = 0): Socket {
 }
 
 /** struct sockaddr_in, sockaddr_in6 */
-function socketAddress(address: string, port: number): Buffer {
+export function socketAddress(address: string, port: number): Buffer {
   if (!isIPv6(address)) {
     const bytes = Buffer.alloc(16);
     bytes.writeUInt16LE(2, 0);
