@@ -17,8 +17,8 @@ const lost = ["a", "b", "c"].map((name, i) => ({
 const mesh = useMesh({
   endpoints: [
     ...lost,
-    // The last to be tried, whosever turn it is.
-    { name: "spare", service: "echo", prefixes: "172.16.9.0/24" },
+    // The last to be tried, whosever turn it is; a client that came later could think the other node slow and begin here.
+    { name: "spare", service: "echo", prefixes: "172.16.9.0/24", started: false },
   ],
   clients: [{ name: "client", services: "kernel://echo/nsm-1", started: false }],
   env: (part) => (part === "spare" ? { NSM_LABELS: "nsm.io/tier:1" } : {}),
@@ -26,6 +26,7 @@ const mesh = useMesh({
 beforeAll(async () => {
   mesh.start("client");
   await mesh.established("client", "nsm-1");
+  await mesh.start("spare").waitFor("endpoint spare registered");
 });
 
 const nft = (command: string) => mesh.namespace("node2").exec("nft", command);
@@ -36,6 +37,9 @@ test("three endpoints on a node that is lost cost half a second together, and th
     received: 5,
   });
   const said = fresh(mesh.daemon("client"));
+  const failures = () =>
+    mesh.daemon("forwarder-node1").log.filter(({ msg }) => msg === "endpoint failed").length;
+  const before = failures();
   nft("add table inet cut");
   try {
     for (const hook of ["input", "output"])
@@ -44,8 +48,7 @@ test("three endpoints on a node that is lost cost half a second together, and th
     const healed = await said(({ msg, nse }) => msg === "wire established" && nse === "spare");
     expect(Number(healed["time"]) - sinceMs).toBeLessThan(HEALED_WITHIN_MS);
     expect(await pingFrom(mesh.namespace("pod-client"), "172.16.9.0")).toMatchObject({ received: 5 });
-    const tried = mesh.daemon("forwarder-node1").log.filter(({ msg }) => msg === "endpoint failed");
-    expect(tried).toHaveLength(1);
+    expect(failures() - before).toBe(1);
   } finally {
     nft("delete table inet cut");
   }
