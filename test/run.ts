@@ -6,14 +6,16 @@
  *     npm test -- --without-root        leave out the projects that change the kernel (they fail otherwise)
  *     npm run test:long                 those that have a long form (test/support/long.ts), in that form: about an hour
  *
- * Projects that make namespaces, links and processes run in a sandbox of their own (test/support/sandbox.ts).
+ * Projects that make namespaces, links and processes run in sandboxes of their own (test/support/sandbox.ts), two beside each other.
  */
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, sep } from "node:path";
+import { createInterface } from "node:readline";
 import { isRoot, provide, testTools } from "../cli/requirements.ts";
 import { messageOf } from "../sdk/errors.ts";
+import { laneCount, lanesOf } from "./support/lanes.ts";
 import { insideSandbox } from "./support/sandbox.ts";
 import { Tally as VitestTally } from "./support/tally-reporter.ts";
 
@@ -27,7 +29,7 @@ interface Tally {
   readonly failures: readonly string[];
 }
 
-function main(args: readonly string[]): number {
+async function main(args: readonly string[]): Promise<number> {
   const isLong = args.includes("--long");
   if (isLong) process.env["NSM_TEST_LONG"] = "1";
   const words = args.filter((arg) => !["--without-root", "--long"].includes(arg));
@@ -37,8 +39,8 @@ function main(args: readonly string[]): number {
   const asked = isLong ? longForms(projects, others) : { projects, rest: others };
   const among = (names: readonly string[]) => names.filter((name) => asked.projects.includes(name));
 
-  const tallies = [runVitest(among(PLAIN), asked.rest, (command) => command)];
-  if (!args.includes("--without-root")) tallies.push(runPrivileged(among(PRIVILEGED), asked.rest));
+  const tallies = [await runVitest(among(PLAIN), asked.rest, { wrap: (command) => command })];
+  if (!args.includes("--without-root")) tallies.push(...(await runPrivileged(among(PRIVILEGED), asked.rest)));
 
   const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0);
   const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0);
@@ -52,45 +54,72 @@ function main(args: readonly string[]): number {
  * of files, if not all are meant, and then such options.
  */
 function longForms(projects: readonly string[], words: readonly string[]) {
-  const at = words.findIndex((word) => word.startsWith("-"));
-  const [names, options] = at < 0 ? [words, []] : [words.slice(0, at), words.slice(at)];
-  const all = globSync("test/*/**/*.test.ts", { cwd: root }).filter((file) =>
-    readFileSync(join(root, file), "utf8").includes('/support/long.ts"'),
-  );
-  const projectOf = (file: string) => file.split(sep)[1] ?? "";
-  const files = all.filter(
-    (file) =>
-      projects.includes(projectOf(file)) && (names.length === 0 || names.some((name) => file.includes(name))),
-  );
+  const { files: all, options } = filesOf(projects, words);
+  const files = all.filter((file) => readFileSync(join(root, file), "utf8").includes('/support/long.ts"'));
   return { projects: [...new Set(files.map(projectOf))], rest: [...files, ...options] };
 }
 
-function runPrivileged(projects: readonly string[], rest: readonly string[]): Tally {
-  if (projects.length === 0) return { passed: 0, failed: 0, failures: [] };
-  if (!isRoot()) {
-    return refused(
-      `the projects ${projects.join(" and ")} make network namespaces and need root: run "sudo npm test", ` +
-        `or leave them out with "npm test -- --without-root"`,
+/** Files of projects that lie below test/, by parts of their names as vitest takes them, and the options behind those. */
+function filesOf(projects: readonly string[], words: readonly string[]) {
+  const at = words.findIndex((word) => word.startsWith("-"));
+  const [names, options] = at < 0 ? [words, []] : [words.slice(0, at), words.slice(at)];
+  const files = globSync("test/*/**/*.test.ts", { cwd: root })
+    .map((file) => file.split(sep).join("/"))
+    .filter(
+      (file) =>
+        projects.includes(projectOf(file)) &&
+        (names.length === 0 || names.some((name) => file.includes(name))),
     );
+  return { files, options };
+}
+
+function projectOf(file: string): string {
+  return file.split("/")[1] ?? "";
+}
+
+async function runPrivileged(projects: readonly string[], rest: readonly string[]): Promise<Tally[]> {
+  if (projects.length === 0) return [];
+  if (!isRoot()) {
+    return [
+      refused(
+        `the projects ${projects.join(" and ")} make network namespaces and need root: run "sudo npm test", ` +
+          `or leave them out with "npm test -- --without-root"`,
+      ),
+    ];
   }
   try {
     provide(testTools(), (line) => console.error(line));
   } catch (error) {
-    return refused(messageOf(error));
+    return [refused(messageOf(error))];
   }
-  return runVitest(projects, rest, insideSandbox);
+  const { files, options } = filesOf(projects, rest);
+  const lanes = lanesOf(files, laneCount());
+  const isAlone = lanes.length <= 1 || options.length > 0;
+  if (isAlone) return [await runVitest(projects, rest, { wrap: insideSandbox })];
+  return await Promise.all(
+    lanes.map((lane) => {
+      const here = projects.filter((project) => lane.some((file) => projectOf(file) === project));
+      return runVitest(here, lane, { wrap: insideSandbox, isShared: true });
+    }),
+  );
 }
 
 function refused(why: string): Tally {
   return { passed: 0, failed: 1, failures: [why] };
 }
 
+interface Run {
+  readonly wrap: (command: readonly string[]) => readonly string[];
+  /** Other runs write to the terminal, too: this one does so by whole lines. */
+  readonly isShared?: boolean;
+}
+
 /** Runs the projects and counts what vitest saw. In CI a skipped test counts as failed. */
-function runVitest(
+async function runVitest(
   projects: readonly string[],
   rest: readonly string[],
-  wrap: (command: readonly string[]) => readonly string[],
-): Tally {
+  { wrap, isShared = false }: Run,
+): Promise<Tally> {
   if (projects.length === 0) return { passed: 0, failed: 0, failures: [] };
   const folder = mkdtempSync(join(tmpdir(), "nsm-test-"));
   try {
@@ -104,9 +133,18 @@ function runVitest(
       `--reporter=${join(root, "test/support/tally-reporter.ts")}`,
       ...rest,
     ]);
-    const env = { ...process.env, NSM_TEST_TALLY: tally };
-    const { status } = spawnSync(command, args, { cwd: root, stdio: "inherit", env });
-    return readTally(tally, status === 0);
+    const child = spawn(command, args, {
+      cwd: root,
+      stdio: isShared ? ["ignore", "pipe", "pipe"] : "inherit",
+      env: { ...process.env, NSM_TEST_TALLY: tally },
+      signal: interrupted.signal,
+      killSignal: "SIGKILL", // the sandbox ends with the first process, and all that is in it
+    });
+    child.on("error", (error) => console.error(messageOf(error))); // the report is missing then
+    for (const stream of [child.stdout, child.stderr])
+      if (stream !== null) createInterface({ input: stream }).on("line", (line) => console.log(line));
+    await new Promise((resolve) => child.once("close", resolve));
+    return readTally(tally, child.exitCode === 0);
   } finally {
     rmSync(folder, { recursive: true });
   }
@@ -130,4 +168,6 @@ function readReport(path: string): VitestTally {
   }
 }
 
-process.exitCode = main(process.argv.slice(2));
+const interrupted = new AbortController();
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, () => interrupted.abort());
+process.exitCode = await main(process.argv.slice(2));
