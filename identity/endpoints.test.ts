@@ -2,7 +2,9 @@
 import { once } from "node:events";
 import { renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:https";
+import { connect as connectSocket } from "node:net";
 import { join } from "node:path";
+import { connect as connectTls } from "node:tls";
 import { KeyObject } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
@@ -16,7 +18,6 @@ import type { Holder } from "../test/support/certificates.ts";
 import { openIdentityBed, snapshotWith } from "../test/support/identity-bed.ts";
 import type { IdentityBed } from "../test/support/identity-bed.ts";
 import { formatBundle } from "../sdk/spiffe/bundle.ts";
-import { answerBundle } from "../sdk/spiffe/bundle-endpoint.ts";
 import type { X509Snapshot, X509Source } from "../sdk/spiffe/source.ts";
 import { verifySvid } from "../sdk/spiffe/verify.ts";
 import { authorityIn } from "../test/support/authority-client.ts";
@@ -124,9 +125,7 @@ describe("a trust domain that the federation file names", () => {
     const { chainPem: cert, privateKeyPem: key } = forged.svid;
     const certificates = [x509Of(mallory.ca)];
     const document = formatBundle({ certificates, jwtKeys: [], sequence: 9n, refreshHintSeconds: 1 });
-    const server = createServer({ cert, key }, (request, response) =>
-      answerBundle(request, response, document),
-    );
+    const server = createServer({ cert, key }, (_, response) => void response.end(document));
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     stack.defer(() => void server.close());
@@ -169,6 +168,42 @@ describe("a trust domain that the federation file names", () => {
     const list = (Array.isArray(changes) ? changes : []).map((change: object) => ({ ...good, ...change }));
     expect(() => parseRelationships(JSON.stringify({ federation: list }), "west.test")).toThrow(fault);
     expect(parseRelationships(JSON.stringify({ federation: [good] }), "west.test")).toHaveLength(1);
+  });
+});
+
+describe("the own endpoint", () => {
+  const askAt = async (port: number, method: string): Promise<string> => {
+    const socket = connectTls({ host: "127.0.0.1", port, rejectUnauthorized: false });
+    socket.write(`${method} /any?x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+    let text = "";
+    for await (const part of socket.setEncoding("utf8")) text += String(part);
+    return text;
+  };
+
+  test("answers GET and HEAD alone, at any path, without asking for a certificate", async () => {
+    await east.start({ NSM_IDENTITY_BUNDLE_LISTEN_ON: "tcp://127.0.0.1:0" });
+    const port = await portOf(east);
+    expect(await askAt(port, "GET")).toMatch(
+      /^HTTP\/1\.1 200 [^]*content-type: application\/json[^]*spiffe_sequence/i,
+    );
+    expect(await askAt(port, "HEAD")).toMatch(/^HTTP\/1\.1 200 [^]*\r\n\r\n$/);
+    expect(await askAt(port, "POST")).toMatch(/^HTTP\/1\.1 405 /);
+  });
+
+  test("answers others while a stranger holds all the connections that he is given", async () => {
+    await east.start({ NSM_IDENTITY_BUNDLE_LISTEN_ON: "tcp://127.0.0.1:0" });
+    const port = await portOf(east);
+    let closed = 0;
+    const held = Array.from({ length: 300 }, () => {
+      const socket = connectSocket({ port, host: "127.0.0.1", localAddress: "127.0.0.2" });
+      return socket
+        .on("error", () => undefined)
+        .on("close", () => closed++)
+        .resume();
+    });
+    stack.defer(() => held.forEach((socket) => socket.destroy()));
+    await vi.waitFor(() => expect(closed).toBeGreaterThanOrEqual(300 - 256), 10_000);
+    expect(await askAt(port, "GET")).toMatch(/^HTTP\/1\.1 200 /);
   });
 });
 

@@ -4,20 +4,25 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { Clock } from "./clock.ts";
-import { NsmError, messageOf } from "./errors.ts";
+import { NsmError } from "./errors.ts";
 import type { Logger } from "./log.ts";
+import { createWaitingRoom, holderOf } from "./waiting-room.ts";
 
 const MAX_CONNECTIONS = 32;
-/** From the end of the handshake to the end of the answer. */
+/** From the end of the handshake to the end of the question's head, and to the end of the answer. */
+const HEAD_MS = 3000;
 const CONNECTION_MS = 20_000;
 const MAX_HEADER_BYTES = 8 * 1024;
 /** A bundle of 1 MiB at most, inside JSON. */
 const MAX_BODY_BYTES = 2 * 1024 * 1024;
+const METHODS = ["GET", "POST"] as const;
 
 export interface HttpAnswer {
   readonly status: number;
   /** JSON. */
   readonly body: string;
+  /** With 405: the methods that there are. */
+  readonly allow?: string;
 }
 
 export interface HttpQuestion {
@@ -26,42 +31,71 @@ export interface HttpQuestion {
   readonly signal: AbortSignal;
 }
 
-/** `GET /bundle` -> who answers it. What it throws is answered with 500 and logged. */
-export type Routes = Readonly<Record<string, (question: HttpQuestion) => HttpAnswer | Promise<HttpAnswer>>>;
+export type Answerer = (question: HttpQuestion) => HttpAnswer | Promise<HttpAnswer>;
+
+/**
+ * `GET /bundle`, or `GET *` for every other path -> who answers it; HEAD is answered as GET. What it throws is logged, and not told
+ * to a stranger.
+ */
+export type Routes = Readonly<Record<string, Answerer>>;
 
 export interface HttpsDoor extends Disposable {
   /** Takes a connection after its handshake. */
   accept(socket: TLSSocket): void;
 }
 
+/** Somebody at the door. */
+interface Asker {
+  readonly left: AbortController;
+  /** The head of the question has come. */
+  hasAsked: boolean;
+  /** The whole question has come, and is being answered. */
+  isBusy: boolean;
+}
+
 export function createHttpsDoor(
   routes: Routes,
   { clock, log }: { readonly clock: Clock; readonly log: Logger },
 ): HttpsDoor {
-  const open = new Map<Socket, AbortController>();
+  const open = new Map<Socket, Asker>();
+  const room = createWaitingRoom(MAX_CONNECTIONS, clock);
   const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES }, (request, response) => {
-    const signal = open.get(request.socket)?.signal ?? AbortSignal.abort();
-    void answer(routes, request, signal)
+    const asker = open.get(request.socket);
+    if (asker === undefined) return;
+    asker.hasAsked = true;
+    void answer(routes, request, asker)
       .catch((err: unknown) => {
         log.warn({ err, path: request.url }, "question over https failed");
-        return failure(500, messageOf(err));
+        return failure(500, "internal error", "internal");
       })
       .then((given) => send(response, given));
   });
   server.maxRequestsPerSocket = 1;
   return {
     accept(socket) {
-      if (open.size >= MAX_CONNECTIONS) {
+      const asker: Asker = { left: new AbortController(), hasAsked: false, isBusy: false };
+      const place = room.admit({
+        holder: holderOf(socket.remoteAddress),
+        isSilent: () => !asker.hasAsked,
+        isBusy: () => asker.isBusy,
+        dismiss: () => void socket.destroy(),
+      });
+      if (place === undefined) {
         socket.destroy();
         return;
       }
-      const left = new AbortController();
-      const timer = clock.timer(CONNECTION_MS, () => socket.destroy());
-      open.set(socket, left);
+      const timers = [
+        clock.timer(HEAD_MS, () => {
+          if (!asker.hasAsked) socket.destroy();
+        }),
+        clock.timer(CONNECTION_MS, () => socket.destroy()),
+      ];
+      open.set(socket, asker);
       socket.once("close", () => {
-        timer[Symbol.dispose]();
+        for (const timer of timers) timer[Symbol.dispose]();
+        place[Symbol.dispose]();
         open.delete(socket);
-        left.abort(new NsmError("CANCELLED", "caller-left", "the asker left"));
+        asker.left.abort(new NsmError("CANCELLED", "caller-left", "the asker left"));
       });
       server.emit("connection", socket);
     },
@@ -76,15 +110,25 @@ export function failure(status: number, message: string, reason = "failed"): Htt
   return { status, body: JSON.stringify({ reason, message }) };
 }
 
-async function answer(routes: Routes, request: IncomingMessage, signal: AbortSignal): Promise<HttpAnswer> {
-  const path = request.url ?? "";
-  const route = Object.hasOwn(routes, `${request.method} ${path}`)
-    ? routes[`${request.method} ${path}`]
-    : undefined;
-  if (route === undefined) return failure(404, `nobody answers ${request.method} ${path} here`, "no-route");
+async function answer(routes: Routes, request: IncomingMessage, asker: Asker): Promise<HttpAnswer> {
+  const { method = "", url: path = "" } = request;
+  const of = (word: string) => [`${word} ${path}`, `${word} *`].find((key) => Object.hasOwn(routes, key));
+  const key = of(method === "HEAD" ? "GET" : method);
+  const route = key === undefined ? undefined : routes[key];
+  if (route === undefined) {
+    const allowed = METHODS.filter((each) => of(each) !== undefined);
+    return allowed.length === 0
+      ? failure(404, `nobody answers ${method} ${path} here`, "no-route")
+      : { ...failure(405, `${path} takes ${allowed.join(", ")}`, "no-route"), allow: allowed.join(", ") };
+  }
   const body = await readBody(request);
   if (body === undefined) return failure(413, `more than ${MAX_BODY_BYTES} bytes`, "limit");
-  return await route({ body, signal });
+  asker.isBusy = true;
+  try {
+    return await route({ body, signal: asker.left.signal });
+  } finally {
+    asker.isBusy = false;
+  }
 }
 
 /** Undefined when it is too large. */
@@ -100,11 +144,13 @@ async function readBody(request: IncomingMessage): Promise<string | undefined> {
   return Buffer.concat(parts).toString("utf8");
 }
 
-function send(response: ServerResponse, { status, body }: HttpAnswer): void {
+function send(response: ServerResponse, { status, body, allow }: HttpAnswer): void {
   response.writeHead(status, {
     "content-type": "application/json",
     "content-length": Buffer.byteLength(body),
+    "cache-control": "no-store",
     connection: "close",
+    ...(allow !== undefined && { allow }),
   });
   response.end(body);
 }

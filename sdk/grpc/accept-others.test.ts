@@ -140,7 +140,9 @@ test("a question over https is bounded in size, number and count of connections"
     );
   expect(await post("/echo", '"é"')).toContain('"é"');
   expect(await post("/echo", "x".repeat(3 * 1024 * 1024))).not.toContain(" 200 ");
-  expect(await post("/fail", "")).toMatch(/^HTTP\/1\.1 500 /);
+  expect(await post("/fail", "")).toMatch(/^HTTP\/1\.1 500 [^]*"internal error"}$/);
+  expect(await post("/fail", "")).not.toContain("broken");
+  expect(await post("/bundle", "")).toMatch(/^HTTP\/1\.1 405 [^]*\nallow: GET\r\n/i);
   expect(await post("/no", "")).toContain('{"reason":"not-so","message":"no"}');
   const twice = "GET /bundle HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2);
   expect((await say(port, twice, {})).match(/ 200 /g)).toHaveLength(1);

@@ -19,6 +19,7 @@ import type { Logger } from "../log.ts";
 import { meters } from "../metrics/meters.ts";
 import { parseSpiffeId } from "../spiffe/id.ts";
 import type { X509Snapshot, X509Source } from "../spiffe/source.ts";
+import { createWaitingRoom, holderOf } from "../waiting-room.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { Peer } from "./peer.ts";
 import { descriptorOf, readPeerProcess } from "./process.ts";
@@ -27,9 +28,6 @@ import { expectAnswers } from "./tcp.ts";
 import { ALPN, secureContextOptions, verifyPeer } from "./tls.ts";
 import type { Verify, VerifiedPeer } from "./tls.ts";
 
-/** When too many are half-open, one of this age is dropped for a new one: first one that has not sent a byte. */
-const SILENT_MS = 100;
-const SLOW_MS = 500;
 const HTTP = "http/1.1";
 
 /** Says whether a verified peer may have a session or call a service; a false one gets PERMISSION_DENIED. */
@@ -67,7 +65,7 @@ export interface Acceptor extends Disposable {
 interface HalfOpen {
   readonly raw: Socket;
   readonly process: OwnedProcess | undefined;
-  readonly sinceMs: number;
+  readonly place: Disposable;
 }
 
 let lastSession = 0;
@@ -79,22 +77,40 @@ export function createAcceptor(
 ): Acceptor {
   const { source, verify, authorize, isNeighbour, clock, log, limits, transport, others = {} } = options;
   const alpn = [ALPN, ...(others.verified?.keys() ?? []), ...(others.https === undefined ? [] : [HTTP])];
-  /** By file descriptor, which the raw socket and the TLS socket on it have in common. In order of accept. */
+  /** By file descriptor, which the raw socket and the TLS socket on it have in common. */
   const halfOpen = new Map<number, HalfOpen>();
+  /** Idlers, and those of whom there are many, make room for newcomers, so that a flood locks nobody out. */
+  const room = createWaitingRoom(limits.maxHalfOpen, clock);
   let tls: { readonly generation: number; readonly server: TlsServer } | undefined;
   let closed = false;
 
   function accept(raw: Socket): void {
     raw.on("error", (err) => log.debug({ err }, "connection failed"));
     try {
-      if (closed || !makeRoom()) throw new NsmError("RESOURCE_EXHAUSTED", "too-many-half-open", "no room");
+      if (closed) throw new NsmError("UNAVAILABLE", "draining", "the server stops");
       const server = tlsServer();
       const fd = descriptorOf(raw);
       const process = transport === "unix" ? readPeerProcess(raw) : undefined;
-      if (transport === "tcp") expectAnswers(raw);
-      halfOpen.set(fd, { raw, process, sinceMs: clock.monotonic() });
-      raw.once("close", () => {
+      const leave = () => {
         if (halfOpen.get(fd)?.raw === raw) halfOpen.delete(fd);
+      };
+      const place = room.admit({
+        holder: process === undefined ? holderOf(raw.remoteAddress) : `process ${process.pid}`,
+        isSilent: () => raw.bytesRead === 0,
+        dismiss() {
+          leave();
+          raw.destroy();
+        },
+      });
+      if (place === undefined) {
+        process?.[Symbol.dispose]();
+        throw new NsmError("RESOURCE_EXHAUSTED", "too-many-half-open", "no room");
+      }
+      if (transport === "tcp") expectAnswers(raw);
+      halfOpen.set(fd, { raw, process, place });
+      raw.once("close", () => {
+        leave();
+        place[Symbol.dispose]();
         process?.[Symbol.dispose]();
       });
       server.emit("connection", raw);
@@ -102,19 +118,6 @@ export function createAcceptor(
       log.debug({ err }, "connection refused");
       raw.destroy();
     }
-  }
-
-  /** Idlers make room for newcomers, so that a flood of them locks nobody out. */
-  function makeRoom(): boolean {
-    if (halfOpen.size < limits.maxHalfOpen) return true;
-    const now = clock.monotonic();
-    const idler =
-      halfOpen.entries().find(([, { raw, sinceMs }]) => now - sinceMs > SILENT_MS && raw.bytesRead === 0) ??
-      halfOpen.entries().find(([, { sinceMs }]) => now - sinceMs > SLOW_MS);
-    if (idler === undefined) return false;
-    halfOpen.delete(idler[0]);
-    idler[1].raw.destroy();
-    return true;
   }
 
   function tlsServer(): TlsServer {
@@ -131,6 +134,7 @@ export function createAcceptor(
       const fd = descriptorOf(socket);
       half = halfOpen.get(fd);
       halfOpen.delete(fd);
+      half?.place[Symbol.dispose]();
       if (half === undefined || closed) throw new NsmError("UNAVAILABLE", "draining", "the server stops");
       const protocol = socket.alpnProtocol;
       if (others.https !== undefined && (protocol === HTTP || typeof protocol !== "string")) {

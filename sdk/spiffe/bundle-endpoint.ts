@@ -1,8 +1,4 @@
-/**
- * Bundle endpoints of SPIFFE trust domains (SPIFFE standard "Federation", §5): asking another domain's again and again, and
- * answering at one's own.
- */
-import type { IncomingMessage, ServerResponse } from "node:http";
+/** Asks the bundle endpoint of another SPIFFE trust domain again and again (SPIFFE standard "Federation", §5). */
 import type { Clock } from "../clock.ts";
 import { NsmError, messageOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
@@ -79,22 +75,4 @@ export function startPolling(options: PollOptions): AsyncDisposable {
 function pauseMs(hintSeconds: number | undefined, leastMs: number): number {
   const hintMs = hintSeconds === undefined || hintSeconds === 0 ? DEFAULT_HINT_MS : hintSeconds * 1000;
   return Math.min(Math.max(hintMs, leastMs), LONGEST_HINT_MS);
-}
-
-/** Answers a GET or HEAD with the document, at whatever path it was configured; to others 405. */
-export function answerBundle(request: IncomingMessage, response: ServerResponse, document: string): void {
-  request.resume();
-  if (request.method !== "GET" && request.method !== "HEAD") {
-    response.writeHead(405, { allow: "GET, HEAD", connection: "close" }).end();
-    return;
-  }
-  const bytes = Buffer.from(document);
-  response
-    .writeHead(200, {
-      "content-type": "application/json",
-      "content-length": bytes.length,
-      "cache-control": "no-store",
-      connection: "close",
-    })
-    .end(request.method === "HEAD" ? undefined : bytes);
 }
