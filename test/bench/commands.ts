@@ -46,15 +46,3 @@ export interface Commands {
     parallel: number,
   ): Promise<RegistryTimings>;
 }
-
-export interface Call {
-  readonly id: number;
-  readonly method: string;
-  readonly args: readonly unknown[];
-}
-
-export interface Answer {
-  readonly id: number;
-  readonly value?: unknown;
-  readonly error?: string;
-}

@@ -64,10 +64,19 @@ export interface ClusterFigures {
   /** At rest, both directions and both proxies together. */
   link: { bytesPerSecond: number; cpuMsPerSecond: number } | null;
   /**
-   * 1,000 services in each of ten other domains. Heap for each endpoint that a proxy has passed on; and for one that a registry has taken
-   * in, alone of its service: with the watch for it, at both ends of each session on the way.
+   * 1,000 services in each of ten other domains: finding one of them, beside a call to the registry that does nothing. Memory of registry
+   * and proxy for each endpoint that the proxy has passed on; and for one that the registry has taken in, alone of its service: with the
+   * watch for it.
    */
-  registry: { findP50Ms: number; findP99Ms: number; foundKiB: number; importedKiB: number } | null;
+  registry: {
+    findP50Ms: number;
+    findP99Ms: number;
+    echoP50Ms: number;
+    echoP99Ms: number;
+    toEcho: number;
+    foundKiB: number;
+    importedKiB: number;
+  } | null;
 }
 
 export interface Section {

@@ -1,115 +1,105 @@
-/** A process of its own for the simulation, whose memory is nobody else's. Run with --expose-gc; says what it measured and ends. */
+/** One process of the simulation: its memory and its event loop are nobody else's, as those of a daemon. Run with --expose-gc. */
+import { readFileSync } from "node:fs";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { create } from "@bufbuild/protobuf";
-import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../../api/gen/registry_pb.js";
-import { delay, systemClock as clock } from "../../../sdk/clock.ts";
-import { keepImports } from "../../../sdk/domains/imports.ts";
-import { joinDomain } from "../../../sdk/domains/name.ts";
-import { silentLogger as log } from "../../../sdk/log.ts";
-import { EMPTY_PATH } from "../../../sdk/registry-path.ts";
+import { NetworkServiceEndpointSchema } from "../../../api/gen/registry_pb.js";
+import { delay } from "../../../sdk/clock.ts";
+import { messageOf } from "../../../sdk/errors.ts";
 import { findAll } from "../../../sdk/registry/registry.ts";
-import type { Registries } from "../../../sdk/registry/registry.ts";
-import { openWorld } from "./world.ts";
-import type { World } from "./world.ts";
+import { serveCommands } from "../remote.ts";
+import type { Finds, Part, Plan, SimulationCommands } from "./simulation-commands.ts";
+import { openDomain, openHomeClient, openHomeProxy, openHomeRegistry, registerService } from "./world.ts";
+import type { HomeClient } from "./world.ts";
 
-const DOMAINS = 10;
-const SERVICES = 1000;
-const ENDPOINTS = DOMAINS * SERVICES;
-const WARM_UP = 300;
-const FINDS = 1500;
-const REMEMBERED = 1000;
-/** Services that are taken in, from each domain: every one of them is a watch for each domain. */
-const IMPORTED = 50;
-const IMPORTED_WITHIN_MS = 40_000;
+const IMPORTED_WITHIN_MS = 60_000;
+/** A machine that is too slow for the pace is not given ever more to do. */
+const MOST_AT_ONCE = 8;
+const FOREVER = new AbortController().signal;
 
-export interface Simulated {
-  /** By a client, of a service of another domain and of one of its own; milliseconds, each. */
-  readonly elsewhereMs: readonly number[];
-  readonly homeMs: readonly number[];
-  readonly failed: readonly string[];
-  /** Of heap for each endpoint: that the proxy has passed on, and that the registry has taken among its own. */
-  readonly foundBytes: number;
-  readonly importedBytes: number;
-}
-
-async function simulate(): Promise<Simulated> {
-  await using world = await openWorld(DOMAINS, SERVICES);
-  await world.register();
-  const failed: string[] = [];
-  const home = (i: number) => `service-${(7 * i) % SERVICES}`;
-  await timed(world.client, WARM_UP, elsewhere, failed);
-  await timed(world.client, WARM_UP, home, failed);
-  const elsewhereMs = await timed(world.client, FINDS, elsewhere, failed);
-  const homeMs = await timed(world.client, FINDS, home, failed);
-  const foundBytes = await rememberMore(world);
-  await world.register();
-  const importedBytes = await importAll(world);
-  return { elsewhereMs, homeMs, failed, foundBytes, importedBytes };
-}
-
-/** Another one for each of all endpoints. */
-function elsewhere(i: number): string {
-  return joinDomain(`service-${(7 * i) % SERVICES}`, `d${(i + Math.floor(i / SERVICES)) % DOMAINS}`);
-}
-
-async function timed(
-  { endpoints }: Registries,
-  count: number,
-  serviceOf: (i: number) => string,
-  failed: string[],
-): Promise<readonly number[]> {
-  const eachMs: number[] = [];
-  for (let i = 0; i < count; i++) {
-    const service = serviceOf(i);
-    const query = create(NetworkServiceEndpointSchema, { networkServiceNames: [service] });
-    const start = performance.now();
-    const found = await findAll(endpoints, query, AbortSignal.timeout(10_000));
-    eachMs.push(performance.now() - start);
-    if (found.length !== 1) failed.push(`${service} has ${found.length} endpoints, not 1`);
+async function open(part: Part): Promise<SimulationCommands> {
+  const { folder, services } = part;
+  const stalls = monitorEventLoopDelay({ resolution: 1 });
+  stalls.enable();
+  const notHere = () => Promise.reject(new Error(`not the affair of ${part.role}`));
+  const commands: SimulationCommands = {
+    memory: memoryBytes,
+    longestStall() {
+      const longestMs = stalls.max / 1e6;
+      stalls.reset();
+      return Promise.resolve(longestMs);
+    },
+    find: notHere,
+    takeIn: notHere,
+  };
+  switch (part.role) {
+    case "domains":
+      for (const { name, ...identities } of part.domains)
+        await openDomain(folder, name, services, identities);
+      return commands;
+    case "proxy":
+      await openHomeProxy(folder, part.identity);
+      return commands;
+    case "registry": {
+      const registries = await openHomeRegistry(folder, services, part.identity);
+      const takeIn = async (count: number, domains: readonly string[]) => {
+        for (let i = 0; i < count; i++) await registerService(registries, i, domains);
+        await until(() => registries.sizes().endpoints, services + count * domains.length);
+      };
+      return { ...commands, takeIn };
+    }
+    case "client": {
+      const client = openHomeClient(folder, part.identity);
+      return { ...commands, find: (plan) => find(client, plan) };
+    }
   }
-  return eachMs;
 }
 
-/** Endpoints that the proxy has not passed on before. */
-async function rememberMore({ elsewhere: registries }: World): Promise<number> {
-  const first = ENDPOINTS - REMEMBERED;
-  const before = await heapBytes();
-  await timed(registries, REMEMBERED, (i) => elsewhere(first + i), []);
-  return ((await heapBytes()) - before) / REMEMBERED;
+async function find({ registries, echo }: HomeClient, plan: Plan): Promise<Finds> {
+  const { services, expected, count, everyMs } = plan;
+  const [findMs, echoMs]: [number[], number[]] = [[], []];
+  const failed: string[] = [];
+  const timed = async (into: number[], call: () => Promise<unknown>) => {
+    const startMs = performance.now();
+    try {
+      await call();
+      into.push(performance.now() - startMs);
+    } catch (error) {
+      failed.push(messageOf(error));
+    }
+  };
+  const findOne = async (service: string) => {
+    const query = create(NetworkServiceEndpointSchema, { networkServiceNames: [service] });
+    const found = await findAll(registries.endpoints, query, FOREVER);
+    if (found.length !== expected)
+      throw new Error(`${service} has ${found.length} endpoints, not ${expected}`);
+  };
+  const calls: Promise<void>[] = [];
+  const startMs = performance.now();
+  for (let i = 0; i < 2 * count; i++) {
+    await calls.at(everyMs === undefined ? -1 : -MOST_AT_ONCE);
+    if (everyMs !== undefined) await delay(startMs + (i * everyMs) / 2 - performance.now());
+    const service = services[(i / 2) % services.length] ?? "";
+    calls.push(i % 2 === 0 ? timed(findMs, () => findOne(service)) : timed(echoMs, echo));
+  }
+  await Promise.all(calls);
+  return { findMs, echoMs, failed };
 }
 
-/** What the registries there keep for these watches is in this heap, too. */
-async function importAll({ home, elsewhere }: World): Promise<number> {
-  const before = await heapBytes();
-  await using imports = keepImports({ registries: home, elsewhere, clock, log });
-  void imports;
-  const importFrom = Array.from({ length: DOMAINS }, (_, i) => `d${i}`);
-  for (let i = 0; i < IMPORTED; i++)
-    await home.services.register(
-      create(NetworkServiceSchema, { name: `service-${i}`, payload: "IP", importFrom }),
-      {
-        signal: new AbortController().signal,
-        deadlineMs: undefined,
-        peer: undefined,
-        registration: { path: EMPTY_PATH },
-      },
-    );
-  const imported = IMPORTED * DOMAINS;
-  const wanted = SERVICES + imported;
-  for (const end = performance.now() + IMPORTED_WITHIN_MS; home.sizes().endpoints < wanted; await delay(50))
+async function until(size: () => number, wanted: number): Promise<void> {
+  for (const end = performance.now() + IMPORTED_WITHIN_MS; size() < wanted; await delay(50))
     if (performance.now() > end)
-      throw new Error(`${home.sizes().endpoints} of ${wanted} endpoints after ${IMPORTED_WITHIN_MS} ms`);
-  return ((await heapBytes()) - before) / imported;
+      throw new Error(`${size()} of ${wanted} endpoints after ${IMPORTED_WITHIN_MS} ms`);
 }
 
 /** Once what is garbage is gone. */
-async function heapBytes(): Promise<number> {
+async function memoryBytes(): Promise<number> {
   if (global.gc === undefined) throw new Error("run it with --expose-gc");
   for (let i = 0; i < 3; i++) {
     await delay(50);
     global.gc();
   }
-  return process.memoryUsage().heapUsed;
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
-process.send?.(await simulate());
-process.disconnect();
+await serveCommands(() => open(JSON.parse(readFileSync(process.argv[2] ?? "", "utf8"))));
