@@ -33,6 +33,8 @@ export interface ProxyChainOptions extends ServerChainOptions {
   /** The proxy of another domain has not answered. */
   readonly onSilent?: (way: NextHop) => void;
   readonly outerAddress: OuterAddress;
+  /** Of tunnels to other domains, at most. */
+  readonly tunnelMtuBytes: number;
   /** Labels of clients of this cluster in other domains. Default none. */
   readonly clusterInfo?: () => ClusterInfo;
   /** Undefined without links. */
@@ -53,7 +55,7 @@ export function createProxyChain(options: ProxyChainOptions): NetworkService {
     .use("refuseSilent", refuseSilent(options.reach, options.onSilent)) // before it is waited for
     .use("findWay", findWay(options)) // out to where the endpoint was found, or in to one of this domain
     .use("closeOldHalf", closeOldHalf(options.hops, options.log)) // when the new half is there
-    .use("swapAddresses", swapAddresses(options.outerAddress, options.side.peers)) // for the next hop alone
+    .use("swapAddresses", swapAddresses(options.outerAddress, options.side.peers, options.tunnelMtuBytes)) // for the next hop alone
     .use("followNextHop", followNextHop(options.hops, options.store)) // after the choice, before the call
     .end(connect(options.hops));
 }

@@ -4,6 +4,7 @@ import {
   address,
   commonTable,
   duration,
+  integer,
   list,
   optionalAddress,
   optionalIp,
@@ -59,6 +60,22 @@ const finding = {
   ),
 } as const satisfies Table;
 
+const TUNNEL_MTU = { least: 576, most: 65_535 };
+
+/** 1500, which any network lets through, less what WireGuard adds over IPv6. */
+const tunnelMtuBytes: Variable<number> = {
+  ...integer(
+    "NSM_TUNNEL_MTU",
+    "1420",
+    "largest MTU of wires to other domains, in bytes: what the way between passes on, less 60 (WireGuard over IPv4) or 80 (over IPv6). Lower it where that way is narrow, raise it where it is wide; the smaller one of both domains counts, and wires with IPv6 addresses need 1280",
+  ),
+  parse(value) {
+    const bytes = Number(value);
+    if (/^\d+$/.test(value) && bytes >= TUNNEL_MTU.least && bytes <= TUNNEL_MTU.most) return bytes;
+    throw new Error(`expected a whole number from ${TUNNEL_MTU.least} to ${TUNNEL_MTU.most}`);
+  },
+};
+
 const passing = {
   name: text("NSM_NAME", Defaults.nameOf("nsmgr-proxy"), "own path segment name, unique in all domains"),
   registryUrl: address("NSM_REGISTRY_URL", Defaults.registryUrl, "registry of this domain"),
@@ -77,6 +94,7 @@ const passing = {
     "",
     "address that nodes have for other domains which neither say one themselves nor stand in the file: for a cluster of one node",
   ),
+  tunnelMtuBytes,
   clusterInfoPath: text(
     "NSM_CLUSTER_INFO_PATH",
     "/etc/clusterinfo/config.yaml",

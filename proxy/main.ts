@@ -178,6 +178,7 @@ async function servePassing(
     },
     reach: createReach({ probe: calls.probe, clock, log }),
     onSilent: ({ url }) => pool.end(url), // what is said next begins anew, and waits for nothing that is lost
+    tunnelMtuBytes: config.tunnelMtuBytes,
     outerAddress: createOuterAddress(outerAddresses, links?.hub.observedAddress),
     clusterInfo: cluster.current,
     unencryptedDomains: config.unencryptedDomains,

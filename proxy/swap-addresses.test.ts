@@ -21,7 +21,7 @@ const tunnel = (parameters: Record<string, string>) =>
   create(MechanismSchema, { cls: "REMOTE", type: "WIREGUARD", parameters });
 
 /** What the next hop saw, and what came back. */
-async function pass(parameters: Record<string, string>, answered: Record<string, string>) {
+async function pass(parameters: Record<string, string>, answered: Record<string, string>, mtuBytes = 1420) {
   const seen: Record<string, string>[] = [];
   const next: NetworkService = {
     request(request) {
@@ -37,6 +37,7 @@ async function pass(parameters: Record<string, string>, answered: Record<string,
   const response = await swapAddresses(
     outer,
     peers,
+    mtuBytes,
   )(next).request(request, parameters["orig_src_ip"] === undefined ? forwarder : proxy);
   return { seen, answer: response.mechanism?.parameters };
 }
@@ -88,12 +89,19 @@ test("it is asked for with the other domain's name, whichever way the Request go
 });
 
 test.for([
-  ["8940", "1420"],
-  ["1400", "1400"],
-])(
-  "an MTU of %s goes out as %s: what is between the domains is as wide as the internet",
-  async ([mtu, sent]) => {
-    const { seen } = await pass({ src_ip: "10.0.0.1", MTU: mtu ?? "" }, {});
-    expect(seen[0]?.["MTU"]).toBe(sent);
+  ["8940", 1420, "1420"],
+  ["1400", 1420, "1400"],
+  ["8940", 1300, "1300"],
+  ["8940", 8900, "8900"],
+] as const)(
+  "an MTU of %s passes a proxy of %i as %s, whichever way the Request goes: nodes do not know what is between the domains",
+  async ([MTU, most, sent]) => {
+    const leaving = await pass({ src_ip: "10.0.0.1", MTU }, {}, most);
+    const arriving = await pass({ src_ip: "198.51.100.1", orig_src_ip: "10.0.0.1", MTU }, {}, most);
+    expect([leaving, arriving].map(({ seen }) => seen[0]?.["MTU"])).toEqual([sent, sent]);
   },
 );
+
+test("where nothing is said of the MTU the proxy says nothing", async () => {
+  expect((await pass({ src_ip: "10.0.0.1" }, {})).seen[0]).not.toHaveProperty("MTU");
+});

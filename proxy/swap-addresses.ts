@@ -17,14 +17,12 @@ const SRC = TUNNEL.srcIp.key;
 const DST = TUNNEL.dstIp.key;
 const INNER_SRC = "orig_src_ip";
 const INNER_DST = "orig_dst_ip";
-/**
- * What any network between clusters lets through, less what WireGuard adds over IPv6: 1500 - 80. The nodes know their own links alone,
- * which may be wider.
- */
-const LARGEST_MTU = 1420;
 
-/** `peers`: whom a proxy that asks speaks for. */
-export function swapAddresses(outer: OuterAddress, peers: PeerDomains): Element<WithSide> {
+/**
+ * `peers`: whom a proxy that asks speaks for. `mtuBytes`: of tunnels to other domains, at most; nodes know their own links alone,
+ * which may be wider than what is between.
+ */
+export function swapAddresses(outer: OuterAddress, peers: PeerDomains, mtuBytes: number): Element<WithSide> {
   return (next) => ({
     async request(request, ctx) {
       const mechanisms = [connectionOf(request).mechanism, ...request.mechanismPreferences].filter(isTunnel);
@@ -32,6 +30,7 @@ export function swapAddresses(outer: OuterAddress, peers: PeerDomains): Element<
       const domain = otherDomain(ctx, peers);
       const own = arrives ? undefined : mechanisms.map(externalOf).find((ip) => ip !== undefined);
       for (const mechanism of mechanisms) {
+        lowerMtu(mechanism, mtuBytes);
         if (arrives) forgetServingEnd(mechanism);
         else showAskingEnd(mechanism, outer, domain);
       }
@@ -64,8 +63,12 @@ function showAskingEnd(mechanism: Mechanism, outer: OuterAddress, domain: string
   const inner = parameters[SRC] ?? "";
   parameters[INNER_SRC] = inner;
   parameters[SRC] = takeParameter(mechanism, TUNNEL.srcExternalIp) ?? outer(inner, domain);
-  if (getParameter(parameters, TUNNEL.mtuBytes) > LARGEST_MTU)
-    parameters[TUNNEL.mtuBytes.key] = String(LARGEST_MTU);
+}
+
+/** The serving forwarder takes the smaller one of this and its own. */
+function lowerMtu({ parameters }: Mechanism, mtuBytes: number): void {
+  if (getParameter(parameters, TUNNEL.mtuBytes) > mtuBytes)
+    parameters[TUNNEL.mtuBytes.key] = String(mtuBytes);
 }
 
 function externalOf({ parameters }: Mechanism): string | undefined {

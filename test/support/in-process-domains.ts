@@ -89,6 +89,7 @@ export async function startDomains<const N extends string>(...names: readonly N[
           refusedAddresses: [],
         },
         reach: createReach({ probe: station.probe, clock, log }),
+        tunnelMtuBytes: 1420,
         outerAddress: (inner) => inner,
       });
       station.serve(chain, store, proxyUrl(name));

@@ -81,6 +81,7 @@ export const startManagerProxy: Start = (bench, playback) => {
     },
     select: { view, clock, log, isManager: () => true, isProxy: () => false, refusedAddresses: [] },
     reach: createReach({ probe: hops.probe, clock, log }),
+    tunnelMtuBytes: 1420,
     outerAddress: (inner) => outer.get(inner) ?? inner,
     unencryptedDomains: ["*"], // the recorded forwarders had VXLAN (D65)
   });
