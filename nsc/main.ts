@@ -63,10 +63,7 @@ export const daemon = defineDaemon({
       requestTimeoutMs: config.requestTimeoutMs,
       random: Math.random,
       onUp: (connection: Connection) => logUp(log, connection),
-      ...(prober && {
-        watch: (connection: Connection, onDead: () => void, hasAnswered: boolean) =>
-          prober.watch(connection, onDead, hasAnswered),
-      }),
+      ...(prober && { watch: prober.watch }),
     };
     const wires = wishesOf(config).map((wish) => createWire(wish, options, adopted.get(wish.id)));
     stack.use(trackWires(() => wires.map(({ connection }) => connection)));

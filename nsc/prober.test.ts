@@ -46,13 +46,16 @@ function build() {
     },
   });
   let dead = 0;
+  let answered = 0;
+  const news = { onDead: () => void dead++, onAnswer: () => void answered++ };
   return {
     clock,
     prober,
     opened,
     sent,
-    watch: (connection = V4, hasAnswered = false) => prober.watch(connection, () => void dead++, hasAnswered),
+    watch: (connection = V4, hasAnswered = false) => prober.watch(connection, news, hasAnswered),
     deaths: () => dead,
+    firstAnswers: () => answered,
     openSockets: () => open,
     answer: (which: (target: string) => boolean) => {
       answers = which;
@@ -118,6 +121,17 @@ describe("a wire that does not answer", () => {
     await clock.advance(10_000);
     expect(sent.length - before).toBeLessThanOrEqual(10);
     expect(deaths()).toBe(0);
+  });
+
+  test("at first tells its first answer once, when there is one", async () => {
+    const { clock, watch, answer, firstAnswers } = build();
+    answer(() => false);
+    watch(V4, true);
+    await clock.advance(150);
+    expect(firstAnswers()).toBe(0);
+    answer(() => true);
+    await clock.advance(1000);
+    expect(firstAnswers()).toBe(1);
   });
 
   test("again, after it has, is dead", async () => {

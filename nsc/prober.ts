@@ -5,6 +5,7 @@ import type { EchoSocket, EchoSocketOptions } from "../sdk/echo-socket.ts";
 import { addressesOf } from "../sdk/ip-context.ts";
 import type { Logger } from "../sdk/log.ts";
 import { formatAddress } from "../sdk/prefix.ts";
+import type { PathNews, WatchPath } from "./data-path.ts";
 import { createDetector } from "./detector.ts";
 import type { Detector } from "./detector.ts";
 
@@ -29,10 +30,10 @@ export interface ProberOptions {
 
 export interface Prober extends Disposable {
   /**
-   * Probes the wire from its next tick on until it is dead, which `onDead` is told once, or until disposed. One that `hasAnswered`
-   * before is dead without another answer.
+   * Probes the wire from its next tick on until it is dead, or until disposed. One that `hasAnswered` before is dead without another
+   * answer.
    */
-  watch(connection: Connection, onDead: () => void, hasAnswered?: boolean): Disposable;
+  readonly watch: WatchPath;
 }
 
 /** One end-to-end pair of addresses of a wire. */
@@ -67,12 +68,15 @@ export function createProber(options: ProberOptions): Prober {
     else timer = undefined;
   };
   return {
-    watch(connection, onDead, hasAnswered = false) {
+    watch(connection, { onDead, onAnswer }, hasAnswered) {
       const detector = createDetector(options.timeoutMs, hasAnswered);
-      const watched = watch(options, connection, detector, () => {
-        all.delete(watched);
-        watched[Symbol.dispose]();
-        onDead();
+      const watched = watch(options, connection, detector, {
+        onAnswer,
+        onDead() {
+          all.delete(watched);
+          watched[Symbol.dispose]();
+          onDead();
+        },
       });
       all.add(watched);
       if (timer === undefined) arm();
@@ -95,7 +99,7 @@ function watch(
   options: ProberOptions,
   connection: Connection,
   detector: Detector,
-  onDead: () => void,
+  { onDead, onAnswer }: PathNews,
 ): Watched {
   const { clock } = options;
   const sockets: EchoSocket[] = [];
@@ -109,11 +113,13 @@ function watch(
   let isOver = false;
 
   const drain = () => {
+    const wasSilent = answering.size === 0;
     for (const socket of isOver ? [] : sockets)
       for (const sequence of socket.replies()) {
         answering.add(socket);
         detector.answered(sequence, clock.monotonic());
       }
+    if (wasSilent && answering.size > 0) onAnswer();
   };
   /** A new address may not be usable yet: IPv6 looks for duplicates first. */
   const openMore = () => {

@@ -161,20 +161,73 @@ describe("healing", () => {
     expect(watched).toEqual({ begun: 2, ended: 2 });
   });
 
-  test("an endpoint that is chosen again after its path was dead is watched again, ever more seldom", async () => {
+  test("an endpoint that is chosen again after its path was dead is judged again, ever more seldom", async () => {
     const { clock, watches, requests, ups, end } = build();
     await vi.waitFor(() => expect(ups).toHaveLength(1));
     const pauses: number[] = [];
     for (let i = 0; i < 4; i++) {
       watches.at(-1)?.onDead();
       await clock.advance(0);
+      expect(watches.at(-1)?.hasAnswered).toBe(false); // an answer counts at once
+      watches.at(-1)?.onDead(); // silence does not
       const [asked, begun, from] = [requests.length, watches.length, clock.monotonic()];
       while (watches.length === begun) await clock.advance(100);
       pauses.push(clock.monotonic() - from);
+      expect(watches.at(-1)?.hasAnswered).toBe(true);
       expect(requests).toHaveLength(asked);
     }
-    expect(watches.map(({ hasAnswered }) => hasAnswered)).toEqual([false, true, true, true, true]);
     expect(pauses).toEqual([800, 1600, 3200, 6400]);
+    expect(ups).toHaveLength(1);
+    await end();
+  });
+
+  test("a wire whose path is dead is said to be down once, and up when the endpoint answers", async () => {
+    const { clock, watches, said, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    watches.at(-1)?.onDead();
+    await clock.advance(1000);
+    watches.at(-1)?.onDead(); // made anew, and still dead
+    await clock.advance(0);
+    expect(said("wire is down, healing")).toBe(1);
+    expect(said("wire does not work yet, choosing again")).toBe(1);
+    expect(ups).toHaveLength(1);
+    watches.at(-1)?.onAnswer();
+    expect(ups).toHaveLength(2);
+    await clock.advance(20_000);
+    expect(ups).toHaveLength(2);
+    await end();
+  });
+
+  test("another endpoint is believed at once; the dead one is not when the wire returns to it", async () => {
+    const { wire, clock, watches, requests, serveBy, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    serveBy("nse-2");
+    watches.at(-1)?.onDead();
+    await vi.waitFor(() => expect(ups).toHaveLength(2));
+    serveBy("nse-1");
+    wire.tell("reselect"); // as the manager wants it, which sees no data path
+    await clock.advance(0);
+    expect(requests).toHaveLength(3);
+    expect(ups).toHaveLength(2);
+    await clock.advance(800);
+    serveBy("nse-2");
+    watches.at(-1)?.onDead();
+    await vi.waitFor(() => expect(ups).toHaveLength(3));
+    await end();
+  });
+
+  test("what answers while it is being replaced is not said to be up", async () => {
+    const { wire, clock, watches, hang, count, ups, end } = build();
+    await vi.waitFor(() => expect(ups).toHaveLength(1));
+    watches.at(-1)?.onDead();
+    await count(2);
+    const release = hang();
+    wire.tell("down");
+    await count(3);
+    watches.at(-1)?.onAnswer();
+    expect(ups).toHaveLength(1);
+    release();
+    await clock.advance(0);
     await end();
   });
 

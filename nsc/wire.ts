@@ -21,6 +21,8 @@ import { measureWire } from "../sdk/metrics/wire-measure.ts";
 import { earliestExpiry } from "../sdk/path.ts";
 import { afterFailure, saysEnded, saysGone, saysMismatch, saysNobody } from "../sdk/failure.ts";
 import type { Manager } from "../sdk/manager-client.ts";
+import { createDataPath, dataPathOf } from "./data-path.ts";
+import type { WatchPath } from "./data-path.ts";
 import { firstRequest } from "./request.ts";
 import type { Wish } from "./request.ts";
 
@@ -46,11 +48,8 @@ export interface WireOptions {
   readonly random: () => number;
   /** Told of every first, healed or changed wire. */
   readonly onUp: (connection: Connection) => void;
-  /**
-   * Watches the data path of a wire until it is dead, which `onDead` is told once, or until disposed. `hasAnswered`: the same
-   * endpoint has answered before.
-   */
-  readonly watch?: (connection: Connection, onDead: () => void, hasAnswered: boolean) => Disposable;
+  /** Probes the data path; default nobody. */
+  readonly watch?: WatchPath;
 }
 
 /**
@@ -90,11 +89,17 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
   let saidDown: Connection | undefined;
   /** While a refresh is under way, which bad news make pointless. */
   let refreshing: AbortController | undefined;
-  let watched: Disposable | undefined;
-  let watchedAs = "";
-  /** The endpoint behind a data path that was dead: where nobody else serves it is chosen again, and judged ever more seldom. */
-  let deadEndpoint: string | undefined;
-  const deafness = createBackoff({ firstMs: 1000, maxMs: 60_000, random: options.random });
+  /** It has been said that the wire is down, and not yet that it is up again. */
+  let isSaidDown = false;
+  const dataPath = createDataPath({
+    clock,
+    random: options.random,
+    watch: options.watch,
+    onDead: () => tell("dead"),
+    onTrusted() {
+      if (!reselect) isUpAgain(); // else it is being replaced
+    },
+  });
 
   /** Resolves with news, or undefined after the delay or at the signal. */
   const wait = (delayMs: number, signal: AbortSignal): Promise<News | undefined> => {
@@ -127,7 +132,19 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
     }
     reselect = true;
     measure.broken(news);
-    log.info({ connection: wish.id, service: wish.networkService, news }, "wire is down, healing");
+    sayDown(news);
+  };
+  /** Once, however often the wire is made anew until it works. */
+  const sayDown = (news: News) => {
+    const fields = { connection: wish.id, service: wish.networkService, news };
+    if (isSaidDown) log.info(fields, "wire does not work yet, choosing again");
+    else log.info(fields, "wire is down, healing");
+    isSaidDown = true;
+  };
+  const isUpAgain = () => {
+    isSaidDown = false;
+    measure.healed();
+    if (connection !== undefined) options.onUp(connection);
   };
 
   const ask = async (signal: AbortSignal) => {
@@ -146,37 +163,18 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
       // The end of the old half is no news of the new one; what came during a mere refresh is.
       if (reselect || moving || pending === "retry") pending = undefined;
       if (saidDown !== undefined && isSameWay(saidDown, answer)) pending = "down";
-      follow(answer, reselect || moving);
+      dataPath.follow(answer, reselect || moving);
       reselect = false;
       moving = false;
       goneSince = undefined;
-      measure.healed();
-      if (changed) options.onUp(answer);
+      if (!dataPath.isTrusted) {
+        const nse = answer.networkServiceEndpointName;
+        if (changed) log.info({ connection: wish.id, nse }, "wire made anew, waiting for its data path");
+      } else if (changed) isUpAgain();
+      else measure.healed();
     } finally {
       refreshing = undefined;
     }
-  };
-
-  /** A new device, or new addresses, are watched anew. */
-  const follow = (answer: Connection, isNew: boolean) => {
-    const as = dataPathOf(answer);
-    if (!isNew && as === watchedAs) return;
-    watched?.[Symbol.dispose]();
-    watchedAs = as;
-    const begin = (hasAnswered: boolean) => options.watch?.(answer, onDead, hasAnswered);
-    if (deadEndpoint === answer.networkServiceEndpointName) {
-      watched = clock.timer(deafness.next(), () => {
-        watched = begin(true);
-      });
-      return;
-    }
-    deadEndpoint = undefined;
-    deafness.reset();
-    watched = begin(false);
-  };
-  const onDead = () => {
-    deadEndpoint = connection?.networkServiceEndpointName;
-    tell("dead");
   };
 
   const tell = (news: News, of?: Connection) => {
@@ -265,7 +263,7 @@ export function createWire(wish: Wish, options: WireOptions, adopted?: Connectio
           relapses.reset();
         } else if (news === "down" && ++shortLives > 1) heed(await wait(relapses.next(), signal));
       }
-      watched?.[Symbol.dispose]();
+      dataPath[Symbol.dispose]();
       await close();
     },
   };
@@ -297,12 +295,6 @@ function requestFor(
     connection: again,
     mechanismPreferences: first.mechanismPreferences,
   });
-}
-
-/** What probes depend on. */
-function dataPathOf({ mechanism, context }: Connection): string {
-  const { srcIpAddrs = [], dstIpAddrs = [] } = context?.ipContext ?? {};
-  return JSON.stringify([mechanism?.parameters["name"], srcIpAddrs, dstIpAddrs]);
 }
 
 /** Milliseconds until the next refresh. */

@@ -2,9 +2,10 @@
 import { expect, vi } from "vitest";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import type { NetworkServiceRequest } from "../../api/gen/networkservice_pb.js";
+import type { PathNews } from "../../nsc/data-path.ts";
 import { createWire } from "../../nsc/wire.ts";
 import type { NsmError } from "../../sdk/errors.ts";
-import { silentLogger } from "../../sdk/log.ts";
+import { createLogger } from "../../sdk/log.ts";
 import { WISH, answered } from "./client-wire.ts";
 import { createFakeClock } from "./fake-clock.ts";
 
@@ -15,10 +16,13 @@ export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
   const closes: Connection[] = [];
   const ups: Connection[] = [];
   const watched = { begun: 0, ended: 0 };
-  const watches: { onDead: () => void; hasAnswered: boolean }[] = [];
+  const watches: (PathNews & { hasAnswered: boolean })[] = [];
   let failure = firstFailure;
   let hangs = false;
   let aborted: unknown;
+  let endpoint = "nse-1";
+  const lines: string[] = [];
+  const log = createLogger("client", "INFO", { write: (line) => void lines.push(line) });
   const wire = createWire(
     WISH,
     {
@@ -33,7 +37,9 @@ export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
               };
               signal.addEventListener("abort", onAbort, { once: true });
             });
-          return failure ? Promise.reject(failure) : Promise.resolve(answered(request, clock.now()));
+          return failure
+            ? Promise.reject(failure)
+            : Promise.resolve(answered(request, clock.now(), endpoint));
         },
         close(connection) {
           closes.push(connection);
@@ -45,13 +51,13 @@ export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
         },
       },
       clock,
-      log: silentLogger,
+      log,
       requestTimeoutMs: 1000,
       random: () => 0,
       onUp: (connection) => ups.push(connection),
-      watch: (_, onDead, hasAnswered) => {
+      watch: (_, news, hasAnswered) => {
         watched.begun++;
-        watches.push({ onDead, hasAnswered });
+        watches.push({ ...news, hasAnswered });
         return { [Symbol.dispose]: () => void watched.ended++ };
       },
     },
@@ -74,6 +80,12 @@ export function buildWire(adopted?: Connection, firstFailure?: NsmError) {
         hangs = false;
       };
     },
+    /** Later Requests are served by this endpoint. */
+    serveBy: (name: string) => {
+      endpoint = name;
+    },
+    /** How many times the client has logged that. */
+    said: (phrase: string) => lines.filter((line) => line.includes(`"msg":"${phrase}"`)).length,
     /** Why the last Request that hung was aborted. */
     aborted: () => aborted,
     last: () => requests.at(-1)?.connection,

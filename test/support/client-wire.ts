@@ -15,10 +15,10 @@ export const WISH: Wish = {
   netnsUrl: "inode://4/4026531840",
 };
 
-export function answered(request: NetworkServiceRequest, nowMs: number): Connection {
+export function answered(request: NetworkServiceRequest, nowMs: number, endpoint = "nse-1"): Connection {
   const connection = clone(ConnectionSchema, request.connection ?? create(ConnectionSchema));
   connection.state = State.UP;
-  connection.networkServiceEndpointName = "nse-1";
+  connection.networkServiceEndpointName = endpoint;
   connection.path = create(PathSchema, {
     pathSegments: [
       { name: "client", id: "client-0", expires: timestampFromMs(Math.floor(nowMs) + 100_000) },
