@@ -40,7 +40,7 @@ export function createForwarderChain(options: ForwarderChainOptions): NetworkSer
   // A Close that arrives before the refresh after our restart removes what the kernel still holds.
   return serverChain({ ...options, closeUnknown: true, refuseStranger })
     .use("clientSide", clientSide(options.client, namespaces)) // refuses a foreign namespace before anybody else is asked
-    .use("takeOver", takeOver(options.log)) // before anything is asked for that a dead predecessor still has
+    .use("takeOver", takeOver(options.plumb.dataplane, options.log)) // before anything is asked for that a dead predecessor still has
     .use("orphans", options.orphans.element) // remembers who asks, once that is proven
     .use("followNamespaces", followNamespaces(options.plumb.dataplane, options.store)) // a wire ends with its namespaces
     .use("selectEndpoint", selectEndpoint({ ...options.select, isChosen })) // one candidate after the other through all that follows

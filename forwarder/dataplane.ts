@@ -72,6 +72,8 @@ export interface Dataplane extends AsyncDisposable {
   readonly vxlan: VxlanMode;
   /** Devices of this wire that an earlier life left and that no `apply` has claimed yet. */
   found(wireId: string): readonly FoundDevice[];
+  /** The same by what it is called in a client's namespace, which has that inode. */
+  foundAs(netnsInode: bigint, interfaceName: string): readonly FoundDevice[];
   /**
    * Makes the kernel as the wire says; repeating it changes nothing and costs one netlink message. Devices that fit are kept.
    * Throws NsmError: INVALID_ARGUMENT for a bad value, NOT_FOUND `netns-gone`, PERMISSION_DENIED `netns-mismatch`,
@@ -175,6 +177,11 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
     vxlan: vxlan.mode,
     ...reservations,
     found: (wireId) => foundOf(state, wireId),
+    foundAs: (inode, name) =>
+      recovered.filter(
+        ({ side, netns, interfaceName }) =>
+          side === "client" && netns.inode === inode && interfaceName === name,
+      ),
     apply: (wire, signal) => turn(wire.id, () => applyNow(state, wire, signal)),
     remove,
     async sweep(claimed) {

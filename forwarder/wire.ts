@@ -20,6 +20,8 @@ export interface KernelSide {
   readonly interfaceName: string;
   /** Short text that ties the device to its claimant; a device is adopted only under the same one. */
   readonly binding: string;
+  /** Short text that names the process that asked, written beside it. Default unknown. */
+  readonly owner?: string;
   /** The interface gets no addresses and no routes: its owner passes packets on. Default false. */
   readonly isBare?: boolean;
   /** The pod's owner wants routes for (nearly) everything, if the other end asks for them. Default false. */
@@ -101,6 +103,7 @@ export interface FoundDevice {
   readonly wireId: string;
   readonly side: Side;
   readonly binding: string;
+  readonly owner?: string;
   readonly netns: NetnsRef;
   readonly interfaceName: string;
   readonly ifindex: number;

@@ -25,6 +25,8 @@ export type ClientEnd =
       readonly kind: "kernel";
       readonly netns: NetnsRef;
       readonly interfaceName: string;
+      /** The process that asks, where that is known. */
+      readonly owner?: string;
       readonly isBare?: boolean;
       readonly acceptsDefaultRoute?: boolean;
       readonly protectedAddresses?: readonly string[];

@@ -8,7 +8,8 @@ import type { WithEvents } from "../../sdk/elements/begin.ts";
 import { silentLogger } from "../../sdk/log.ts";
 import { callBy, createRecorder, eventsOf, requestOn } from "../../test/support/chain.ts";
 import { makePeer } from "../../test/support/peer.ts";
-import type { WithClientEnd } from "./client-side.ts";
+import { createFakeDataplane } from "../../test/support/dataplane.ts";
+import type { ClientEnd, WithClientEnd } from "./client-side.ts";
 import { takeOver } from "./take-over.ts";
 
 const MANAGER = callBy(await makePeer("/nsmgr/node1", 1));
@@ -35,7 +36,8 @@ interface Asked {
 function build() {
   const closed: string[] = [];
   const recorder = createRecorder<CallContext & WithEvents & WithClientEnd>();
-  const service = takeOver(silentLogger)(recorder);
+  const dataplane = createFakeDataplane();
+  const service = takeOver(dataplane, silentLogger)(recorder);
   const token = (subject: string) =>
     ["{}", JSON.stringify({ sub: subject }), "x"]
       .map((part) => Buffer.from(part).toString("base64url"))
@@ -60,7 +62,13 @@ function build() {
       clientMechanism: create(MechanismSchema),
     });
   };
-  return { ask, closed, recorder };
+  /** What the element handed on. */
+  let handedOn: ClientEnd | undefined;
+  recorder.answer = ({ connection }, { clientEnd }) => {
+    handedOn = clientEnd;
+    return Promise.resolve(connection);
+  };
+  return { ask, closed, recorder, dataplane, handedOn: () => handedOn };
 }
 
 describe("the wire of a dead process", () => {
@@ -108,4 +116,50 @@ test("the wire of a process that lives is nobody else's", async () => {
   await ask({ wire: "old", pid: process.pid });
   await ask({ wire: "new", pid: process.pid });
   expect(closed).toEqual([]);
+});
+
+describe("an interface that a dead process left before the forwarder was restarted", () => {
+  async function buildLeft() {
+    const before = build();
+    const { pid, end } = await endedProcess();
+    await before.ask({ wire: "old", pid });
+    const clientEnd = before.handedOn();
+    if (clientEnd?.kind !== "kernel") throw new Error("nobody has asked");
+    const { netns, interfaceName, owner = "" } = clientEnd;
+    const after = build();
+    after.dataplane.devices.push({
+      ...{ wireId: "old", side: "client", binding: "b", ifindex: 7, kind: "veth" },
+      ...{ netns, interfaceName, owner },
+    });
+    return { ...after, end, removed: after.dataplane.removed };
+  }
+
+  test("is removed for another process of the same client, before anybody is asked for the new wire", async () => {
+    const { ask, end, removed, recorder } = await buildLeft();
+    await end();
+    recorder.answer = ({ connection }) => {
+      expect(removed).toEqual(["old"]);
+      return Promise.resolve(connection);
+    };
+    await ask({ wire: "new", pid: process.pid });
+    expect(removed).toEqual(["old"]);
+  });
+
+  test.each([
+    ["another interface is asked for", { interfaceName: "nsm-7" }],
+    ["it is in another namespace", { inode: 2n }],
+    ["somebody else asks", { subject: "spiffe://example.org/mallory" }],
+  ] as const)("is left when %s", async (_, changes) => {
+    const { ask, end, removed } = await buildLeft();
+    await end();
+    await ask({ wire: "new", pid: process.pid, ...changes });
+    expect(removed).toEqual([]);
+  });
+
+  test("is left while that process lives, which is about to ask for it", async () => {
+    const { ask, end, removed } = await buildLeft();
+    await ask({ wire: "new", pid: process.pid });
+    expect(removed).toEqual([]);
+    await end();
+  });
 });

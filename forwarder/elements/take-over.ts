@@ -1,10 +1,12 @@
 /** A client that was started again takes the place of its dead predecessor (docs/protocol.md, "Ownership"). */
+import { createHash } from "node:crypto";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import type { CallContext, Element } from "../../sdk/chain.ts";
 import type { Events, WithEvents } from "../../sdk/elements/begin.ts";
 import { connectionOf } from "../../sdk/elements/update-path.ts";
 import { subjectOf } from "../../sdk/jwt.ts";
 import type { Logger } from "../../sdk/log.ts";
+import type { Dataplane, FoundDevice } from "../dataplane.ts";
 import type { WithClientEnd } from "./client-side.ts";
 import { hasEnded, processOf } from "../kernel/proc-stat.ts";
 import type { ProcessStart } from "../kernel/proc-stat.ts";
@@ -23,10 +25,14 @@ interface Owned extends ProcessStart {
 /**
  * When manager and client were killed together, nobody closes the client's wires, and the new client does not know them: their
  * names would be taken until their leases end. So a first Request ends wires of the same network namespace, asked for by the same
- * SPIFFE ids, that have its interface name or the client's id, if the process that asked for them is dead.
+ * SPIFFE ids, that have its interface name or the client's id, if the process that asked for them is dead. When the forwarder was
+ * killed, too, the device itself says who asked: one that nobody has claimed since is removed under the same conditions.
  * State: the owner of each wire of this node's clients; dropped on close.
  */
-export function takeOver(log: Logger): Element<WithEvents & WithClientEnd, WithEvents & WithClientEnd> {
+export function takeOver(
+  dataplane: Pick<Dataplane, "foundAs" | "remove">,
+  log: Logger,
+): Element<WithEvents & WithClientEnd, WithEvents & WithClientEnd> {
   const owners = new Map<string, Owned>();
   return (next) => ({
     async request(request, ctx) {
@@ -38,8 +44,17 @@ export function takeOver(log: Logger): Element<WithEvents & WithClientEnd, WithE
           log.info({ connection }, "a new process of its client asks for another wire in its place");
           await events.close("its process has ended, and another one takes its place");
         }
+        for (const { wireId } of dataplane
+          .foundAs(owned.inode, owned.interfaceName)
+          .filter(isUnclaimedBy(owned))) {
+          log.info(
+            { connection: wireId },
+            "a new process asks for an interface that was left by a dead one of its client",
+          );
+          await dataplane.remove(wireId);
+        }
       }
-      const response = await next.request(request, ctx);
+      const response = await next.request(request, owned === undefined ? ctx : withOwner(ctx, owned));
       if (owned !== undefined) owners.set(id, owned);
       return response;
     },
@@ -69,6 +84,29 @@ function ownedBy(
     subjects: JSON.stringify(before.map(({ token }) => subjectOf(token) ?? "")),
     label: before[0]?.id ?? "",
     events,
+  };
+}
+
+/** Written on the client's device: 22 letters for who it is, and which of its processes. */
+function ownerText({ subjects, pid, startTime }: Owned): string {
+  return `${hashOf(subjects)}.${pid}.${startTime}`;
+}
+
+function hashOf(subjects: string): string {
+  return createHash("sha256").update(subjects).digest("base64url").slice(0, 22);
+}
+
+function withOwner<C extends WithClientEnd>(ctx: C, owned: Owned): C {
+  const { clientEnd } = ctx;
+  return clientEnd.kind === "kernel" ? { ...ctx, clientEnd: { ...clientEnd, owner: ownerText(owned) } } : ctx;
+}
+
+/** Nobody claims what is found: its process, if it lives, is about to. */
+function isUnclaimedBy({ subjects }: Owned): (found: FoundDevice) => boolean {
+  return ({ owner }) => {
+    const [, who, pid, startTime] = /^([\w-]{22})\.(\d+)\.(\d+)$/.exec(owner ?? "") ?? [];
+    if (who !== hashOf(subjects) || pid === undefined || startTime === undefined) return false;
+    return hasEnded({ pid: Number(pid), startTime });
   };
 }
 

@@ -5,6 +5,7 @@ import { createWire } from "./create.ts";
 import type { ApplyOptions } from "./create.ts";
 import { at, devicesOf, removeDevices } from "./device.ts";
 import type { Device } from "./device.ts";
+import { isSameMark } from "../plan/alias.ts";
 import { bringsNews, checkBrought, fitIn } from "../plan/guard.ts";
 import { explainRefusal } from "./kernel-error.ts";
 import type { Link } from "../../sdk/netlink/link.ts";
@@ -83,7 +84,7 @@ async function stayingEnds(
       (each) => each.side === side && each.netns.inode === netns.inode && each.name === name,
     );
     const link = device && (await readLink(pod.socket, { ifindex: device.ifindex }));
-    if (link?.name !== name || link.alias !== alias) continue;
+    if (link?.name !== name || !isSameMark(link.alias, alias)) continue;
     if (!fitsBeside(wanted, link)) return new Map();
     staying.set(pod, link);
   }
@@ -125,7 +126,7 @@ async function fittingLinks(
       ({ side, netns, name }) => side === end.side && netns.inode === end.netns.inode && name === end.name,
     );
     const link = device && (await readLink(socket, { ifindex: device.ifindex }));
-    if (link === undefined || link.name !== end.name || link.alias !== end.alias) return undefined;
+    if (link === undefined || link.name !== end.name || !isSameMark(link.alias, end.alias)) return undefined;
     links.push(link);
   }
   if (known.length > links.length) return undefined;

@@ -131,7 +131,12 @@ function planEnd(wire: Wire, side: Side, kernel: KernelSide): WantedEnd {
     netns: kernel.netns,
     name: checkInterfaceName(kernel.interfaceName),
     binding: kernel.binding,
-    alias: formatAlias({ wireId: wire.id, side, binding: kernel.binding }),
+    alias: formatAlias({
+      wireId: wire.id,
+      side,
+      binding: kernel.binding,
+      ...(kernel.owner !== undefined && { owner: kernel.owner }),
+    }),
     mac: hasMac ? macOf(wire, side) : undefined,
     mtu: checkMtu(wire.mtu, ipv6),
     noAddressGeneration: wire.payload === "IP",

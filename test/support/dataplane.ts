@@ -28,6 +28,8 @@ export function createFakeDataplane(overrides: Partial<Dataplane> = {}): FakeDat
     wireguard: { mode: "kernel" },
     vxlan: { available: true },
     found: (id) => plane.devices.filter(({ wireId }) => wireId === id),
+    foundAs: (inode, name) =>
+      plane.devices.filter(({ netns, interfaceName }) => netns.inode === inode && interfaceName === name),
     async apply(wire, signal) {
       plane.applied.push(wire);
       await plane.busy();

@@ -37,6 +37,7 @@ export function createPlannedDataplane({ subject }: Bench): PlannedDataplane {
     wireguard: { mode: "kernel" },
     vxlan: { available: true },
     found: () => [],
+    foundAs: () => [],
     reserveVni(wireId, parity, port) {
       const vni = reservations.reserveVni(wireId, parity, port);
       subject.names.invent(String(vni));
