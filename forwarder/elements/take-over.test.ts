@@ -127,10 +127,8 @@ describe("an interface that a dead process left before the forwarder was restart
     if (clientEnd?.kind !== "kernel") throw new Error("nobody has asked");
     const { netns, interfaceName, owner = "" } = clientEnd;
     const after = build();
-    after.dataplane.devices.push({
-      ...{ wireId: "old", side: "client", binding: "b", ifindex: 7, kind: "veth" },
-      ...{ netns, interfaceName, owner },
-    });
+    const left = { wireId: "old", side: "client", binding: "b", ifindex: 7, kind: "veth" } as const;
+    after.dataplane.devices.push({ ...left, netns, interfaceName, owner });
     return { ...after, end, removed: after.dataplane.removed };
   }
 
