@@ -230,6 +230,20 @@ describe("a wire on a backup", () => {
     expect(asked).toEqual([]);
   });
 
+  test("a primary that was away for less time than an edit is waited for has to stay anew", async () => {
+    const { clock, tell, keep, asked } = build();
+    tell([], ["a", "b1"]);
+    keep("1", "b1");
+    await clock.advance(FAILBACK_MS - 1000);
+    tell([], ["b1"]);
+    await clock.advance(300);
+    tell([], ["a", "b1"]);
+    await clock.advance(FAILBACK_MS);
+    expect(asked).toEqual([]);
+    await clock.advance(1000);
+    expect(asked).toEqual(["1"]);
+  });
+
   test("returns ever later to a primary that it has to leave each time, until that has stayed", async () => {
     const { clock, tell, keep, asked } = build();
     const waits: number[] = [];

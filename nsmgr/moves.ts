@@ -17,6 +17,8 @@ import type { LocalEndpoints } from "./local-endpoints.ts";
 
 /** An edit is rarely alone. */
 const DEBOUNCE_MS = 500;
+/** A primary that is away for as long as this begins anew to be back, however soon it returns. */
+const BREAK_MS = 50;
 /** Wires that move together are spread: so much for each of them, and not more for all. */
 const SPREAD_MS = 50;
 const LONGEST_SPREAD_MS = 10_000;
@@ -70,7 +72,10 @@ interface Kept {
 interface ServiceInUse {
   readonly followed: FollowedService;
   readonly ids: Set<string>;
+  /** Judges all its wires. */
   readonly debounce: Debounce;
+  /** Looks only whether those that are preferred are there still. */
+  readonly breaks: Debounce;
 }
 
 export function createMoves(options: MovesOptions): Moves {
@@ -178,15 +183,24 @@ export function createMoves(options: MovesOptions): Moves {
       if (!kept.isAsked) store.remark(kept.wire.id, kept.remark);
     }
   };
+  /** The debounce would not see who is away for less time than that. */
+  const noticeBreaks = (service: string) => {
+    const ids = [...(services.get(service)?.ids ?? [])];
+    const returning = ids.flatMap((id) => wires.get(id) ?? []).filter(({ due }) => due?.kind === "outranked");
+    if (returning.length === 0) return;
+    const input = inputOf(service);
+    for (const kept of returning) if (judgeWire(kept.wire, input).kind !== "outranked") settle(kept);
+  };
   const use = (service: string): ServiceInUse => {
     const known = services.get(service);
     if (known !== undefined) return known;
     const debounce = createDebounce(clock, DEBOUNCE_MS, () => considerAll(service));
-    const inUse = {
-      followed: options.view.follow(service, () => debounce.trigger()),
-      ids: new Set<string>(),
-      debounce,
-    };
+    const breaks = createDebounce(clock, BREAK_MS, () => noticeBreaks(service));
+    const followed = options.view.follow(service, () => {
+      debounce.trigger();
+      breaks.trigger();
+    });
+    const inUse = { followed, ids: new Set<string>(), debounce, breaks };
     services.set(service, inUse);
     return inUse;
   };
@@ -199,6 +213,7 @@ export function createMoves(options: MovesOptions): Moves {
     inUse?.ids.delete(id);
     if (inUse === undefined || inUse.ids.size > 0) return;
     inUse.debounce[Symbol.dispose]();
+    inUse.breaks[Symbol.dispose]();
     inUse.followed[Symbol.dispose]();
     services.delete(kept.wire.service);
   };
