@@ -94,7 +94,7 @@ function describeDaemon(command: Command, daemon: Daemon): Command {
 }
 
 interface DemoWords {
-  readonly scenario: string;
+  readonly scenario?: string;
   readonly keep?: true;
   readonly run?: string;
   readonly output: "text" | "json";
@@ -112,11 +112,7 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       "Runs a whole mesh in network namespaces of this machine: two clusters of two nodes, clients and endpoints, every part its own process. " +
         "Plays scenarios in it, shows what happened and removes everything. Needs root.",
     )
-    .option(
-      "--scenario <names>",
-      `what happens in it, comma-separated:\n${scenarioHelp()}`,
-      DEFAULT_SCENARIOS,
-    )
+    .option("--scenario <names>", `what happens in it, comma-separated; all unless told:\n${scenarioHelp()}`)
     .option("--keep", "leave it running and print the commands to look around")
     .option("--run <name>", "name of this run (lower-case letters and digits, at most 8)")
     .addOption(output())
@@ -127,7 +123,7 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       const { runDemo } = await import("./demo/main.ts");
       finish(
         await runDemo({
-          scenarios: options.scenario,
+          scenarios: options.scenario ?? DEFAULT_SCENARIOS,
           keep: options.keep === true,
           run: options.run,
           json: options.output === "json",
@@ -155,7 +151,7 @@ function addDemo(program: Command, finish: (code: number) => void): void {
 
 function scenarioHelp(): string {
   return Object.entries(SCENARIOS)
-    .map(([name, what]) => `  ${name}: ${what}`)
+    .map(([name, what]) => `    ${name}: ${what}`)
     .join("\n");
 }
 

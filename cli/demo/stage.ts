@@ -1,6 +1,7 @@
 /** Where a scenario of the demo plays: a running mesh, the means to start, kill and measure, and somebody to tell. */
 import { delay } from "../../sdk/clock.ts";
 import { NsmError } from "../../sdk/errors.ts";
+import { AWAY_LABEL } from "../../sdk/prefer.ts";
 import { monotonicMs } from "../probe/main.ts";
 import { canConnect, checkProber, startListener, startProber, startReflector } from "../probe/start.ts";
 import type { ProbeOptions, Prober, Reflector } from "../probe/start.ts";
@@ -14,7 +15,7 @@ import { namespaceFile } from "./commands.ts";
 import { removeNamespaces } from "./namespaces.ts";
 import { runAsOperator } from "./operator.ts";
 import type { Scenario } from "./scenario.ts";
-import { lastComplaints } from "./start.ts";
+import { complaints, lastComplaints } from "./start.ts";
 import type { Story } from "./story.ts";
 import { namespaceOf, underlay } from "./topology.ts";
 import type { ClusterName, Part, Topology } from "./topology.ts";
@@ -43,6 +44,8 @@ export interface Stage {
   removeNamespace(place: string): Promise<void>;
   /** Resolves when a cluster knows an endpoint, of its own or of the other one (`name@west`). */
   known(endpoint: string, cluster: ClusterName): Promise<void>;
+  /** Resolves when a cluster has noticed that the domain of an endpoint that it knows does not answer. */
+  away(endpoint: string, cluster: ClusterName): Promise<void>;
   /** The first line about a wire, said already or to come, that a client of the scenario logs and that fits. */
   established(client: string, test: (wire: Established) => boolean): Promise<Established>;
   /** Looks at the wire's device and pings over it. */
@@ -79,7 +82,7 @@ export interface StageOptions {
 export async function play(scenario: Scenario, parts: readonly Part[], options: StageOptions) {
   const { topology, cast } = options;
   const late = new AbortController();
-  const timer = setTimeout(() => late.abort(tooLate(scenario, topology)), SCENARIO_WITHIN_MS);
+  const timer = setTimeout(() => late.abort(tooLate(scenario, parts, topology)), SCENARIO_WITHIN_MS);
   const signal = AbortSignal.any([options.signal, cast.failed, late.signal]);
   try {
     const startMs = monotonicMs();
@@ -120,6 +123,14 @@ function createStage(parts: readonly Part[], options: StageOptions, startMs: num
       const words = ["get", "endpoints", endpoint];
       while ((await runAsOperator(topology, cluster, words, signal)).code !== 0) await delay(100, signal);
     },
+    async away(endpoint, cluster) {
+      const words = ["get", "endpoints", endpoint, "-o", "json"];
+      const isKnownHere = async () => {
+        const { code, stdout } = await runAsOperator(topology, cluster, words, signal);
+        return code === 0 && !stdout.includes(`"${AWAY_LABEL}"`);
+      };
+      while (await isKnownHere()) await delay(100, signal);
+    },
     established: (client, test) => logs.established(client, test, signal),
     cut: () => cutClusters(run, "everything", env),
     mend: () => mendClusters(run, env),
@@ -157,10 +168,13 @@ function createStage(parts: readonly Part[], options: StageOptions, startMs: num
   };
 }
 
-function tooLate(scenario: Scenario, topology: Topology): NsmError {
-  const said = topology.parts.flatMap((part) =>
-    lastComplaints(topology.folder, part.name, 2).map((line) => `${part.name}: ${line}`),
-  );
+/** What the scenario's parts said last, and what daemons complained of. */
+function tooLate(scenario: Scenario, parts: readonly Part[], { folder, parts: all }: Topology): NsmError {
+  const daemons = all.filter(({ role }) => role !== "nse" && role !== "nsc");
+  const said = [
+    ...daemons.flatMap(({ name }) => complaints(folder, name, 1).map((line) => `${name}: ${line}`)),
+    ...parts.flatMap(({ name }) => lastComplaints(folder, name, 2).map((line) => `${name}: ${line}`)),
+  ];
   return new NsmError(
     "DEADLINE_EXCEEDED",
     "wires-missing",

@@ -79,8 +79,18 @@ export function startPart(topology: Topology, part: Part): StartedPart {
 
 /** The last warnings and errors of a log, else its last lines, as one line each; none of a part that was not started. */
 export function lastComplaints(folder: string, part: string, count: number): readonly string[] {
+  const found = complaints(folder, part, count);
+  return found.length > 0 ? found : linesOf(folder, part).slice(-count);
+}
+
+/** The last warnings and errors alone. */
+export function complaints(folder: string, part: string, count: number): readonly string[] {
+  const isComplaint = (line: string) => /"level":[456]0/.test(line) || !line.startsWith("{");
+  return linesOf(folder, part).filter(isComplaint).slice(-count);
+}
+
+function linesOf(folder: string, part: string): readonly string[] {
   if (!existsSync(logFile(folder, part))) return [];
-  const lines = readFileSync(logFile(folder, part), "utf8").trim().split("\n");
-  const complaints = lines.filter((line) => /"level":[456]0/.test(line) || !line.startsWith("{"));
-  return (complaints.length > 0 ? complaints : lines).slice(-count).filter((line) => line !== "");
+  const lines = readFileSync(logFile(folder, part), "utf8").split("\n");
+  return lines.filter((line) => line !== "");
 }

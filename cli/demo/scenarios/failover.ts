@@ -57,6 +57,7 @@ export const failover: Scenario = {
       story.step("cut west off, with a probe each millisecond on the way");
     });
     story.step(`${BACKUP} answers; nothing for ${away.gapMs.toFixed(0)} ms, ${away.lost} probes lost`);
+    await stage.away(`${PRIMARY}@west`, "east"); // so that it can be back
     const back = await watch(stage, target, BACKUP, PRIMARY, async () => {
       await stage.mend();
       story.step("west is back; the client returns when it has been so for 2 s");
