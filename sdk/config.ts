@@ -3,7 +3,7 @@
  * Every fault is reported at once; an unknown `NSM_*` is warned about with the nearest known name.
  */
 import { NsmError, messageOf } from "./errors.ts";
-import { parseAddress as parseSocketAddress } from "./grpc/address.ts";
+import { readAddress } from "./grpc/address.ts";
 import { formatAddress, parseIp } from "./prefix.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -289,6 +289,7 @@ function parseMap(value: string): ReadonlyMap<string, string> {
 }
 
 function parseAddress(value: string): string {
-  parseSocketAddress(value);
+  const address = readAddress(value);
+  if ("fault" in address) throw new Error(address.fault);
   return value;
 }
