@@ -63,6 +63,7 @@ export async function openFederationFile(options: FederationFileOptions): Promis
   const file = stack.use(
     await openWatchedFile({
       path,
+      variable: "NSM_IDENTITY_FEDERATION",
       what: "federation",
       read: (name) => readSafeFile(name, "federation"),
       parse: (text) => parseRelationships(text, trustDomain),

@@ -50,12 +50,19 @@ export interface UpstreamOptions {
 export async function openUpstream(options: UpstreamOptions): Promise<Upstream & AsyncDisposable> {
   const { files, log, clock } = options;
   await using stack = new AsyncDisposableStack();
-  const open = async (path: string) => {
-    const read = (name: string) => readPem(name);
+  const open = async (path: string, which: string) => {
+    const variable = `NSM_IDENTITY_UPSTREAM_${which}`;
     const what = "files of the upstream authority";
-    return stack.use(await openWatchedFile({ path, what, read, parse: (text) => text, log, clock }));
+    const read = (name: string) => readPem(name, variable);
+    return stack.use(
+      await openWatchedFile({ path, variable, what, read, parse: (text) => text, log, clock }),
+    );
   };
-  const watched = [await open(files.certificate), await open(files.key), await open(files.bundle)] as const;
+  const watched = [
+    await open(files.certificate, "CERT"),
+    await open(files.key, "KEY"),
+    await open(files.bundle, "BUNDLE"),
+  ] as const;
   const view = () => {
     const [certificate, key, bundle] = watched;
     return viewOf(certificate.current(), key.current(), bundle.current(), options);
@@ -84,11 +91,11 @@ export async function openUpstream(options: UpstreamOptions): Promise<Upstream &
   };
 }
 
-async function readPem(path: string): Promise<string> {
+async function readPem(path: string, variable: string): Promise<string> {
   try {
     return await readSafeFile(path, "upstream");
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") throw bad(`${path} does not exist`, error);
+    if (errnoOf(error) === "ENOENT") throw bad(`${path} (${variable}) does not exist`, error);
     throw error;
   }
 }

@@ -27,6 +27,7 @@ export const daemon = defineDaemon({
     const policies = stack.use(
       await openWatchedFile({
         path: config.pbrConfigPath,
+        variable: "NSM_PBR_CONFIG_PATH",
         what: "policy routes",
         // Loaded when there is a file: most endpoints have none, and need no reader of YAML.
         parse: async (text) => (await import("./policy-routes-file.ts")).parsePolicyRoutes(text),

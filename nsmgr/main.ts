@@ -72,6 +72,7 @@ export const daemon = defineDaemon({
     const excluded = stack.use(
       await openWatchedFile({
         path: config.excludedPrefixesPath,
+        variable: "NSM_EXCLUDED_PREFIXES_PATH",
         what: "excluded prefixes",
         // Loaded when there is a file: most nodes have none, and need no reader of YAML.
         parse: async (text) => (await import("./excluded-prefixes-file.ts")).parseExcludedPrefixes(text),

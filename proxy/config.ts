@@ -79,7 +79,7 @@ const tunnelMtuBytes: Variable<number> = {
 const passing = {
   name: text("NSM_NAME", Defaults.nameOf("nsmgr-proxy"), "own path segment name, unique in all domains"),
   registryUrl: address("NSM_REGISTRY_URL", Defaults.registryUrl, "registry of this domain"),
-  externalUrl: optionalText(
+  externalUrl: optionalAddress(
     "NSM_EXTERNAL_URL",
     "",
     "address by which other domains reach this proxy; else the published one, as the map of addresses has it",

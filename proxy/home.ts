@@ -44,6 +44,7 @@ export async function openHome(
       : stack.use(
           await openWatchedFile({
             path,
+            variable: "NSM_MAP_IP_FILE_PATH",
             what: "addresses for other domains",
             parse: parseOuterAddresses,
             missing: NO_OUTER_ADDRESSES, // it may come with the nodes
@@ -51,6 +52,8 @@ export async function openHome(
             clock,
           }),
         );
+  if (file?.current() === NO_OUTER_ADDRESSES)
+    log.warn({ path }, "no addresses for other domains yet: nodes keep their own until the file is there");
   const outerAddresses = { file: () => file?.current() ?? NO_OUTER_ADDRESSES, all: config.externalIp };
   const here = publishedUrl(config.listenOn);
   const url = () => config.externalUrl ?? outerUrl(here, createOuterAddress(outerAddresses));

@@ -35,7 +35,16 @@ export async function openKnownDomains(
   const file =
     path === undefined
       ? undefined
-      : stack.use(await openWatchedFile({ path, what: "domains", parse: parseDomains, log, clock }));
+      : stack.use(
+          await openWatchedFile({
+            path,
+            variable: "NSM_DOMAINS_PATH",
+            what: "domains",
+            parse: parseDomains,
+            log,
+            clock,
+          }),
+        );
   const table = file?.current ?? (() => new Map());
   const trust = trustByTable(table, dnsDomains);
   const peers = peersByTrust(trust, idMatcherOfAnyDomain(config.proxyIds), trustDomain);

@@ -84,7 +84,7 @@ export const managerProxy = defineDaemon({
 export const registryProxy = defineDaemon({
   name: "registry-proxy",
   summary: "the part of nsm proxy that asks registries of other domains",
-  about: "Asks the registries of other domains, which it finds by DNS. It needs no privileges.",
+  about: "Asks the registries of other domains, which it finds by a file or by DNS. It needs no privileges.",
   table: registryProxyTable,
   async open(config, runtime, stack) {
     const mesh = stack.use(await openMesh(config, runtime));
@@ -130,6 +130,7 @@ async function servePassing(
   const cluster = stack.use(
     await openWatchedFile({
       path: config.clusterInfoPath,
+      variable: "NSM_CLUSTER_INFO_PATH",
       what: "labels of the cluster",
       parse: parseClusterInfo,
       missing: {},

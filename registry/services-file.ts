@@ -109,7 +109,14 @@ export async function keepServices(
   // Behind the file: what it has begun is waited for.
   stack.defer(() => inTurn(() => Promise.resolve()));
   const file = stack.use(
-    await openWatchedFile({ path, what: "network services", parse: parseNetworkServices, log, clock }),
+    await openWatchedFile({
+      path,
+      variable: "NSM_NETWORK_SERVICES_PATH",
+      what: "network services",
+      parse: parseNetworkServices,
+      log,
+      clock,
+    }),
   );
   const put = async () => {
     const [before, now] = [last, file.current()];

@@ -23,6 +23,8 @@ export interface WatchedFile<T> extends AsyncDisposable {
 
 export interface WatchedFileOptions<T> {
   readonly path: string;
+  /** The environment variable that names it, for messages. */
+  readonly variable?: string;
   /** What the file holds, in the plural, for the log: `registrations`. */
   readonly what: string;
   /** Throws an NsmError for a text that is wrong. The path is put before its message. */
@@ -119,7 +121,8 @@ interface Reader {
  * A change within the same tick of the kernel's clock leaves no trace but the text, so a file is read twice before its looks are
  * believed; what could not be read is read again always.
  */
-function createReader<T>({ path, missing, read = readPlain }: WatchedFileOptions<T>): Reader {
+function createReader<T>(options: WatchedFileOptions<T>): Reader {
+  const { path, missing, read = readPlain } = options;
   let last = "";
   let times = 0;
   return {
@@ -132,7 +135,7 @@ function createReader<T>({ path, missing, read = readPlain }: WatchedFileOptions
       } catch (error) {
         if (missing !== undefined && errnoOf(error) === "ENOENT") return undefined;
         times = 0; // also says that it failed
-        throw asNsmError(error, "FAILED_PRECONDITION", "unreadable-file", `read ${path}`);
+        throw asNsmError(error, "FAILED_PRECONDITION", "unreadable-file", `cannot read ${nameOf(options)}`);
       }
     },
     get failed() {
@@ -158,8 +161,12 @@ async function parse<T>(text: string | undefined, options: WatchedFileOptions<T>
     return await options.parse(text ?? "");
   } catch (error) {
     if (!(error instanceof NsmError)) throw error;
-    throw new NsmError(error.code, error.reason, `${options.path}: ${error.message}`, error);
+    throw new NsmError(error.code, error.reason, `${nameOf(options)}: ${error.message}`, error);
   }
+}
+
+function nameOf({ path, variable }: Pick<WatchedFileOptions<unknown>, "path" | "variable">): string {
+  return variable === undefined ? path : `${path} (${variable})`;
 }
 
 function readPlain(path: string): Promise<string> {

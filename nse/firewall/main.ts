@@ -29,6 +29,7 @@ export const daemon = defineDaemon({
     const file = stack.use(
       await openWatchedFile({
         path: config.aclConfigPath,
+        variable: "NSM_ACL_CONFIG_PATH",
         what: "firewall rules",
         parse: parseRules,
         log,
