@@ -57,6 +57,15 @@ function build() {
   };
 }
 
+test("a link that is gone says so itself, and nobody is asked for a sign of life", async () => {
+  const { element, recorder, probes } = build();
+  const gone = new NsmError("UNAVAILABLE", "domain-silent", "domain west: it is not linked any more");
+  recorder.answer = () => Promise.reject(gone);
+  const asked = element.request(requestOn(["forwarder", "proxy"]), { ...FORWARDER, ...WEST });
+  await expect(asked).rejects.toBe(gone);
+  expect(probes()).toBe(0);
+});
+
 test("a domain that says nothing is given up after half a second, and then nearly at once, until it answers", async () => {
   const { ask, state, recorder, clock } = build();
   Object.assign(state, { answers: false, request: "hangs" });

@@ -39,6 +39,7 @@ export function refuseSilent(
         }
         // Said by somebody behind, or because nobody is there?
         const isAway = error instanceof NsmError && error.code === "UNAVAILABLE";
+        if (isAway && error.reason === DOMAIN_SILENT && !isSpread) throw error; // a link that is down, or gone, says so itself
         if (isAway && !(await reach.answers(way))) throw silent(way, domain, isSpread, error);
         throw error;
       }
