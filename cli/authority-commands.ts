@@ -1,4 +1,5 @@
 /** The commands about the keys of the built-in identity authority, as the command line knows them. */
+import { Option } from "commander";
 import type { Command } from "commander";
 import { Defaults } from "../sdk/defaults.ts";
 
@@ -23,10 +24,16 @@ export function addAuthorityCommands(program: Command, finish: (code: number) =>
         "the authority's NSM_IDENTITY_STATE_DIR",
         process.env["NSM_IDENTITY_STATE_DIR"] || Defaults.identityStateDir,
       );
-  below("list", "which keys are published, and which of them signs").action(async ({ stateDir }: Words) => {
-    const { runListKeys } = await import("./authority.ts");
-    finish(await runListKeys(stateDir));
-  });
+  below("list", "which keys are published, and which of them signs")
+    .addOption(
+      new Option("-o, --output <format>", "how they are printed")
+        .choices(["table", "json", "yaml"])
+        .default("table"),
+    )
+    .action(async ({ stateDir, output }: Words & { readonly output: "table" | "json" | "yaml" }) => {
+      const { runListKeys } = await import("./authority.ts");
+      finish(await runListKeys(stateDir, output));
+    });
   below("bundle", "the SPIFFE bundle document that is published, for other trust domains").action(
     async ({ stateDir }: Words) => {
       const { runBundle } = await import("./authority.ts");

@@ -16,7 +16,12 @@ test("the operator looks at the keys, rotates and withdraws them; workloads foll
   const stateDir = ["--state-dir", join(bed.directory, "state")] as const;
   const list = await nsm("authority", "list", ...stateDir);
   const [, id = ""] = /^([0-9a-f]{16}) +signing/m.exec(list) ?? [];
-  expect(list).toMatch(/^a\.test: 1 CA certificates, sequence \d+\n/);
+  expect(list).toMatch(/^a\.test: 1 CA certificate, sequence \d+\n/);
+  expect(JSON.parse(await nsm("authority", "list", "-o", "json", ...stateDir))).toMatchObject({
+    trustDomain: "a.test",
+    sequence: expect.any(Number),
+    keys: [{ id, state: "signing", signsFrom: expect.any(String), notAfter: expect.any(String) }],
+  });
   expect(await nsm("authority", "rotate", "--at-once", ...stateDir)).toMatch(/signing[^]*next/);
   await snapshotWith(source, ({ bundles }) => bundles.get("a.test")?.length === 2);
 
@@ -27,6 +32,7 @@ test("the operator looks at the keys, rotates and withdraws them; workloads foll
   const document = await nsm("authority", "bundle", ...stateDir);
   expect(parseBundle(document).certificates[0]?.raw).toEqual(after.bundles.get("a.test")?.[0]?.raw);
   await expect(nsm("authority", "withdraw", id, ...stateDir)).rejects.toMatchObject({
+    code: 4,
     stderr: expect.stringContaining(`no keys "${id}"`),
   });
 });

@@ -6,19 +6,26 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { Authority } from "../api/gen/authority_pb.js";
 import type { Keys, ListKeysResponse, ListKeysResponseSchema } from "../api/gen/authority_pb.js";
-import { NsmError } from "../sdk/errors.ts";
+import { NsmError, messageOf } from "../sdk/errors.ts";
 import { createPlainClient } from "../sdk/grpc/plain.ts";
 import type { Method } from "../sdk/grpc/service.ts";
 import { parseBundle } from "../sdk/spiffe/bundle.ts";
 import { ExitCode } from "./exit-code.ts";
-import { formatTable, terminalWidth } from "./table.ts";
+import { outputWidth, writeDocument } from "./get-print.ts";
+import { printableLines } from "./printable.ts";
+import { formatTable } from "./table.ts";
 import type { Column } from "./table.ts";
 
 const { listKeys, rotateKeys, withdrawKeys } = Authority.method;
 const DEADLINE_MS = 10_000;
 
-export async function runListKeys(stateDir: string): Promise<number> {
-  return printKeys(await ask(stateDir, listKeys, {}));
+export type Output = "table" | "json" | "yaml";
+
+export async function runListKeys(stateDir: string, output: Output): Promise<number> {
+  const answer = await ask(stateDir, listKeys, {});
+  if (output === "table") return printKeys(answer);
+  writeDocument(output, valueOf(answer));
+  return ExitCode.ok;
 }
 
 /** Prints nothing but the document, so that it can go to a file. */
@@ -32,8 +39,15 @@ export async function runRotate(stateDir: string, atOnce: boolean): Promise<numb
   return printKeys(await ask(stateDir, rotateKeys, { atOnce }));
 }
 
+/** Exit code 4 when there are no such keys. */
 export async function runWithdraw(stateDir: string, id: string): Promise<number> {
-  return printKeys(await ask(stateDir, withdrawKeys, { id }));
+  try {
+    return printKeys(await ask(stateDir, withdrawKeys, { id }));
+  } catch (error) {
+    if (!(error instanceof NsmError) || error.reason !== "no-such-keys") throw error;
+    console.error(printableLines(`nsm: ${messageOf(error)}`));
+    return ExitCode.notFound;
+  }
 }
 
 async function ask<I extends DescMessage>(
@@ -57,17 +71,34 @@ async function ask<I extends DescMessage>(
 const COLUMNS: readonly Column<Keys>[] = [
   { title: "KEYS", value: ({ id }) => id },
   { title: "STATE", value: ({ state }) => state },
-  { title: "SIGN FROM", value: ({ signsFrom }) => timeOf(signsFrom) },
-  { title: "END", value: ({ notAfter }) => timeOf(notAfter) },
+  { title: "SIGN FROM", value: ({ signsFrom }) => timeOf(signsFrom) ?? "-" },
+  { title: "END", value: ({ notAfter }) => timeOf(notAfter) ?? "-" },
 ];
+
+/** For programs: times as RFC 3339. */
+function valueOf({ trustDomain, keys, document }: ListKeysResponse): object {
+  const { sequence } = parseBundle(document);
+  return {
+    trustDomain,
+    sequence: sequence === undefined ? null : Number(sequence),
+    keys: keys.map(({ id, state, signsFrom, notAfter }) => ({
+      id,
+      state,
+      signsFrom: timeOf(signsFrom),
+      notAfter: timeOf(notAfter),
+    })),
+  };
+}
 
 function printKeys({ trustDomain, keys, document }: ListKeysResponse): number {
   const { sequence, certificates } = parseBundle(document);
-  console.log(`${trustDomain}: ${certificates.length} CA certificates, sequence ${sequence ?? "-"}`);
-  for (const line of formatTable(keys, COLUMNS, [], terminalWidth())) console.log(line);
+  console.log(
+    `${trustDomain}: ${certificates.length} CA certificate${certificates.length === 1 ? "" : "s"}, sequence ${sequence ?? "-"}`,
+  );
+  for (const line of formatTable(keys, COLUMNS, [], outputWidth())) console.log(line);
   return ExitCode.ok;
 }
 
-function timeOf(timestamp: Timestamp | undefined): string {
-  return timestamp === undefined ? "-" : new Date(timestampMs(timestamp)).toISOString();
+function timeOf(timestamp: Timestamp | undefined): string | undefined {
+  return timestamp && new Date(timestampMs(timestamp)).toISOString();
 }

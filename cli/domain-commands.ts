@@ -9,7 +9,7 @@ export function addExportCommands(program: Command, finish: (code: number) => vo
     readonly to?: string;
     readonly acceptEndpoints?: true;
     readonly list?: true;
-    readonly output: "table" | "json" | "yaml";
+    readonly output?: "table" | "json" | "yaml";
     readonly proxy?: string;
   }
   program
@@ -35,8 +35,9 @@ export function addExportCommands(program: Command, finish: (code: number) => vo
       if (list === true) {
         if (service !== undefined || to !== undefined || acceptEndpoints === true)
           command.error("error: --list takes no service, and neither --to nor --accept-endpoints");
-        finish(await runListExports({ output, proxy }));
-      } else if (service === undefined || to === undefined)
+        finish(await runListExports({ output: output ?? "table", proxy }));
+      } else if (output !== undefined) command.error("error: --output is for --list");
+      else if (service === undefined || to === undefined)
         command.error("error: name a service and --to a domain, or --list");
       else {
         const isAccepting = acceptEndpoints === true;
@@ -60,9 +61,11 @@ export function addExportCommands(program: Command, finish: (code: number) => vo
 }
 
 function outputOption(): Option {
-  return new Option("-o, --output <format>", "how they are printed")
-    .choices(["table", "json", "yaml"])
-    .default("table");
+  return new Option("-o, --output <format>", "how the list is printed; table unless told").choices([
+    "table",
+    "json",
+    "yaml",
+  ]);
 }
 
 function proxyOption(): Option {

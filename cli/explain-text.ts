@@ -12,6 +12,8 @@ export interface Explained {
   /** As `nsm get wires` shows it; null when no wire of the client is there, or may be seen. */
   readonly wire: string | null;
   readonly labels: Readonly<Record<string, string>>;
+  /** How many matches the service has. */
+  readonly matches: number;
   /** Index of the match that decides; null when the service has none, or none fits the client. */
   readonly match: number | null;
   /** The same for people, who count from 1; null as there. */
@@ -27,12 +29,12 @@ export interface Explained {
 type EndpointRow = Omit<ExplainedEndpoint, "preference"> & Preference;
 
 export function explainText(explained: Explained, width: number): string {
-  const { client, service, wire, labels, rule, remark, endpoints, forwarders } = explained;
+  const { client, service, wire, labels, remark, endpoints, forwarders } = explained;
   const text = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
   const head = [
     `client ${client}, service ${service}: ${wire === null ? "no wire that you may see" : `wire ${wire}`}`,
     `labels ${text.join(", ") || "none"}`,
-    rule === null ? "no match decides" : `${rule} decides`,
+    ruleText(explained),
     ...(remark === null ? [] : [`the manager says: ${remark}`]),
   ];
   const taken = (row: ExplainedForwarder) => (row.isChosen ? "in use" : row.isCandidate ? "candidate" : "no");
@@ -68,4 +70,11 @@ export function explainText(explained: Explained, width: number): string {
     ...(forwarders.length === 0 ? ["this manager has no forwarder"] : forwarderTable),
     "",
   ].join("\n");
+}
+
+function ruleText({ rule, matches }: Explained): string {
+  if (rule !== null) return `${rule} decides`;
+  return matches === 0
+    ? "the service has no matches: every endpoint fits"
+    : `none of the ${matches} matches of the service fits the client`;
 }

@@ -90,6 +90,7 @@ async function explainWire(
     service: name,
     wire: wire === undefined ? null : wireId(wire),
     labels,
+    matches: service.matches.length,
     match: result.match ?? null,
     rule: result.rule ?? null,
     remark: (wire && remarkOn(wire)) ?? null,

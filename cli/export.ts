@@ -1,12 +1,13 @@
 /** `nsm export` and `nsm unexport`: what other domains may use of this one. */
 import { Exports } from "../api/gen/exports_pb.js";
 import type { Export } from "../api/gen/exports_pb.js";
-import { NsmError, messageOf } from "../sdk/errors.ts";
+import { Links } from "../api/gen/link_pb.js";
+import { EVERY_DOMAIN } from "../sdk/domains/exports.ts";
+import { NsmError } from "../sdk/errors.ts";
 import { ExitCode } from "./exit-code.ts";
 import { outputWidth, writeDocument } from "./get-print.ts";
-import { untilInterrupted } from "./interrupted.ts";
 import { printableLines } from "./printable.ts";
-import { openProxyClient } from "./proxy-client.ts";
+import { withProxy } from "./proxy-client.ts";
 import type { ProxyClient } from "./proxy-client.ts";
 import { formatTable } from "./table.ts";
 
@@ -26,8 +27,26 @@ export function runExport({ proxy, ...added }: AddOptions): Promise<number> {
     await client.call(Exports.method.add, { export: added });
     const accepting = added.acceptEndpoints ? ", and may register endpoints of it" : "";
     console.log(printableLines(`${to(added.domain)} may use ${added.service}${accepting}`));
+    if (!(await isLinked(client, added.domain)))
+      console.error(
+        printableLines(
+          `${added.domain} is not linked: unless the proxy knows it otherwise, this counts when it is (nsm link list)`,
+        ),
+      );
     return ExitCode.ok;
   });
+}
+
+/** True also where the proxy has no links: it knows domains otherwise. */
+async function isLinked(client: ProxyClient, domain: string): Promise<boolean> {
+  if (domain === EVERY_DOMAIN) return true;
+  try {
+    const { links } = await client.call(Links.method.list, {});
+    return links.some((link) => link.domain === domain);
+  } catch (error) {
+    if (error instanceof NsmError && error.code !== "CANCELLED") return true;
+    throw error;
+  }
 }
 
 export interface RemoveOptions extends Common {
@@ -72,7 +91,9 @@ export function runListExports({ proxy, output }: ListOptions): Promise<number> 
       .flatMap(({ export: each, ofRegistry }) => (each === undefined ? [] : [rowOf(each, ofRegistry)]))
       .toSorted((a, b) => compare(a.service, b.service) || compare(a.domain, b.domain));
     if (output !== "table") writeDocument(output, { exports: rows });
-    else if (rows.length > 0) {
+    else if (rows.length === 0)
+      console.error("nothing is exported: nsm export <service> --to <domain> lets another domain use one");
+    else {
       const lines = formatTable(rows, columns, [], outputWidth());
       process.stdout.write(lines.map((line) => `${line}\n`).join(""));
     }
@@ -99,20 +120,4 @@ function to(domain: string): string {
 
 function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
-}
-
-async function withProxy(
-  proxy: string | undefined,
-  work: (client: ProxyClient) => Promise<number>,
-): Promise<number> {
-  using interruption = untilInterrupted();
-  const { signal } = interruption;
-  try {
-    await using client = await openProxyClient({ proxy, env: process.env, signal });
-    return await work(client);
-  } catch (error) {
-    if (error instanceof NsmError && error.code === "INVALID_ARGUMENT") throw error;
-    console.error(printableLines(`nsm: ${messageOf(error)}`));
-    return ExitCode.failed;
-  }
 }

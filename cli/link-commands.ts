@@ -14,7 +14,7 @@ export function addLinkCommands(program: Command, finish: (code: number) => void
     .description(
       "Links the domain of this cluster to that of another one, so that each may use what the other exports.\n" +
         "On one cluster: nsm link token prints a line. On the other: nsm link join <that line>.\n" +
-        "One of them must be able to dial the other's proxy: make the token there. Nothing is exported by a link alone: see nsm export.",
+        "Make the token on the cluster whose proxy the other one can dial. Nothing is exported by a link alone: see nsm export.",
     );
   addToken(link, finish);
   addJoin(link, finish);
@@ -26,12 +26,12 @@ export function addLinkCommands(program: Command, finish: (code: number) => void
     )
     .addOption(
       new Option("-o, --output <format>", "how they are printed")
-        .choices(["table", "wide", "json"])
+        .choices(["table", "wide", "json", "yaml"])
         .default("table"),
     )
     .addOption(proxyOption())
     .addHelpText("after", environment)
-    .action(async ({ output, proxy }: Options & { readonly output: "table" | "wide" | "json" }) => {
+    .action(async ({ output, proxy }: Options & { readonly output: "table" | "wide" | "json" | "yaml" }) => {
       const { runLinkList } = await import("./link.ts");
       finish(await runLinkList({ output, proxy }));
     });

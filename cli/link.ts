@@ -1,18 +1,21 @@
 /** `nsm link`: joins this domain to another one, shows the links there are, ends them. */
 import { durationFromMs, timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Duration } from "@bufbuild/protobuf/wkt";
+import { Exports } from "../api/gen/exports_pb.js";
 import { Links } from "../api/gen/link_pb.js";
 import type { LinkStatus, ListResponse } from "../api/gen/link_pb.js";
 import { parseDuration } from "../sdk/config.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { ExitCode } from "./exit-code.ts";
-import { untilInterrupted } from "./interrupted.ts";
-import { printableDocument, printableLines } from "./printable.ts";
-import { openProxyClient } from "./proxy-client.ts";
+import { outputWidth, writeDocument } from "./get-print.ts";
+import { printableLines } from "./printable.ts";
+import { withProxy } from "./proxy-client.ts";
 import type { ProxyClient } from "./proxy-client.ts";
-import { formatTable, terminalWidth } from "./table.ts";
+import { formatTable } from "./table.ts";
 
 const MOST_TOKEN_BYTES = 16 * 1024;
+const SHORTEST_LIFE_MS = 1000;
+const LONGEST_LIFE_MS = 24 * 3_600_000;
 
 interface Common {
   /** `--proxy` */
@@ -24,10 +27,10 @@ export async function runLinkToken(
   options: Common & { readonly expires: string; readonly output: "text" | "json" },
 ): Promise<number> {
   const lifeMs = readLife(options.expires);
-  return await withProxy(options, async (proxy) => {
+  return await withProxy(options.proxy, async (proxy) => {
     const { token, expires } = await proxy.call(Links.method.createToken, { life: durationFromMs(lifeMs) });
     const end = expires === undefined ? "" : timestampDate(expires).toISOString();
-    if (options.output === "json") writeJson({ token, expires: end });
+    if (options.output === "json") writeDocument("json", { token, expires: end });
     else {
       process.stdout.write(`${token}\n`);
       say(`good once, until ${end}. On the other cluster:\n  nsm link join <token>`);
@@ -42,11 +45,11 @@ export async function runLinkJoin(
   options: Common & { readonly output: "text" | "json" },
 ): Promise<number> {
   const token = given === "-" ? await readToken() : given;
-  return await withProxy(options, async (proxy) => {
+  return await withProxy(options.proxy, async (proxy) => {
     for await (const { text, linked } of proxy.stream(Links.method.join, { token })) {
       if (text !== "") say(text);
       if (linked === undefined) continue;
-      if (options.output === "json") writeJson(valueOf(linked));
+      if (options.output === "json") writeDocument("json", valueOf(linked));
       else process.stdout.write(`${printableLines(linked.domain)}\n`);
       return ExitCode.ok;
     }
@@ -55,16 +58,21 @@ export async function runLinkJoin(
 }
 
 export async function runLinkList(
-  options: Common & { readonly output: "table" | "wide" | "json" },
+  options: Common & { readonly output: "table" | "wide" | "json" | "yaml" },
 ): Promise<number> {
-  return await withProxy(options, async (proxy) => {
+  return await withProxy(options.proxy, async (proxy) => {
     const list = await proxy.call(Links.method.list, {});
-    if (options.output === "json")
-      writeJson({ domain: list.domain, trustDomain: list.trustDomain, links: list.links.map(valueOf) });
+    const { output } = options;
+    if (output === "json" || output === "yaml")
+      writeDocument(output, {
+        domain: list.domain,
+        trustDomain: list.trustDomain,
+        links: list.links.map(valueOf),
+      });
     else if (list.links.length === 0)
       say(`${list.domain} has no links: nsm link token makes a token for another cluster to join with`);
     else
-      for (const line of tableOf(list, options.output === "wide", Date.now(), terminalWidth()))
+      for (const line of tableOf(list, output === "wide", Date.now(), outputWidth()))
         process.stdout.write(`${line}\n`);
     return ExitCode.ok;
   });
@@ -72,7 +80,7 @@ export async function runLinkList(
 
 /** Exit code 4 when there is no such link. */
 export async function runLinkRemove(domain: string, options: Common): Promise<number> {
-  return await withProxy(options, async (proxy) => {
+  return await withProxy(options.proxy, async (proxy) => {
     try {
       const { told } = await proxy.call(Links.method.remove, { domain });
       say(
@@ -80,33 +88,31 @@ export async function runLinkRemove(domain: string, options: Common): Promise<nu
           ? `${domain} is not linked any more, on both sides`
           : `${domain} is not linked any more. It could not be told: it will hear of it when it asks, or remove the link there, too`,
       );
+      const left = await exportsTo(proxy, domain);
+      if (left.length > 0)
+        say(`who is linked under that name next may use ${left.join(", ")}: nsm unexport takes that back`);
       return ExitCode.ok;
     } catch (error) {
       if (!(error instanceof NsmError) || error.reason !== "not-linked") throw error;
-      say(messageOf(error));
+      say(`nsm: ${messageOf(error)}`);
       return ExitCode.notFound;
     }
   });
 }
 
-async function withProxy({ proxy }: Common, run: (client: ProxyClient) => Promise<number>): Promise<number> {
-  using interruption = untilInterrupted();
-  const { signal } = interruption;
-  try {
-    await using client = await openProxyClient({ proxy, env: process.env, signal });
-    return await run(client);
-  } catch (error) {
-    if (signal.aborted) {
-      say("interrupted");
-      return ExitCode.interrupted;
-    }
-    throw error;
-  }
+/** What operators export to a domain by its name, linked or not. */
+async function exportsTo(proxy: ProxyClient, domain: string): Promise<readonly string[]> {
+  const { exports } = await proxy.call(Exports.method.list, {});
+  return exports.flatMap((each) =>
+    !each.ofRegistry && each.export?.domain === domain ? [each.export.service] : [],
+  );
 }
 
 function readLife(text: string): number {
   try {
-    return parseDuration(text);
+    const lifeMs = parseDuration(text);
+    if (lifeMs < SHORTEST_LIFE_MS || lifeMs > LONGEST_LIFE_MS) throw new Error("a token lives 1s to 24h");
+    return lifeMs;
   } catch (error) {
     throw new NsmError(
       "INVALID_ARGUMENT",
@@ -205,10 +211,6 @@ function ageText(ms: number): string {
   if (seconds < 120) return `${seconds}s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)}m`;
   return seconds < 172_800 ? `${Math.floor(seconds / 3600)}h` : `${Math.floor(seconds / 86_400)}d`;
-}
-
-function writeJson(value: object): void {
-  process.stdout.write(printableDocument(`${JSON.stringify(value, undefined, 2)}\n`));
 }
 
 function say(text: string): void {

@@ -49,6 +49,7 @@ test("nor is it in what nsm explain and nsm describe say", () => {
       service: EVIL,
       wire: EVIL,
       labels: { [EVIL]: EVIL },
+      matches: 0,
       match: null,
       rule: null,
       remark: EVIL,

@@ -7,6 +7,8 @@ import { Defaults } from "../sdk/defaults.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import type { Method } from "../sdk/grpc/service.ts";
 import { idMatcher, idPatterns } from "../sdk/peer-ids.ts";
+import { ExitCode } from "./exit-code.ts";
+import { untilInterrupted } from "./interrupted.ts";
 import { openOwnMesh } from "./own-mesh.ts";
 
 /** What the commands that talk to a proxy read of the environment. */
@@ -41,6 +43,31 @@ export interface ProxyClientOptions {
   readonly proxy: string | undefined;
   readonly env: Environment;
   readonly signal: AbortSignal;
+}
+
+/** Runs a command that talks to a proxy, and resolves with its exit code; 130 when it is interrupted. Throws as {@link openProxyClient}. */
+export async function withProxy(
+  proxy: string | undefined,
+  run: (client: ProxyClient) => Promise<number>,
+): Promise<number> {
+  using interruption = untilInterrupted();
+  const { signal } = interruption;
+  try {
+    await using client = await openProxyClient({ proxy, env: process.env, signal });
+    return await run(client);
+  } catch (error) {
+    if (signal.aborted) {
+      process.stderr.write("interrupted\n");
+      return ExitCode.interrupted;
+    }
+    if (error instanceof NsmError && error.code === "UNIMPLEMENTED") throw noAdminSocket(error);
+    throw error;
+  }
+}
+
+function noAdminSocket(error: NsmError): NsmError {
+  const text = `a server answers there, but not to operators: name the proxy's admin socket (NSM_PROXY_ADMIN_LISTEN_ON there) by --proxy or NSM_PROXY_ADMIN: ${error.message}`;
+  return new NsmError("FAILED_PRECONDITION", "no-admin-socket", text, error);
 }
 
 /**
