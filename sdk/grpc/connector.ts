@@ -67,6 +67,11 @@ export class SessionCredentials extends ChannelCredentials {
     return this.#refusal;
   }
 
+  /** The connection of the session stands, be it that no new call may begin there. */
+  get isConnected(): boolean {
+    return [...this.#sockets].some(({ destroyed, readableEnded }) => !destroyed && !readableEnded);
+  }
+
   /** Breaks every connection and refuses new ones. */
   destroy(): void {
     this.#closed = true;
@@ -145,11 +150,12 @@ function handshake(raw: Socket, secureContext: SecureContext): Promise<TLSSocket
   });
 }
 
-const contexts = new WeakMap<X509Snapshot, SecureContext>();
+const contexts = new WeakMap<X509Snapshot["svid"], SecureContext>();
 
 /** Reading key and chain costs more than a handshake needs to: once per SVID. */
 function contextOf(own: X509Snapshot): SecureContext {
-  let context = contexts.get(own);
-  if (context === undefined) contexts.set(own, (context = createSecureContext(secureContextOptions(own))));
+  let context = contexts.get(own.svid);
+  if (context === undefined)
+    contexts.set(own.svid, (context = createSecureContext(secureContextOptions(own))));
   return context;
 }

@@ -42,6 +42,8 @@ export interface ClientLimits {
   readonly maxResponseBytes: number;
   /** From the first packet to the end of the HTTP/2 handshake. */
   readonly connectMs: number;
+  /** The same, if that is longer, for a session that takes another one's place: the peer is known to be there, and usually nobody waits. */
+  readonly replaceConnectMs: number;
   /** For unary calls that name no deadline. */
   readonly defaultTimeoutMs: number;
   /** A session without calls is closed after this. */
@@ -55,6 +57,7 @@ export interface ClientLimits {
 export const CLIENT_LIMITS: ClientLimits = {
   maxResponseBytes: Limits.findMessageBytes,
   connectMs: 5000,
+  replaceConnectMs: 5000,
   defaultTimeoutMs: 15_000,
   idleMs: 5 * 60_000,
   drainMs: 30_000,

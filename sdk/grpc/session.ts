@@ -6,8 +6,8 @@
  *          +------------+--------------------+
  *
  * `leaving` takes no new calls and lets those in progress end, for a while. A session leaves when it is replaced by one with
- * a newer SVID, when its connection breaks, and when the server sends GOAWAY. It never becomes ready again. A server that is
- * not trusted any more closes it at once.
+ * a newer SVID, when its connection breaks, and when the server sends GOAWAY; its streams are told when there is a successor. It never
+ * becomes ready again. A server that is not trusted any more closes it at once.
  */
 import type { X509Certificate } from "node:crypto";
 import { Client, connectivityState } from "@grpc/grpc-js";
@@ -45,8 +45,11 @@ export interface SessionOptions {
   readonly clock: Clock;
   readonly limits: ClientLimits;
   readonly distrust: Distrust;
-  /** Called once, when the session takes no calls any more. */
-  readonly onLeave: () => void;
+  /**
+   * Called once, when the session takes no calls any more; `isConnected`: what it has goes on, as after a GOAWAY. Streams are told to move
+   * when the promise is settled, at once without one.
+   */
+  readonly onLeave: (isConnected: boolean) => Promise<unknown> | undefined;
   /** Called once, when everything is ended; its sockets may still be closing. */
   readonly onClose: () => void;
 }
@@ -56,6 +59,11 @@ type State =
   | { readonly kind: "ready"; readonly info: SessionInfo }
   | { readonly kind: "leaving" }
   | { readonly kind: "closed" };
+
+/** Since its last call, for a session that is worth a successor before anybody asks for one. */
+const IN_USE_MS = 10_000;
+/** Where sessions live for less, the successor would be over when it is needed. */
+const LEAST_LIFE_MS = 500;
 
 export class Session {
   readonly own: X509Snapshot;
@@ -69,7 +77,9 @@ export class Session {
   #state: State = { kind: "connecting" };
   #timer: Disposable;
   #trust: Disposable | undefined;
-  #lastUsedMs: number;
+  /** Monotonic: end of the last call, and since when there is a session. */
+  #lastCallMs = -Infinity;
+  #readyMs = Infinity;
   #settleReady: (outcome: SessionInfo | NsmError) => void = () => undefined;
 
   /** Starts to connect. */
@@ -93,10 +103,7 @@ export class Session {
     });
     // Whoever waits gets the error; a session that nobody waits for may fail silently.
     this.ready.catch(() => undefined);
-    this.#lastUsedMs = clock.monotonic();
-    this.#timer = clock.timer(limits.connectMs, () =>
-      this.#fail(this.#unreachable(`no session after ${limits.connectMs} ms`)),
-    );
+    this.#timer = this.#connectTimer(limits.connectMs);
     this.#watch();
   }
 
@@ -108,6 +115,20 @@ export class Session {
   /** Neither leaving nor closed. */
   get isOpen(): boolean {
     return this.#state.kind === "connecting" || this.#state.kind === "ready";
+  }
+
+  /** Has calls, or had one a moment ago, and has lived for longer than that: whoever used it will need another one. */
+  get isMissed(): boolean {
+    const nowMs = this.#options.clock.monotonic();
+    const isInUse = this.#calls.size > 0 || nowMs - this.#lastCallMs < IN_USE_MS;
+    return isInUse && nowMs - this.#readyMs > LEAST_LIFE_MS;
+  }
+
+  /** Fails unless it is ready within that time from now on. */
+  hurry(withinMs: number): void {
+    if (this.#state.kind !== "connecting") return;
+    this.#timer[Symbol.dispose]();
+    this.#timer = this.#connectTimer(withinMs);
   }
 
   /** To be used only while `info` is defined. */
@@ -126,8 +147,10 @@ export class Session {
     this.#state = { kind: "leaving" };
     this.#timer[Symbol.dispose]();
     this.#timer = clock.timer(limits.drainMs, () => this.close());
-    onLeave();
-    this.#calls.announceReplacement();
+    const successor = onLeave(this.#credentials.isConnected);
+    const announce = () => this.#calls.announceReplacement();
+    if (successor === undefined) announce();
+    else void successor.then(announce, announce);
     if (this.#calls.size === 0) this.close();
   }
 
@@ -139,7 +162,7 @@ export class Session {
     this.#timer[Symbol.dispose]();
     this.#trust?.[Symbol.dispose]();
     this.#settleReady(error);
-    if (wasOpen) this.#options.onLeave();
+    if (wasOpen) void this.#options.onLeave(false);
     this.#calls.endAll(error);
     this.#client.close();
     this.#credentials.destroy();
@@ -180,6 +203,7 @@ export class Session {
     const info = { peerId, peerCertificate, own: this.own, process };
     this.#state = { kind: "ready", info };
     this.#timer[Symbol.dispose]();
+    this.#readyMs = this.#options.clock.monotonic();
     this.#watchIdle(this.#options.limits.idleMs);
     // Bundles may have changed since the handshake began: then this closes at once.
     this.#trust = this.#options.distrust.watch({ id: peerId, chain, bundles: this.own.bundles }, (error) =>
@@ -192,15 +216,22 @@ export class Session {
     return this.#state.kind === "closed";
   }
 
+  #connectTimer(withinMs: number): Disposable {
+    return this.#options.clock.timer(withinMs, () =>
+      this.#fail(this.#unreachable(`no session after ${withinMs} ms`)),
+    );
+  }
+
   #callDone(): void {
-    this.#lastUsedMs = this.#options.clock.monotonic();
+    this.#lastCallMs = this.#options.clock.monotonic();
     if (this.#calls.size === 0 && this.#state.kind === "leaving") this.close();
   }
 
   #watchIdle(afterMs: number): void {
     const { clock, limits } = this.#options;
     this.#timer = clock.timer(afterMs, () => {
-      const idleMs = this.#calls.size > 0 ? 0 : clock.monotonic() - this.#lastUsedMs;
+      const usedMs = Math.max(this.#lastCallMs, this.#readyMs);
+      const idleMs = this.#calls.size > 0 ? 0 : clock.monotonic() - usedMs;
       if (idleMs >= limits.idleMs) this.close();
       else this.#watchIdle(limits.idleMs - idleMs);
     });

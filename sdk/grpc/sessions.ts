@@ -2,7 +2,8 @@
  * The pool of sessions: one for each (target, SVID generation), shared by all calls.
  *
  * A new SVID replaces sessions, never breaks them: the successor is connected first, then new calls go there, streams are
- * told to move, and the old session ends with its last call. While the successor can't be connected the old one stays in use.
+ * told to move, and the old session ends with its last call. While the successor can't be connected the old one stays in use. So it is
+ * when the server asks for it (GOAWAY), but that new calls have to wait for the successor.
  * New bundles leave them alone, but those whose server is not trusted any more, which end at once.
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
@@ -245,7 +246,7 @@ class Pool implements SessionPool {
     return expired && slot.next ? slot.next : slot.current;
   }
 
-  #open(target: Target, key: string): Session {
+  #open(target: Target, key: string, limits = this.#limits): Session {
     const { source, verify, clock } = this.#options;
     const session = new Session({
       address: parseAddress(target.url),
@@ -253,9 +254,9 @@ class Pool implements SessionPool {
       expect: target.expect,
       verify,
       clock,
-      limits: this.#limits,
+      limits,
       distrust: this.#distrust,
-      onLeave: () => this.#left(session, key),
+      onLeave: (isConnected) => this.#left(session, key, isConnected),
       onClose: () => void session.closed().then(() => this.#forget(session)),
     });
     this.#sessions.add(session);
@@ -286,7 +287,7 @@ class Pool implements SessionPool {
   #replace(slot: Slot, key: string): void {
     const { clock, log } = this.#options;
     if (slot.next !== undefined || clock.monotonic() < slot.nextTryMs) return;
-    const next = this.#open(slot.target, key);
+    const next = this.#openNext(slot, key);
     slot.next = next;
     next.ready.then(
       () => {
@@ -316,11 +317,38 @@ class Pool implements SessionPool {
       if (slot.current.calls.size > 0 && slot.current.own.svid !== svid) this.#replace(slot, key);
   }
 
-  #left(session: Session, key: string): void {
+  /** Gives a session that is in use, and whose server has asked it to go, a successor at once: resolves when that is there. */
+  #left(session: Session, key: string, isConnected: boolean): Promise<unknown> | undefined {
     const slot = this.#slots.get(key);
-    if (slot?.current !== session) return;
-    if (slot.next === undefined || slot.next === session) this.#slots.delete(key);
-    else slot.current = slot.next;
+    if (slot?.current !== session) return undefined;
+    if (slot.next !== undefined && slot.next !== session) {
+      slot.current = slot.next;
+      if (isConnected) return slot.next.ready;
+      slot.next.hurry(this.#limits.connectMs);
+      return undefined;
+    }
+    this.#slots.delete(key);
+    if (!isConnected || !session.isMissed || this.#closing !== undefined || !this.#hasIdentity())
+      return undefined;
+    slot.current = this.#openNext(slot, key);
+    this.#slots.set(key, slot);
+    return slot.current.ready;
+  }
+
+  #openNext({ target }: Slot, key: string): Session {
+    const { connectMs, replaceConnectMs } = this.#limits;
+    return this.#open(target, key, {
+      ...this.#limits,
+      connectMs: Math.max(connectMs, replaceConnectMs),
+    });
+  }
+
+  #hasIdentity(): boolean {
+    try {
+      return this.#options.source.current() !== undefined;
+    } catch {
+      return false; // whoever calls hears why
+    }
   }
 
   #deadlineOf({ deadlineMs, timeoutMs }: CallContext): number | undefined {
