@@ -18,12 +18,14 @@ function build() {
   const clock = createFakeClock();
   const state = { answers: true, request: "answers" as "answers" | "fails" | "hangs" };
   let probes = 0;
+  const ended: string[] = [];
+  let answerLate: () => void = () => undefined;
   const reach = createReach({
     clock,
     log: silentLogger,
     probe: () => {
       probes++;
-      return state.answers ? Promise.resolve() : new Promise(() => undefined);
+      return state.answers ? Promise.resolve() : new Promise((resolve) => (answerLate = resolve));
     },
   });
   const recorder = createRecorder<CallContext & WithSide>();
@@ -37,13 +39,16 @@ function build() {
       ctx.signal.addEventListener("abort", fail, { once: true });
     });
   };
-  const element = refuseSilent(reach)(recorder);
+  const element = refuseSilent(reach, ({ url }) => void ended.push(url))(recorder);
   return {
     clock,
     element,
     state,
     recorder,
     probes: () => probes,
+    /** Whose sessions were ended. */
+    ended,
+    answerLate: () => answerLate(),
     /** The reason of its refusal; undefined when it is answered, "waits" while neither. */
     ask: async (side: WithSide, withinMs = 0) => {
       let outcome: string | undefined = "waits";
@@ -77,6 +82,31 @@ test("a domain that says nothing is given up after half a second, and then nearl
   expect(recorder.calls).toHaveLength(1); // the first one
   Object.assign(state, { answers: true, request: "answers" });
   await clock.advance(4000); // the question that nobody answered is over
+  expect(await ask(WEST)).toBeUndefined();
+});
+
+test("sessions with it are ended a second later, once, unless it has been heard by then", async () => {
+  const { ask, state, clock, ended } = build();
+  Object.assign(state, { answers: false, request: "hangs" });
+  const outcomes = [await ask(WEST, 500), await ask(WEST, 600)];
+  expect(outcomes).toEqual(["domain-silent", "domain-silent"]);
+  await clock.advance(399);
+  expect(ended).toEqual([]);
+  await clock.advance(1);
+  expect(ended).toEqual([WEST.way?.url]);
+  await clock.advance(10_000);
+  expect(ended).toHaveLength(1);
+});
+
+test("one that is only slow keeps its sessions, and is asked again", async () => {
+  const { ask, state, clock, ended, answerLate } = build();
+  Object.assign(state, { answers: false, request: "hangs" });
+  expect(await ask(WEST, 500)).toBe("domain-silent");
+  await clock.advance(900);
+  answerLate();
+  Object.assign(state, { answers: true, request: "answers" });
+  await clock.advance(10_000);
+  expect(ended).toEqual([]);
   expect(await ask(WEST)).toBeUndefined();
 });
 

@@ -11,15 +11,25 @@ import type { WithSide } from "./side.ts";
 
 /** What a domain that was silent costs whoever asks for it, until it answers again. */
 const COMES_BACK_WITHIN_MS = 100;
+/** From a Request that is given up until the sessions are, which may only be slow: half a second earlier the question began. */
+const ENDED_AFTER_MS = 1000;
 
 /**
- * `onSilent`: there is no use in what waits for an answer from there. Throws UNAVAILABLE `domain-silent`, or
+ * `onSilent`: still nothing has been heard, and there is no use in what waits for an answer from there. Throws UNAVAILABLE `domain-silent`, or
  * `hop-lost` where the domain has endpoints elsewhere, too.
  */
 export function refuseSilent(
   reach: Reach,
   onSilent: (way: NextHop) => void = () => undefined,
 ): Element<WithSide, WithSide> {
+  const ending = new Set<string>();
+  const endUnlessItAnswers = async (way: NextHop) => {
+    if (ending.has(way.url)) return;
+    ending.add(way.url);
+    const isThere = await reach.answers(way, ENDED_AFTER_MS);
+    ending.delete(way.url);
+    if (!isThere) onSilent(way);
+  };
   return (next) => ({
     async request(request, ctx) {
       const { way, domain, isSpread = false } = ctx;
@@ -34,7 +44,7 @@ export function refuseSilent(
       } catch (error) {
         if (ctx.signal.aborted) throw error;
         if (watch.signal.aborted) {
-          onSilent(way);
+          void endUnlessItAnswers(way);
           throw silent(way, domain, isSpread, error);
         }
         // Said by somebody behind, or because nobody is there?

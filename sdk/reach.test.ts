@@ -8,7 +8,7 @@ import { silentLogger } from "./log.ts";
 import { callBy, createRecorder, requestOn } from "../test/support/chain.ts";
 import { createFakeClock } from "../test/support/fake-clock.ts";
 import { makePeer } from "../test/support/peer.ts";
-import { createReach } from "./reach.ts";
+import { createReach, patientTimer } from "./reach.ts";
 import { selectEndpoint } from "./elements/select-endpoint.ts";
 
 const HOP = { url: "tcp://192.0.2.1:5001" };
@@ -105,6 +105,32 @@ test("one that never answers is waited for four seconds, by everybody together",
   await clock.advance(1);
   expect(outcomes).toEqual([false, false, false]);
   expect(probed).toEqual([HOP.url]);
+});
+
+describe("time in which the process did not run does not count", () => {
+  /** Each timer comes `lateMs` late. */
+  function whenLate(lateMs: (timer: number) => number) {
+    const clock = createFakeClock();
+    let timers = 0;
+    let firedMs: number | undefined;
+    const late = {
+      monotonic: () => clock.monotonic(),
+      timer: (ms: number, run: () => void) => clock.timer(ms + lateMs(timers++), run),
+    };
+    patientTimer(late, 350, () => (firedMs = clock.monotonic()));
+    return { clock, firedMs: () => firedMs };
+  }
+
+  test.each([
+    ["not at all", () => 0, 350],
+    ["a little, all the time", () => 80, 350 + 7 * 80],
+    ["for long, once", (timer: number) => (timer === 5 ? 2000 : 0), 6 * 50 + 2000 + 350],
+  ] as const)("%s", async (_, lateMs, expectedMs) => {
+    const { clock, firedMs } = whenLate(lateMs);
+    await clock.advance(10_000);
+    expect(firedMs()).toBe(expectedMs);
+    expect(clock.armed).toBe(0);
+  });
 });
 
 describe("a choice among endpoints", () => {

@@ -22,6 +22,8 @@ const GIVE_UP_AFTER_MS = 4000;
 const LOST_FOR_MS = 10_000;
 /** Who did not run itself for so long knows nothing of others. */
 const OWN_PAUSE_MS = 100;
+/** In which one's own running is looked at. */
+const SLICE_MS = 50;
 /** Hops that are asked at once, and that are remembered. */
 const AT_ONCE = 16;
 const REMEMBERED = 256;
@@ -120,13 +122,23 @@ export function createReach({ probe, clock, log }: ReachOptions): Reach {
   };
 }
 
-/** As a timer, but time in which this process did not run does not count: what it waits for may be there, unread. */
+/**
+ * As a timer, but time in which this process did not run does not count: what it waits for may be there, unread. On a machine that is busy
+ * such moments are many and short, so the time is counted in slices, and what a slice takes too long is nobody's silence.
+ */
 export function patientTimer(clock: ReachOptions["clock"], delayMs: number, run: () => void): Disposable {
-  const dueMs = clock.monotonic() + delayMs;
-  let timer = clock.timer(delayMs, () => {
-    const lateMs = clock.monotonic() - dueMs;
-    if (lateMs > OWN_PAUSE_MS) timer = patientTimer(clock, Math.min(lateMs, delayMs), run);
-    else run();
-  });
+  let leftMs = delayMs;
+  let timer: Disposable;
+  const arm = () => {
+    const sliceMs = Math.min(leftMs, SLICE_MS);
+    const dueMs = clock.monotonic() + sliceMs;
+    timer = clock.timer(sliceMs, () => {
+      const lateMs = clock.monotonic() - dueMs;
+      leftMs = lateMs > OWN_PAUSE_MS ? Math.min(leftMs + lateMs, delayMs) : leftMs - sliceMs;
+      if (leftMs > 0) arm();
+      else run();
+    });
+  };
+  arm();
   return { [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }
