@@ -26,8 +26,8 @@ import type { Workload } from "../support/workload.ts";
 
 /** Long enough for a busy machine. */
 const SVID_LIFE_MS = 20_000;
-/** Each makes all sessions of the mesh anew, which beside other tests takes its time. */
-const RENEWED_EVERY = shortOrLong("5s", "2s");
+/** Each makes all sessions of the mesh anew. */
+const RENEWED_EVERY = "2s";
 const ROTATING_MS = shortOrLong(60_000, 600_000);
 const ROTATIONS = 3;
 /** Twenty a second, of all workers together. */
