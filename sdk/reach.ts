@@ -126,11 +126,16 @@ export function createReach({ probe, clock, log }: ReachOptions): Reach {
  * As a timer, but time in which this process did not run does not count: what it waits for may be there, unread. On a machine that is busy
  * such moments are many and short, so the time is counted in slices, and what a slice takes too long is nobody's silence.
  */
-export function patientTimer(clock: ReachOptions["clock"], delayMs: number, run: () => void): Disposable {
+export function patientTimer(
+  clock: ReachOptions["clock"],
+  delayMs: number,
+  run: () => void,
+  longestSliceMs = SLICE_MS,
+): Disposable {
   let leftMs = delayMs;
   let timer: Disposable;
   const arm = () => {
-    const sliceMs = Math.min(leftMs, SLICE_MS);
+    const sliceMs = Math.min(leftMs, longestSliceMs);
     const dueMs = clock.monotonic() + sliceMs;
     timer = clock.timer(sliceMs, () => {
       const lateMs = clock.monotonic() - dueMs;

@@ -7,7 +7,8 @@ import { delay } from "../../sdk/clock.ts";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { streamUntilReplaced } from "../../sdk/grpc/until-replaced.ts";
 import type { Hub, Way } from "./hub.ts";
-import { GRACE_MS, SILENT_MS } from "./keeping.ts";
+import { patientTimer } from "../../sdk/reach.ts";
+import { GRACE_MS, PING_MS, SILENT_MS } from "./keeping.ts";
 import type { LinkRecord } from "./state.ts";
 
 /** With the wait for a session below a second: so soon after a cut the link is there again. */
@@ -94,11 +95,11 @@ async function follow(
   let watchdog: Disposable | undefined;
   const heard = () => {
     watchdog?.[Symbol.dispose]();
-    watchdog = clock.timer(SILENT_MS, () =>
+    const fallSilent = () =>
       silence.abort(
         new NsmError("UNAVAILABLE", "domain-silent", `${url}: nothing heard for ${SILENT_MS / 1000} s`),
-      ),
-    );
+      );
+    watchdog = patientTimer(clock, SILENT_MS, fallSilent, PING_MS);
   };
   const signal = AbortSignal.any([stop, silence.signal]);
   const target = { url, expect: (id: string) => id === link.proxyId };

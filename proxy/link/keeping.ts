@@ -6,6 +6,7 @@ import type { KeepRequest, LinkMessage } from "../../api/gen/link_pb.js";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { createEventQueue } from "../../sdk/event-queue.ts";
 import type { Caller } from "../../sdk/grpc/caller.ts";
+import { patientTimer } from "../../sdk/reach.ts";
 import type { Hub, Way } from "./hub.ts";
 import type { LinkRecord } from "./state.ts";
 import type { TunnelDoors } from "./tunnels.ts";
@@ -41,8 +42,8 @@ interface Kept {
   readonly send: (message: MessageInitShape<typeof LinkMessageSchema>) => void;
   readonly end: (error?: NsmError) => void;
   readonly sent: Map<bigint, number>;
-  /** Monotonic. */
-  heardMs: number;
+  /** Ends the stream of a side that says nothing from now on. */
+  silence: Disposable | undefined;
 }
 
 export function createKeeping({ hub, doors, verify }: KeepingOptions): Keeping {
@@ -57,7 +58,7 @@ export function createKeeping({ hub, doors, verify }: KeepingOptions): Keeping {
       send: (message) => queue.push(create(LinkMessageSchema, message)),
       end: (error) => queue.end(error),
       sent: new Map(),
-      heardMs: clock.monotonic(),
+      silence: undefined,
     };
     streams.get(link.id)?.end(); // the one that dialled has replaced it
     streams.set(link.id, kept);
@@ -71,18 +72,28 @@ export function createKeeping({ hub, doors, verify }: KeepingOptions): Keeping {
     let timer: Disposable | undefined;
     let number = 0n;
     const ping = () => {
-      if (clock.monotonic() - kept.heardMs > SILENT_MS) {
-        const why = `no answer for ${SILENT_MS / 1000} s`;
-        hub.wentDown(link, why);
-        kept.end(new NsmError("UNAVAILABLE", "domain-silent", `${link.domain}: ${why}`));
-        return;
-      }
       kept.sent.set(++number, clock.monotonic());
       kept.send({ ping: { number } });
       timer = clock.timer(PING_MS, ping);
     };
+    expectNews(link, kept);
     ping();
-    return { [Symbol.dispose]: () => timer?.[Symbol.dispose]() };
+    return {
+      [Symbol.dispose]() {
+        timer?.[Symbol.dispose]();
+        kept.silence?.[Symbol.dispose]();
+      },
+    };
+  };
+
+  const expectNews = (link: LinkRecord, kept: Kept) => {
+    kept.silence?.[Symbol.dispose]();
+    const fallSilent = () => {
+      const why = `no answer for ${SILENT_MS / 1000} s`;
+      hub.wentDown(link, why);
+      kept.end(new NsmError("UNAVAILABLE", "domain-silent", `${link.domain}: ${why}`));
+    };
+    kept.silence = patientTimer(clock, SILENT_MS, fallSilent, PING_MS);
   };
 
   /** Directly if that works, else through a tunnel; again until it works or the stream has ended. */
@@ -141,9 +152,9 @@ export function createKeeping({ hub, doors, verify }: KeepingOptions): Keeping {
       const kept = streams.get(link.id);
       const sentMs = kept?.sent.get(number);
       if (kept === undefined || sentMs === undefined) return;
-      kept.heardMs = clock.monotonic();
+      expectNews(link, kept);
       for (const each of kept.sent.keys()) if (each <= number) kept.sent.delete(each);
-      hub.live(link.id).rttMs = kept.heardMs - sentMs;
+      hub.live(link.id).rttMs = clock.monotonic() - sentMs;
     },
     end({ id }) {
       const kept = streams.get(id);

@@ -81,25 +81,36 @@ async function ask(pool: SessionPool, url: string): Promise<string> {
   return (await pool.unary({ url }, NetworkService.method.request, request, context)).response.id;
 }
 
+/** The first session has as little time as any: on a busy machine it takes more than one. */
+async function begin(pool: SessionPool, url: string): Promise<string> {
+  const answers: string[] = [];
+  await until("the first session", async () => {
+    answers.push(await ask(pool, url).catch(() => ""));
+    return answers.at(-1) !== "";
+  });
+  return answers.at(-1) ?? "";
+}
+
 test("a server's new identity: streams move when the next session is there, and calls wait for it, however long that takes", async () => {
   await using bed = await openBed();
   const { source, relay, pool, target } = await openParts(bed, 60_000);
   using _ = relay;
+  expect(await begin(pool, relay.url)).toMatch(/^1 /);
   let isTold = false;
   const stream = pool.stream(target, monitorConnections, create(monitorConnections.input), {
     onReplaced: () => (isTold = true),
   });
   await stream.next();
-  expect(await ask(pool, relay.url)).toMatch(/^1 /);
   await passed(700); // younger sessions get no successor before somebody asks
   relay.hold();
+  const before = relay.taken.length;
   await source.rotate();
-  await until("the server asks to go, and the next session is begun", () => relay.taken.length === 2);
+  await until("the server asks to go, and the next session is begun", () => relay.taken.length > before);
   const answer = ask(pool, relay.url);
   await passed(3 * CONNECT_MS);
   expect(isTold).toBe(false);
   expect((await stream.next()).done).toBe(false);
-  expect(relay.taken).toHaveLength(2);
+  expect(relay.taken).toHaveLength(before + 1);
   relay.letGo();
   expect(await answer).toMatch(/^2 /);
   await until("the stream is told", () => isTold);
@@ -110,27 +121,29 @@ test("an own new identity: the old session is used until the next one is there, 
   await using bed = await openBed();
   const { own, relay, pool } = await openParts(bed, 60_000);
   using _ = relay;
-  const first = await ask(pool, relay.url);
+  const first = await begin(pool, relay.url);
+  const before = relay.taken.length;
   relay.hold();
   await own.rotate();
   for (const endMs = performance.now() + 3 * CONNECT_MS; performance.now() < endMs; await passed(10))
     expect(await ask(pool, relay.url)).toBe(first);
-  expect(relay.taken).toHaveLength(2);
+  expect(relay.taken).toHaveLength(before + 1);
   relay.letGo();
   await until("the next session", async () => (await ask(pool, relay.url)) !== first);
-  expect(relay.taken).toHaveLength(2);
+  expect(relay.taken).toHaveLength(before + 1);
 });
 
 test("when the old session breaks meanwhile, the next one has no more time than any other", async () => {
   await using bed = await openBed();
   const { own, relay, pool } = await openParts(bed, 60_000);
   using _ = relay;
-  await ask(pool, relay.url);
+  await begin(pool, relay.url);
+  const before = relay.taken.length;
   relay.hold();
   await own.rotate();
   await ask(pool, relay.url);
-  await until("the next session is begun", () => relay.taken.length === 2);
-  relay.taken[0]?.destroy();
+  await until("the next session is begun", () => relay.taken.length > before);
+  relay.taken[before - 1]?.destroy();
   // Calls that were in the old one fail of that.
   const failures = new Set<string>();
   const isTooLate = (message: string) => message.includes(`no session after ${CONNECT_MS} ms`);
