@@ -1,11 +1,19 @@
 /** Two domains that are linked by a token, over real TLS: verified both ways, or nothing is left of it. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { expect, onTestFinished, test, vi } from "vitest";
+import { CreateTokenRequestSchema } from "../../api/gen/link_pb.js";
+import { systemClock } from "../../sdk/clock.ts";
+import type { Caller } from "../../sdk/grpc/caller.ts";
 import { makeAuthority } from "../../test/support/certificates.ts";
 import { failureOf, until } from "../../test/support/grpc.ts";
 import { joinWith, openSide, tokenOf } from "../../test/support/link-sides.ts";
 import type { Side, SideOptions } from "../../test/support/link-sides.ts";
+import { makePeer } from "../../test/support/peer.ts";
+import { linkAdmin } from "./admin.ts";
 import { doorPath } from "./tunnels.ts";
 
 async function sides(east: SideOptions = {}, west: SideOptions = {}): Promise<readonly [Side, Side]> {
@@ -39,6 +47,35 @@ test("a token links two domains: both trust each other, and each has called the 
       links.hub.links().every(({ id }) => links.hub.live(id).rttMs !== undefined),
     ),
   );
+});
+
+test("who dials hears from which address the other side sees it come, and nobody hears it of whom it dialled", async () => {
+  const [east, west] = await sides();
+  await joinWith(west, await tokenOf(east));
+  await until("west has heard it", () => west.links.hub.observedAddress("east") === "127.0.0.1");
+  expect(east.links.hub.observedAddress("west")).toBeUndefined();
+  expect(west.links.hub.observedAddress("north")).toBeUndefined();
+});
+
+test("a token whose life nobody says is good for a quarter of an hour, and none for more than a day", async () => {
+  const nowMs = Date.now();
+  const [east] = await sides({ clock: { ...systemClock, now: () => nowMs } });
+  const admin = linkAdmin(east.links, { to: () => [], onChange: () => new DisposableStack() });
+  const caller: Caller = {
+    peer: await makePeer("/operator"),
+    metadata: { get: () => [] },
+    signal: new AbortController().signal,
+    deadlineMs: undefined,
+    sendHeader: () => undefined,
+  };
+  const lifeOf = async (request: MessageInitShape<typeof CreateTokenRequestSchema>) => {
+    const { expires } = await admin.createToken(create(CreateTokenRequestSchema, request), caller);
+    return expires && timestampMs(expires) - nowMs;
+  };
+  expect(await lifeOf({})).toBe(15 * 60_000);
+  expect(await lifeOf({ life: { seconds: 86_400n } })).toBe(86_400_000);
+  for (const seconds of [0n, 86_401n])
+    await expect(lifeOf({ life: { seconds } })).rejects.toMatchObject({ reason: "bad-life" });
 });
 
 test("both say at once what the other may use, and again when that changes", async () => {

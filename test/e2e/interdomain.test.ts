@@ -6,11 +6,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { NetworkServiceRegistry } from "../../api/gen/registry_pb.js";
+import { proxyRolesApart } from "../support/proxy-roles.ts";
 import { eventually } from "../support/netns.ts";
 import type { NamedNamespace } from "../support/netns.ts";
 import { lookUp, startNameServer } from "../support/pod-names.ts";
 import { useMesh } from "../support/use-mesh.ts";
 import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
+import type { Workload } from "../support/workload.ts";
 
 const rows = [
   { row: "interdomain_Kernel2IP2Kernel", domain: "west", payload: "IP" },
@@ -64,6 +67,8 @@ const mesh = useMesh({
       started: false,
     };
   }),
+  workloads: ["asker"],
+  pods: ["pod-asker"],
 });
 
 /** Starts the row's client, which gets the addresses of the examples: the endpoint .2, the client .3; resolves with its path. */
@@ -126,6 +131,41 @@ async function startProxiesAnew(env: Readonly<Record<string, string>>) {
     await mesh.daemon(name).kill();
     await mesh.start(name, env).waitFor("proxy serves", 20_000);
   }
+}
+
+/** Two seconds, and what it costs a busy machine to begin and tell of 64 streams at once. */
+const SILENT_WITHIN_MS = 3 * 2000;
+const HANGING = Array.from({ length: 64 }, (_, i) => `hangs-${i}`);
+
+test("each role of both proxies alone, and domains that DNS knows: the rows are the same", async () => {
+  {
+    await using roles = await proxyRolesApart(mesh, folder, ["floating", ...HANGING]);
+    for (const { row, domain } of rows.filter(({ payload }) => payload === "IP")) {
+      const { path } = await connect(row);
+      expect(path).toEqual(pathOf(row, domain));
+      expect(await mesh.daemon(`to-${partOf(row)}`).stop()).toBe(0);
+      expect(devicesIn(mesh.namespace(`pod-${partOf(row)}`))).toEqual([]);
+    }
+    const names = new Set(roles.asked("west"));
+    expect(names).toEqual(new Set(["registry.nsm-system.west", "nsmgr-proxy.nsm-system.west"]));
+
+    await using asker = await mesh.workload("asker", "pod-asker");
+    for (const { refusal, tookMs } of await Promise.all(HANGING.map((domain) => refusalOf(asker, domain)))) {
+      expect(refusal).toMatchObject({ code: "UNAVAILABLE", reason: "domain-silent" });
+      expect(tookMs).toBeLessThan(SILENT_WITHIN_MS);
+    }
+    const { refusal } = await refusalOf(asker, "nowhere");
+    expect(refusal).toMatchObject({ code: "NOT_FOUND", reason: "domain-not-found" });
+    expect(roles.asked("nowhere")).toEqual([]); // nobody named it
+  }
+  await mesh.expectAsStarted();
+});
+
+async function refusalOf(asker: Workload, domain: string) {
+  const query = { networkService: { name: `service@${domain}` } };
+  const startedMs = performance.now();
+  const refusal = await (await asker.stream(NetworkServiceRegistry.method.find, query)).refused();
+  return { refusal, tookMs: performance.now() - startedMs };
 }
 
 test.for(dnsRows)("$row", async ({ row }) => {

@@ -133,6 +133,11 @@ test("tokens that are cut, expired, used or somebody else's are refused with wha
   const own = await runNsmIn(mesh, "east", "link", "join", token);
   expect(own.stderr).toContain("both domains are called east");
 
+  const long = JSON.parse(await tokenOf(mesh, "east", "-o", "json"));
+  const lifeMs = Date.parse(long.expires) - Date.now();
+  expect(lifeMs).toBeLessThanOrEqual(15 * 60_000);
+  expect(lifeMs).toBeGreaterThan(14 * 60_000);
+
   const short = await tokenOf(mesh, "east", "--expires", "1s");
   await new Promise((resolve) => setTimeout(resolve, 1100));
   expect((await join(short)).stderr).toMatch(/this token expired at .*: make a new one/);

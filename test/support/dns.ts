@@ -29,9 +29,10 @@ function optOf(udpPayloadSize: number): Answer {
   };
 }
 
-/** What a server has for a name: addresses with a TTL, nothing of that type, no such name, or an error. */
+/** What a server has for a name: addresses with a TTL, the port of a service, nothing of that type, no such name, or an error. */
 export type Says =
   | { readonly addresses: readonly string[]; readonly ttl?: number }
+  | { readonly port: number }
   | "noData"
   | "nxDomain"
   | "servFail"
@@ -46,10 +47,7 @@ export function answerTo(query: Buffer, says: Says, negativeTtl = 60): Buffer {
   const rcode = typeof says === "string" ? RCODES[says] : 0;
   const isNegative = says === "noData" || says === "nxDomain";
   const data = { mname: "ns", rname: "admin", serial: 1, minimum: negativeTtl };
-  const answers =
-    typeof says === "string"
-      ? []
-      : says.addresses.map((address): Answer => ({ type: "A", name, ttl: says.ttl ?? 60, data: address }));
+  const answers = typeof says === "string" ? [] : recordsOf(name, says);
   return packet.encode({
     type: "response",
     ...(id !== undefined && { id }),
@@ -58,6 +56,11 @@ export function answerTo(query: Buffer, says: Says, negativeTtl = 60): Buffer {
     answers,
     authorities: isNegative ? [{ type: "SOA", name: "example", ttl: negativeTtl, data }] : [],
   });
+}
+
+function recordsOf(name: string, says: Exclude<Says, string>): Answer[] {
+  if ("port" in says) return [{ type: "SRV", name, ttl: 60, data: { port: says.port, target: name } }];
+  return says.addresses.map((data): Answer => ({ type: "A", name, ttl: says.ttl ?? 60, data }));
 }
 
 export interface Told {
