@@ -125,6 +125,22 @@ test.for(wrong)("a join with %s is refused (%s), and makes nothing", async ([, r
   await nothingLeft(east);
 });
 
+test("a second domain of a name that is linked is refused, and the first one stays", async () => {
+  const [east, west] = await sides();
+  await joinWith(west, await tokenOf(east));
+  await until("east is linked", () => linksOf(east)[0] === "west linked");
+  const twin = await openSide("west", { authority: await makeAuthority("twin.nsm") });
+  onTestFinished(() => twin[Symbol.asyncDispose]());
+  expect(await failureOf(joinWith(twin, await tokenOf(east)))).toMatchObject({
+    reason: "domain-taken",
+    message: expect.stringMatching(/west.*west\.nsm/),
+  });
+  await nothingLeft(twin);
+  expect(linksOf(east)).toEqual(["west linked"]);
+  expect([...east.trust.given.keys()]).toEqual(["west.nsm"]);
+  expect(east.links.hub.peers.domainOf("spiffe://twin.nsm/proxy")).toBeUndefined();
+});
+
 test("clocks that make certificates worthless are said to be the reason", async () => {
   const clock = { ...systemClock, now: () => Date.now() + 2 * 3_600_000 };
   const [east, west] = await sides({}, { clock });

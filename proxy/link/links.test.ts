@@ -8,7 +8,14 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { CreateTokenRequestSchema } from "../../api/gen/link_pb.js";
 import { systemClock } from "../../sdk/clock.ts";
 import type { Caller } from "../../sdk/grpc/caller.ts";
-import { makeAuthority } from "../../test/support/certificates.ts";
+import {
+  caExtensions,
+  makeAuthority,
+  makeCertificate,
+  svidExtensions,
+  svidOf,
+} from "../../test/support/certificates.ts";
+import type { TestAuthority } from "../../test/support/certificates.ts";
 import { failureOf, until } from "../../test/support/grpc.ts";
 import { joinWith, openSide, tokenOf } from "../../test/support/link-sides.ts";
 import type { Side, SideOptions } from "../../test/support/link-sides.ts";
@@ -180,6 +187,33 @@ test("in one trust domain two domains are linked without any bundle, and trust w
   for (const side of [east, west]) await nothingLeft(side);
   expect(east.trust.has("both.nsm")).toBe(true);
 });
+
+test("so are two whose authorities are below one root", async () => {
+  const root = await makeAuthority("both.nsm");
+  const [east, west] = await sides(
+    { authority: await below(root, "east"), path: "/proxy/east" },
+    { authority: await below(root, "west"), path: "/proxy/west" },
+  );
+  expect(east.source.current().svid.chain.map(({ issuer }) => issuer)).toEqual(["CN=east", "CN=both.nsm"]);
+  await joinWith(west, await tokenOf(east));
+  await until("both are up", () => [east, west].every((side) => wayOf(side)[0] === "direct"));
+  expect([east, west].map(({ trust }) => trust.given.size)).toEqual([0, 0]);
+  expect(await east.links.remove("west")).toBe(true);
+  for (const side of [east, west]) await nothingLeft(side);
+});
+
+/** An authority with a CA of its own, which the root has signed; who trusts the root trusts it. */
+async function below(root: TestAuthority, name: string): Promise<TestAuthority> {
+  const ca = await makeCertificate({ subject: `CN=${name}`, issuer: root.ca, extensions: caExtensions(0) });
+  return {
+    ...root,
+    async issue(path, { generation = 1 } = {}) {
+      const id = `spiffe://${root.trustDomain}${path}`;
+      const leaf = await makeCertificate({ issuer: ca, extensions: svidExtensions(id) });
+      return { generation, svid: svidOf(id, leaf, [ca]), bundles: root.bundles };
+    },
+  };
+}
 
 test("after a restart of either side the link is up again by itself", async () => {
   const [east, west] = await sides();

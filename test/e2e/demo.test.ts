@@ -13,8 +13,10 @@ beforeAll(async () => {
 });
 
 test("the demo tours two clusters, says so as JSON and leaves nothing behind", async () => {
+  const startMs = performance.now();
   const demo = new Demo(["--output", "json"]);
   expect(await demo.ended(), demo.stderr).toBe(0);
+  expect(performance.now() - startMs).toBeLessThan(60_000);
   const document = Document.parse(JSON.parse(demo.stdout));
   expect(wiresOf(document.wires, "client").map((wire) => [wire.interface, wire.mechanism])).toEqual([
     ["nsm-1", "KERNEL"],
@@ -47,6 +49,11 @@ test("the demo tours two clusters, says so as JSON and leaves nothing behind", a
   });
   expect(demo.stderr).toMatch(/^east\n├─ client +nsm-1 +KERNEL .* ══ nse-1\n/m);
   expect(demo.stderr).toMatch(/^└─ bank-client .* ══ west ══ bank-west$/m);
+  expect(demo.stderr).toMatch(/^SCENARIO +SET-UP +RTT +GAP +GAP BACK +LOST *$/m);
+  expect(demo.stderr).toMatch(/^failover +ok +\d+ ms +[\d.]+ ms +\d+ ms +\d+ ms +\d+ *$/m);
+  expect(demo.stderr).toMatch(
+    /^first reply after [\d.]+ s, clusters linked within [\d.]+ s, first reply between them after [\d.]+ s$/m,
+  );
   await expectNothingLeft(before);
 });
 
