@@ -3,15 +3,13 @@
 //       [node 1] u0 10.9.0.1 ==== 10.9.0.2 u0 [node 2]
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
-import type { Wire, WireguardSide } from "../../forwarder/dataplane.ts";
+import type { Wire } from "../../forwarder/dataplane.ts";
 import { shortOrLong } from "../support/long.ts";
 import { eventually, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
-import { kernelSide, startTwoNodes, wireOf } from "../support/node.ts";
-import type { Node, TwoNodes } from "../support/node.ts";
+import { kernelSide, startTwoNodes, wireOf, wireguardSide } from "../support/node.ts";
+import type { Node, TwoNodes, WireguardKeys as Keys } from "../support/node.ts";
 import { bindUdp, probe, reaches, startEcho, startStream } from "../support/udp.ts";
-
-type Keys = Awaited<ReturnType<Node["reserveWireguard"]>>;
 
 const [SRC, DST] = ["172.16.1.1", "172.16.1.2"];
 const EVERY_MS = 10;
@@ -29,21 +27,12 @@ describe.skipIf(!isRoot)("a WireGuard wire whose way changes (needs root)", () =
     await nodes[Symbol.asyncDispose]();
   });
 
-  const side = (from: 1 | 2, own: Keys, peer: Keys, v6 = false): WireguardSide => ({
-    kind: "wireguard",
-    localIp: v6 ? `fd09::${from}` : `10.9.0.${from}`,
-    remoteIp: v6 ? `fd09::${3 - from}` : `10.9.0.${3 - from}`,
-    localPort: own.port,
-    remotePort: peer.port,
-    privateKey: own.privateKey,
-    remotePublicKey: peer.publicKey,
-  });
   async function makeWire(v6 = false, mtu = 1420): Promise<{ wires: [Wire, Wire]; keys: [Keys, Keys] }> {
     const keys: [Keys, Keys] = [await one.reserveWireguard("w1"), await two.reserveWireguard("w2")];
     const more = { mtu, ip: { srcAddresses: [`${SRC}/32`], dstAddresses: [`${DST}/32`] } };
     const wires: [Wire, Wire] = [
-      wireOf("w1", kernelSide(nsc, "nsm-c"), side(1, ...keys, v6), more),
-      wireOf("w2", side(2, keys[1], keys[0], v6), kernelSide(nse, "nsm-e"), more),
+      wireOf("w1", kernelSide(nsc, "nsm-c"), wireguardSide(1, ...keys, v6), more),
+      wireOf("w2", wireguardSide(2, keys[1], keys[0], v6), kernelSide(nse, "nsm-e"), more),
     ];
     await two.apply(wires[1]);
     await one.apply(wires[0]);

@@ -4,14 +4,12 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { Wire, WireguardSide } from "../../forwarder/dataplane.ts";
+import type { Wire } from "../../forwarder/dataplane.ts";
 import { eventually, inventory, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
-import { kernelSide, startNode, startTwoNodes, wireOf } from "../support/node.ts";
-import type { Node, TwoNodes } from "../support/node.ts";
+import { kernelSide, startNode, startTwoNodes, wireOf, wireguardSide } from "../support/node.ts";
+import type { Node, TwoNodes, WireguardKeys as Keys } from "../support/node.ts";
 import { bindUdp, reaches, startEcho, startStream } from "../support/udp.ts";
-
-type Keys = Awaited<ReturnType<Node["reserveWireguard"]>>;
 
 describe.skipIf(!isRoot)("a WireGuard wire between nodes (needs root)", () => {
   let node1: Namespace, node2: Namespace, nsc: Namespace, nse: Namespace, one: Node, two: Node;
@@ -27,23 +25,14 @@ describe.skipIf(!isRoot)("a WireGuard wire between nodes (needs root)", () => {
     await eventually("no socket file of this test is left", () => sockets().length === 0);
   });
 
-  const side = (from: 1 | 2, own: Keys, peer: Keys, v6 = false): WireguardSide => ({
-    kind: "wireguard",
-    localIp: v6 ? `fd09::${from}` : `10.9.0.${from}`,
-    remoteIp: v6 ? `fd09::${3 - from}` : `10.9.0.${3 - from}`,
-    localPort: own.port,
-    remotePort: peer.port,
-    privateKey: own.privateKey,
-    remotePublicKey: peer.publicKey,
-  });
   const wires = (keys1: Keys, keys2: Keys, v6 = false): [Wire, Wire] => {
     const more = {
       mtu: 1420,
       ip: { srcAddresses: ["172.16.1.1/32", "fd00::1/128"], dstAddresses: ["172.16.1.2/32", "fd00::2/128"] },
     };
     return [
-      wireOf("w1", kernelSide(nsc, "nsm-c"), side(1, keys1, keys2, v6), more),
-      wireOf("w2", side(2, keys2, keys1, v6), kernelSide(nse, "nsm-e"), more),
+      wireOf("w1", kernelSide(nsc, "nsm-c"), wireguardSide(1, keys1, keys2, v6), more),
+      wireOf("w2", wireguardSide(2, keys2, keys1, v6), kernelSide(nse, "nsm-e"), more),
     ];
   };
   const reserve = () => Promise.all([one.reserveWireguard("w1"), two.reserveWireguard("w2")]);
@@ -194,8 +183,8 @@ describe.skipIf(!isRoot)("a WireGuard wire between nodes (needs root)", () => {
     const [a, b] = [await one.reserveWireguard("wa"), await one.reserveWireguard("wb")];
     expect(a.port).not.toBe(b.port);
     expect(await one.reserveWireguard("wa")).toEqual(a);
-    await one.apply(wireOf("wa", kernelSide(nsc, "nsm-a"), side(1, a, b)));
-    await one.apply(wireOf("wb", kernelSide(nse, "nsm-b"), side(1, b, a)));
+    await one.apply(wireOf("wa", kernelSide(nsc, "nsm-a"), wireguardSide(1, a, b)));
+    await one.apply(wireOf("wb", kernelSide(nse, "nsm-b"), wireguardSide(1, b, a)));
     await one.remove("wa");
     expect(nse.ip("-o link")).toMatch(/nsm-b/);
     await one.remove("wb");

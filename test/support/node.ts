@@ -2,9 +2,11 @@
 import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import type { Dataplane, FoundDevice, KernelSide, Wire } from "../../forwarder/dataplane.ts";
+import type { Dataplane, FoundDevice, KernelSide, Wire, WireguardSide } from "../../forwarder/dataplane.ts";
 import { createNamespace, inventory, joinNamespaces } from "./netns.ts";
 import type { Namespace } from "./netns.ts";
+
+export type WireguardKeys = ReturnType<Dataplane["reserveWireguard"]>;
 
 export interface Node extends AsyncDisposable {
   readonly pid: number;
@@ -19,7 +21,7 @@ export interface Node extends AsyncDisposable {
   remove(wireId: string): Promise<number>;
   found(wireId: string): Promise<FoundDevice[]>;
   sweep(claimed: string[]): Promise<string[]>;
-  reserveWireguard(wireId: string): Promise<ReturnType<Dataplane["reserveWireguard"]>>;
+  reserveWireguard(wireId: string): Promise<WireguardKeys>;
   reserveVni(wireId: string, parity: "even" | "odd", port: number): Promise<number>;
   keepVni(wireId: string, vni: number): Promise<void>;
   release(wireId: string): Promise<void>;
@@ -109,6 +111,24 @@ function createCalls(child: ChildProcess): <T>(method: string, ...args: unknown[
 
 export function kernelSide(ns: Namespace, interfaceName: string, binding = "b1"): KernelSide {
   return { kind: "kernel", netns: { pid: ns.pid, inode: ns.inode }, interfaceName, binding };
+}
+
+/** One node's end of a tunnel between the nodes of `startTwoNodes`; `v6`: they reach each other by IPv6. */
+export function wireguardSide(
+  from: 1 | 2,
+  own: WireguardKeys,
+  peer: WireguardKeys,
+  v6 = false,
+): WireguardSide {
+  return {
+    kind: "wireguard",
+    localIp: v6 ? `fd09::${from}` : `10.9.0.${from}`,
+    remoteIp: v6 ? `fd09::${3 - from}` : `10.9.0.${3 - from}`,
+    localPort: own.port,
+    remotePort: peer.port,
+    privateKey: own.privateKey,
+    remotePublicKey: peer.publicKey,
+  };
 }
 
 /** A wire with one IPv4 address at each end unless told otherwise. */

@@ -4,10 +4,10 @@
 /** Two nodes and a pod on each, and the two halves of a WireGuard wire between the pods. */
 import { deepStrictEqual } from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import type { Wire, WireguardSide } from "../../../forwarder/dataplane.ts";
+import type { Wire } from "../../../forwarder/dataplane.ts";
 import { createNamespace, eventually, joinNamespaces } from "../../support/netns.ts";
 import type { Namespace } from "../../support/netns.ts";
-import { kernelSide, wireOf } from "../../support/node.ts";
+import { kernelSide, wireOf, wireguardSide } from "../../support/node.ts";
 import { reaches } from "../../support/udp.ts";
 import { startNode } from "./node.ts";
 import type { Node, WireguardKeys } from "./node.ts";
@@ -106,19 +106,10 @@ export const ADDRESSES = {
 
 /** Both halves of one wire with addresses of both families. `v6`: the nodes reach each other by IPv6. */
 export function wiresOf(world: World, keys1: WireguardKeys, keys2: WireguardKeys, v6 = false): [Wire, Wire] {
-  const side = (from: 1 | 2, own: WireguardKeys, peer: WireguardKeys): WireguardSide => ({
-    kind: "wireguard",
-    localIp: v6 ? `fd09::${from}` : `10.9.0.${from}`,
-    remoteIp: v6 ? `fd09::${3 - from}` : `10.9.0.${3 - from}`,
-    localPort: own.port,
-    remotePort: peer.port,
-    privateKey: own.privateKey,
-    remotePublicKey: peer.publicKey,
-  });
   const more = { mtu: 1420, ip: { ...ADDRESSES, srcRoutes: [{ prefix: "10.0.0.0/8" }] } };
   return [
-    wireOf("w1", kernelSide(world.nsc, "nsm-c"), side(1, keys1, keys2), more),
-    wireOf("w2", side(2, keys2, keys1), kernelSide(world.nse, "nsm-e"), more),
+    wireOf("w1", kernelSide(world.nsc, "nsm-c"), wireguardSide(1, keys1, keys2, v6), more),
+    wireOf("w2", wireguardSide(2, keys2, keys1, v6), kernelSide(world.nse, "nsm-e"), more),
   ];
 }
 
