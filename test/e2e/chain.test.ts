@@ -5,13 +5,11 @@ import { join } from "node:path";
 import type { Connection } from "../../api/gen/connection_pb.js";
 import { canConnect, startListener } from "../../cli/probe/start.ts";
 import { namespaceFile } from "../../cli/demo/commands.ts";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { chainService } from "../support/chains.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { refreshOf, wishFor } from "../support/wishes.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
@@ -36,34 +34,25 @@ const link = (name: string, app: string, started = true) => ({
   started,
 });
 
-let before: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  writeFileSync(rulesFile, RULES);
-  before = await takeSettledInventory();
-  mesh = await startMesh({
-    nodes: 1,
-    networkServices: CHAIN,
-    endpoints: [
-      ...LINKS.map((name) => link(name, name)),
-      link("link-2b", "link-2", false),
-      link("link-3b", "link-3", false),
-      {
-        name: "gateway",
-        service: "chain",
-        prefixes: "172.16.9.0/24,2001:db8:9::/112",
-        env: { NSM_LABELS: "app:gateway" },
-      },
-    ],
-    clients: [{ name: "client", services: "kernel://chain/nsm-1" }],
-    workloads: ["walker"],
-    pods: ["pod-walker"],
-  });
-}, 120_000);
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(before);
-  rmSync(folder, { recursive: true });
+writeFileSync(rulesFile, RULES);
+afterAll(() => rmSync(folder, { recursive: true }));
+const mesh = useMesh({
+  nodes: 1,
+  networkServices: CHAIN,
+  endpoints: [
+    ...LINKS.map((name) => link(name, name)),
+    link("link-2b", "link-2", false),
+    link("link-3b", "link-3", false),
+    {
+      name: "gateway",
+      service: "chain",
+      prefixes: "172.16.9.0/24,2001:db8:9::/112",
+      env: { NSM_LABELS: "app:gateway" },
+    },
+  ],
+  clients: [{ name: "client", services: "kernel://chain/nsm-1" }],
+  workloads: ["walker"],
+  pods: ["pod-walker"],
 });
 
 const wiresOf = (pod: string) =>

@@ -1,18 +1,16 @@
 /** Who serves a client: matches, tiers and nearness, and what becomes of wires when these change while they are in use. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { ConnectionEventType, State } from "../../api/gen/connection_pb.js";
 import { NetworkServiceRegistry } from "../../api/gen/registry_pb.js";
 import type { NetworkServiceSchema } from "../../api/gen/registry_pb.js";
 import { EMPTY_PATH, PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
 import { gidOfWorkload } from "../support/mesh-topology.ts";
 import type { MeshOptions } from "../support/mesh-topology.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
 import { runNsm } from "../support/nsm.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 import { addressOf, segmentsOf, wishFor } from "../support/wishes.ts";
 import { Refusal } from "../support/workload.ts";
@@ -54,20 +52,13 @@ const options: MeshOptions = {
   env: { NSM_FAILBACK_DELAY: `${FAILBACK_MS}ms`, NSM_OPERATOR_IDS: "/workload/watcher" },
 };
 
-let empty: Inventory;
-let mesh: Mesh;
 let operator: Workload;
+const mesh = useMesh(options);
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh(options);
   operator = await mesh.workload("operator", "pod-operator");
   await register({ name: "colours", payload: "IP", matches: leadTo("blue") });
   await register({ name: "tiers", payload: "IP" });
   await register({ name: "near", payload: "IP" });
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 async function register(service: MessageInitShape<typeof NetworkServiceSchema>): Promise<void> {

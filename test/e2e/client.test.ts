@@ -2,63 +2,50 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { State } from "../../api/gen/connection_pb.js";
 import type { Connection } from "../../api/gen/connection_pb.js";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
-import { copyOf } from "../support/workload.ts";
-import { wishFor } from "../support/wishes.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { deviceIn } from "../support/wires.ts";
+import { wishFor } from "../support/wishes.ts";
+import { copyOf } from "../support/workload.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "client-"));
 const excluded = join(folder, "excluded.yaml");
 const policies = join(folder, "policies.yaml");
 const POOL = "172.16.0.96/29";
-const SERVICES = "kernel://one/nsm-1,kernel://two/nsm-2,kernel://three/nsm-3";
+const client = { services: "kernel://one/nsm-1,kernel://two/nsm-2,kernel://three/nsm-3", started: false };
 
-let empty: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  writeFileSync(excluded, "prefixes: [172.16.5.0/30]\n");
-  writeFileSync(policies, "- { proto: 6, dstport: 6666, routes: [{ prefix: 172.16.7.0/24 }] }\n");
-  empty = await takeSettledInventory();
-  const client = { services: SERVICES, started: false };
-  mesh = await startMesh({
-    nodes: 1,
-    endpoints: [
-      { name: "one", service: "one", prefixes: POOL },
-      { name: "two", service: "two", prefixes: POOL },
-      { name: "three", service: "three", prefixes: POOL },
-      { name: "holes", service: "holes", prefixes: "172.16.5.0/29" },
-      {
-        name: "routed",
-        service: "routed",
-        prefixes: "172.16.6.0/29",
-        env: { NSM_PBR_CONFIG_PATH: policies },
-      },
-    ],
-    clients: [
-      { name: "apart", ...client },
-      {
-        name: "aware",
-        ...client,
-        env: { NSM_AWARENESS_GROUPS: "[kernel://one/nsm-1,kernel://two/nsm-2]" },
-      },
-      { name: "early", services: "kernel://holes/nsm-1", started: false },
-      { name: "later", services: "kernel://holes/nsm-1", started: false },
-    ],
-    workloads: ["walker"],
-    pods: ["pod-walker"],
-    env: { NSM_EXCLUDED_PREFIXES_PATH: excluded },
-  });
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
-  rmSync(folder, { recursive: true });
+writeFileSync(excluded, "prefixes: [172.16.5.0/30]\n");
+writeFileSync(policies, "- { proto: 6, dstport: 6666, routes: [{ prefix: 172.16.7.0/24 }] }\n");
+afterAll(() => rmSync(folder, { recursive: true }));
+const mesh = useMesh({
+  nodes: 1,
+  endpoints: [
+    { name: "one", service: "one", prefixes: POOL },
+    { name: "two", service: "two", prefixes: POOL },
+    { name: "three", service: "three", prefixes: POOL },
+    { name: "holes", service: "holes", prefixes: "172.16.5.0/29" },
+    {
+      name: "routed",
+      service: "routed",
+      prefixes: "172.16.6.0/29",
+      env: { NSM_PBR_CONFIG_PATH: policies },
+    },
+  ],
+  clients: [
+    { name: "apart", ...client },
+    {
+      name: "aware",
+      ...client,
+      env: { NSM_AWARENESS_GROUPS: "[kernel://one/nsm-1,kernel://two/nsm-2]" },
+    },
+    { name: "early", services: "kernel://holes/nsm-1", started: false },
+    { name: "later", services: "kernel://holes/nsm-1", started: false },
+  ],
+  workloads: ["walker"],
+  pods: ["pod-walker"],
+  env: { NSM_EXCLUDED_PREFIXES_PATH: excluded },
 });
 
 /** What the kernel has on each of the client's interfaces, once they are established. */

@@ -3,18 +3,15 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
 import { MonitorConnection } from "../../api/gen/connection_pb.js";
 import { Wires } from "../../api/gen/admin_pb.js";
 import { TRUST_DOMAIN } from "../../cli/demo/topology.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
 import { gidOfWorkload } from "../support/mesh-topology.ts";
 import type { MeshOptions } from "../support/mesh-topology.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually as within } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { segmentsOf, wishFor } from "../support/wishes.ts";
 import { pingFrom } from "../support/wires.ts";
 import type { Workload } from "../support/workload.ts";
@@ -31,19 +28,12 @@ const options: MeshOptions = {
   env: { NSM_OPERATOR_IDS: "/workload/operator" },
 };
 
-let empty: Inventory;
-let mesh: Mesh;
 let tenant: Workload;
 let stranger: Workload;
+const mesh = useMesh(options);
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh(options);
   tenant = await mesh.workload("tenant", "pod-tenant");
   stranger = await mesh.workload("stranger", "pod-stranger");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 /** `nsm …` as a process of a workload's group. */

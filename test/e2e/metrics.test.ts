@@ -1,45 +1,30 @@
 /** The metrics of a running mesh: every daemon has them, they move, and hold nothing that a client chose. */
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, rmdirSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { meters } from "../../sdk/metrics/meters.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { pingFrom } from "../support/wires.ts";
 
 const DAEMONS = ["identity", "registry", "nsmgr-node1", "forwarder-node1", "one", "two", "customer"] as const;
 type Daemon = (typeof DAEMONS)[number];
 
-let empty: Inventory;
-let folder: string;
-let mesh: Mesh;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  folder = mkdtempSync(join(tmpdir(), "nsm-metrics-"));
-  mesh = await startMesh({
-    nodes: 1,
-    endpoints: [
-      { name: "one", service: "shop", prefixes: "172.16.1.0/24" },
-      { name: "two", service: "shop", prefixes: "172.16.2.0/24" },
-    ],
-    clients: [
-      { name: "customer", services: "kernel://shop/nsm-1" },
-      { name: "late", services: "kernel://shop/nsm-1", started: false },
-    ],
-    env: (part) => ({ NSM_METRICS_LISTEN_ON: `unix://${socketOf(part)}` }),
-  });
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  const left = readdirSync(folder);
-  if (left.length > 0) throw new Error(`sockets are left: ${left.join(", ")}`);
-  rmSync(folder, { recursive: true });
-  await expectNothingLeft(empty);
+const folder = mkdtempSync(join(tmpdir(), "nsm-metrics-"));
+afterAll(() => rmdirSync(folder)); // which no socket may be left in
+const mesh = useMesh({
+  nodes: 1,
+  endpoints: [
+    { name: "one", service: "shop", prefixes: "172.16.1.0/24" },
+    { name: "two", service: "shop", prefixes: "172.16.2.0/24" },
+  ],
+  clients: [
+    { name: "customer", services: "kernel://shop/nsm-1" },
+    { name: "late", services: "kernel://shop/nsm-1", started: false },
+  ],
+  env: (part) => ({ NSM_METRICS_LISTEN_ON: `unix://${socketOf(part)}` }),
 });
 
 function socketOf(part: string): string {

@@ -7,11 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { answerTo, askedOf, queryFor, read } from "../support/dns.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { bindUdp } from "../support/udp.ts";
+import { useMesh } from "../support/use-mesh.ts";
 
 const [CLIENT, ENDPOINT] = ["172.16.1.1", "172.16.1.0"];
 /** The client's own server, for names that are not of the loop. */
@@ -34,37 +31,35 @@ const resolver = (name: string, address: string, text: string) => {
 const clientResolver = resolver("client.conf", CLIENT, `nameserver ${OWN_SERVER}\n`);
 const mirrorResolver = resolver("mirror.conf", ENDPOINT, "# nobody\n");
 
-let before: Inventory;
-let mesh: Mesh;
+afterAll(() => rmSync(folder, { recursive: true }));
+const mesh = useMesh({
+  nodes: 1,
+  endpoints: [
+    {
+      name: "there",
+      service: "there",
+      prefixes: "172.16.1.0/24",
+      env: { NSM_DNS_CONFIGS: offer(ENDPOINT) },
+    },
+    { name: "back", service: "back", prefixes: "172.16.2.0/24", env: { NSM_DNS_CONFIGS: offer(CLIENT) } },
+  ],
+  clients: [
+    {
+      name: "client",
+      services: "kernel://there/nsm-1",
+      env: clientResolver,
+    },
+    {
+      name: "mirror",
+      beside: "there",
+      services: "kernel://back/nsm-2",
+      env: mirrorResolver,
+    },
+  ],
+});
 const sockets = new DisposableStack();
-
+afterAll(() => sockets.dispose());
 beforeAll(async () => {
-  before = await takeSettledInventory();
-  mesh = await startMesh({
-    nodes: 1,
-    endpoints: [
-      {
-        name: "there",
-        service: "there",
-        prefixes: "172.16.1.0/24",
-        env: { NSM_DNS_CONFIGS: offer(ENDPOINT) },
-      },
-      { name: "back", service: "back", prefixes: "172.16.2.0/24", env: { NSM_DNS_CONFIGS: offer(CLIENT) } },
-    ],
-    clients: [
-      {
-        name: "client",
-        services: "kernel://there/nsm-1",
-        env: clientResolver,
-      },
-      {
-        name: "mirror",
-        beside: "there",
-        services: "kernel://back/nsm-2",
-        env: mirrorResolver,
-      },
-    ],
-  });
   for (const name of ["client", "mirror"])
     await mesh.daemon(name).waitFor("names of wires are resolved", 20_000);
   const own = sockets.adopt(bindUdp(pod("client"), OWN_SERVER, 53), (socket) => socket.close());
@@ -78,12 +73,6 @@ beforeAll(async () => {
     const device = hook === "input" ? "iifname" : "oifname";
     pod("client").exec("nft", `add rule inet count ${hook} ${device} nsm-1 udp dport 53 counter`);
   }
-});
-afterAll(async () => {
-  sockets.dispose();
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(before);
-  rmSync(folder, { recursive: true });
 });
 
 const pod = (name: string) => mesh.namespace(`pod-${name}`);

@@ -4,13 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { queryFor, read } from "../support/dns.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
 import * as podNames from "../support/pod-names.ts";
 import { bindUdp } from "../support/udp.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { wishFor } from "../support/wishes.ts";
 
 /** The pod's own; the endpoint's is its end of the wire. */
@@ -20,43 +17,39 @@ const ORIGINAL = `# of the pod\r\nsearch\tcorp.example\nnameserver ${OWN_SERVER}
 
 const folder = mkdtempSync(join(tmpdir(), "names-"));
 const file = join(folder, "resolv.conf");
-let empty: Inventory;
-let before: Inventory;
-let mesh: Mesh;
+writeFileSync(file, ORIGINAL);
+afterAll(() => rmSync(folder, { recursive: true }));
+const mesh = useMesh({
+  nodes: 1,
+  endpoints: [
+    {
+      name: "named",
+      service: "named",
+      prefixes: "172.16.1.0/24",
+      env: { NSM_DNS_CONFIGS: JSON.stringify(OFFER) },
+    },
+    { name: "other", service: "other", prefixes: "172.16.2.0/24" },
+  ],
+  clients: [
+    {
+      name: "client",
+      services: "kernel://absent/nsm-9,kernel://named/nsm-1,kernel://other/nsm-2",
+      env: { NSM_RESOLV_CONF: file, NSM_LOCAL_DNS_SERVER_ENABLED: "true" },
+      started: false,
+    },
+    {
+      name: "guest",
+      services: "kernel://named/nsm-1",
+      env: { NSM_LOCAL_DNS_SERVER_ENABLED: "true" },
+      started: false,
+    },
+  ],
+  workloads: ["neighbour"],
+  pods: ["pod-neighbour"],
+});
 const nameServers = new DisposableStack();
-
+afterAll(() => nameServers.dispose());
 beforeAll(async () => {
-  writeFileSync(file, ORIGINAL);
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    nodes: 1,
-    endpoints: [
-      {
-        name: "named",
-        service: "named",
-        prefixes: "172.16.1.0/24",
-        env: { NSM_DNS_CONFIGS: JSON.stringify(OFFER) },
-      },
-      { name: "other", service: "other", prefixes: "172.16.2.0/24" },
-    ],
-    clients: [
-      {
-        name: "client",
-        services: "kernel://absent/nsm-9,kernel://named/nsm-1,kernel://other/nsm-2",
-        env: { NSM_RESOLV_CONF: file, NSM_LOCAL_DNS_SERVER_ENABLED: "true" },
-        started: false,
-      },
-      {
-        name: "guest",
-        services: "kernel://named/nsm-1",
-        env: { NSM_LOCAL_DNS_SERVER_ENABLED: "true" },
-        started: false,
-      },
-    ],
-    workloads: ["neighbour"],
-    pods: ["pod-neighbour"],
-  });
-  before = await takeSettledInventory();
   startNameServer("pod-named", "0.0.0.0", {
     "db.my.service": "172.16.1.80",
     "web.my.service": "172.16.1.81",
@@ -65,12 +58,6 @@ beforeAll(async () => {
     "db.corp.example": "192.0.2.80",
     "corp.example": "192.0.2.81",
   });
-});
-afterAll(async () => {
-  nameServers.dispose();
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
-  rmSync(folder, { recursive: true });
 });
 
 const heard: string[] = [];
@@ -190,5 +177,5 @@ test("and with names again; when the client ends the file is as it was, byte by 
   expect(await mesh.daemon("client").stop()).toBe(0);
   expect(readFileSync(file, "latin1")).toBe(ORIGINAL);
   nameServers.dispose();
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });

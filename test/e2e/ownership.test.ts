@@ -1,12 +1,9 @@
 /** Whose a connection is: what strangers try with the ids of others changes nothing, also while daemons have forgotten. */
 import { isDeepStrictEqual } from "node:util";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { Connection } from "../../api/gen/connection_pb.js";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 import { addressOf, refreshOf, segmentsOf, wishFor, withPath } from "../support/wishes.ts";
 import { Refusal, copyOf } from "../support/workload.ts";
@@ -17,19 +14,16 @@ const endpoints = [
   { name: "far", node: "node2", service: "far", prefixes: "172.16.2.0/24" },
 ] as const;
 
-let empty: Inventory;
-let mesh: Mesh;
 let victim: Workload;
 let stranger: Workload;
 /** The victim's wires, by service. */
 const wires = new Map<string, Connection>();
+const mesh = useMesh({
+  endpoints,
+  workloads: ["victim", "stranger", "twin"],
+  pods: ["pod-victim", "pod-stranger", "pod-twin"],
+});
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints,
-    workloads: ["victim", "stranger", "twin"],
-    pods: ["pod-victim", "pod-stranger", "pod-twin"],
-  });
   victim = await mesh.workload("victim", "pod-victim");
   stranger = await mesh.workload("stranger", "pod-stranger");
   for (const [i, { service }] of endpoints.entries())
@@ -37,10 +31,6 @@ beforeAll(async () => {
       service,
       await victim.request(wishFor(victim, { service, id: `client-${i}`, interfaceName: `nsm-${i}` })),
     );
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 function wireTo(service: string): Connection {

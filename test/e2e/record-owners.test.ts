@@ -1,44 +1,34 @@
 /** Names and addresses of endpoints: a manager that has been taken over takes over nothing of other nodes, and leads nobody astray. */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../api/gen/registry_pb.js";
 import { Defaults } from "../../sdk/defaults.ts";
 import { TRUST_DOMAIN, underlay } from "../../cli/demo/topology.ts";
 import { PATH_KEY, writeRegistrationPath } from "../../sdk/registry-path.ts";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import type { Workload } from "../support/workload.ts";
 
 const REGISTRY_URL = `tcp://${underlay.node1}:5002`;
 const OWNER = `spiffe://${TRUST_DOMAIN}/nse/near`;
 const endpoints = NetworkServiceEndpointRegistry.method;
 
-let empty: Inventory;
-let mesh: Mesh;
 /** It has a manager's identity. */
 let evil: Workload;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    nodes: 1,
-    endpoints: [
-      {
-        name: "near",
-        service: "near",
-        prefixes: "172.16.1.0/24",
-        env: { NSM_UNREGISTER_ITSELF: "true" },
-      },
-    ],
-    workloads: ["evil"],
-    env: { NSM_MANAGER_IDS: `${Defaults.managerIds},/workload/evil` },
-  });
-  evil = await mesh.workload("evil", "node1");
+const mesh = useMesh({
+  nodes: 1,
+  endpoints: [
+    {
+      name: "near",
+      service: "near",
+      prefixes: "172.16.1.0/24",
+      env: { NSM_UNREGISTER_ITSELF: "true" },
+    },
+  ],
+  workloads: ["evil"],
+  env: { NSM_MANAGER_IDS: `${Defaults.managerIds},/workload/evil` },
 });
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+beforeAll(async () => {
+  evil = await mesh.workload("evil", "node1");
 });
 
 /** A registration that its owner seems to have begun: nobody can tell, since the token is for the manager's eyes. */

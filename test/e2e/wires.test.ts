@@ -1,9 +1,6 @@
 /** Wires of every kind between real daemons: what the kernel has of them, that packets pass, and that nothing stays. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { beforeAll, expect, test } from "vitest";
+import { useMesh } from "../support/use-mesh.ts";
 import { deviceIn, devicesIn, neighborsOf, pingFrom, routesOf } from "../support/wires.ts";
 
 const endpoints = [
@@ -19,18 +16,9 @@ const endpoints = [
 ] as const;
 const services = "kernel://near/nsm-1,kernel://far/nsm-2,kernel://lan/nsm-3";
 
-let empty: Inventory;
-let before: Inventory;
-let mesh: Mesh;
+const mesh = useMesh({ endpoints, clients: [{ name: "client", services, started: false }] });
 beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({ endpoints, clients: [{ name: "client", services, started: false }] });
-  before = await takeSettledInventory();
   mesh.start("client");
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
 });
 
 /** 1500 of the underlay less IP, UDP and the tunnel's own headers (RFC 7348, with a VLAN tag inside; WireGuard paper, §5.4.6). */
@@ -104,7 +92,7 @@ test("the path of a local wire has four segments, that of a remote one six", asy
 
 test("a client that is stopped gives all its wires back, and comes back as before", async () => {
   expect(await mesh.daemon("client").stop()).toBe(0);
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 
   mesh.start("client");
   for (const { name, net } of wires) {
@@ -113,5 +101,5 @@ test("a client that is stopped gives all its wires back, and comes back as befor
     expect(addresses).toEqual([`172.16.${net}.1/32`, `2001:db8:${net}::1/128`]);
   }
   expect(await mesh.daemon("client").stop()).toBe(0);
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });
