@@ -1,27 +1,13 @@
 /** Two linked clusters of real daemons with the same addresses inside, each with an authority, a registry and a proxy of its own: wires between them, restarts, and nothing left. */
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { expect, test } from "vitest";
+import { useMesh } from "../support/use-mesh.ts";
 import { deviceIn, devicesIn, pingFrom } from "../support/wires.ts";
 
-let empty: Inventory;
-let before: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    clusters: true,
-    exports: { west: ["gateway"] },
-    endpoints: [{ name: "gateway", node: "node3", service: "gateway", prefixes: "172.16.7.0/24" }],
-    clients: [{ name: "client", services: "kernel://gateway@west/nsm-1", started: false }],
-  });
-  before = await takeSettledInventory();
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+const mesh = useMesh({
+  clusters: true,
+  exports: { west: ["gateway"] },
+  endpoints: [{ name: "gateway", node: "node3", service: "gateway", prefixes: "172.16.7.0/24" }],
+  clients: [{ name: "client", services: "kernel://gateway@west/nsm-1", started: false }],
 });
 
 const messagesSince = (since: number) =>
@@ -79,7 +65,7 @@ test.for(["everything", "to-east", "to-west", "data", "control"] as const)(
 test("the end of the client ends all of it, in both domains", async () => {
   await mesh.daemon("client").stop();
   expect(devicesIn(mesh.namespace("pod-gateway"))).toEqual([]);
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });
 
 test("a domain that nobody knows is said to be unknown", async () => {
@@ -87,5 +73,5 @@ test("a domain that nobody knows is said to be unknown", async () => {
   const { err } = await client.waitFor("request failed", 20_000);
   expect(JSON.stringify(err)).toContain("nowhere.invalid");
   await client.stop();
-  await expectNothingLeft(before);
+  await mesh.expectAsStarted();
 });

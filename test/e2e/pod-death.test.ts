@@ -1,10 +1,9 @@
 /** Pods that go with their network namespace, and clients that die when there is no manager to see it. */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
-import type { Inventory } from "../support/inventory.ts";
-import { fresh, startMesh } from "../support/mesh.ts";
-import type { Mesh } from "../support/mesh.ts";
+import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
+import { useMesh } from "../support/use-mesh.ts";
 import { wishFor } from "../support/wishes.ts";
 import { devicesIn, pingFrom } from "../support/wires.ts";
 
@@ -19,33 +18,24 @@ const DELAYS_MS = [0, 5, 15, 30, 60];
 const ENDPOINTS = ["near", "far", "frames"] as const;
 const EACH = "kernel://near/nsm-1,kernel://far/nsm-2,kernel://frames/nsm-3";
 
-let empty: Inventory;
-let mesh: Mesh;
-beforeAll(async () => {
-  empty = await takeSettledInventory();
-  mesh = await startMesh({
-    endpoints: [
-      { name: "near", service: "near", prefixes: "172.16.1.0/24" },
-      { name: "far", node: "node2", service: "far", prefixes: "172.16.2.0/24" },
-      { name: "frames", node: "node2", service: "frames", prefixes: "172.16.3.0/24", payload: "ETHERNET" },
-      { name: "first", service: "spare", prefixes: "172.16.4.0/24" },
-      { name: "second", node: "node2", service: "spare", prefixes: "172.16.5.0/24", started: false },
-      { name: "third", service: "spare", prefixes: "172.16.6.0/24", started: false },
-      { name: "lonely", node: "node2", service: "lonely", prefixes: "172.16.7.0/24", started: false },
-    ],
-    workloads: ["operator", "guest"],
-    pods: ["pod-operator", "pod-guest"],
-    env: { NSM_OPERATOR_IDS: "/workload/operator" },
-    clients: [
-      ...[...PODS, "client"].map((name) => ({ name, services: EACH, started: false })),
-      { name: "mover", services: "kernel://spare/nsm-1", started: false },
-      { name: "partner", services: "kernel://lonely/nsm-1", started: false },
-    ],
-  });
-});
-afterAll(async () => {
-  await mesh[Symbol.asyncDispose]();
-  await expectNothingLeft(empty);
+const mesh = useMesh({
+  endpoints: [
+    { name: "near", service: "near", prefixes: "172.16.1.0/24" },
+    { name: "far", node: "node2", service: "far", prefixes: "172.16.2.0/24" },
+    { name: "frames", node: "node2", service: "frames", prefixes: "172.16.3.0/24", payload: "ETHERNET" },
+    { name: "first", service: "spare", prefixes: "172.16.4.0/24" },
+    { name: "second", node: "node2", service: "spare", prefixes: "172.16.5.0/24", started: false },
+    { name: "third", service: "spare", prefixes: "172.16.6.0/24", started: false },
+    { name: "lonely", node: "node2", service: "lonely", prefixes: "172.16.7.0/24", started: false },
+  ],
+  workloads: ["operator", "guest"],
+  pods: ["pod-operator", "pod-guest"],
+  env: { NSM_OPERATOR_IDS: "/workload/operator" },
+  clients: [
+    ...[...PODS, "client"].map((name) => ({ name, services: EACH, started: false })),
+    { name: "mover", services: "kernel://spare/nsm-1", started: false },
+    { name: "partner", services: "kernel://lonely/nsm-1", started: false },
+  ],
 });
 
 const devicesOf = (...names: readonly string[]) =>

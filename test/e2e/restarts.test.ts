@@ -43,7 +43,7 @@ beforeAll(async () => {
     wire.source = hostOf(deviceIn(mesh.namespace("pod-client"), wire.interface).addresses);
     wire.target = hostOf(peerAddresses);
   }
-  await eventually("each wire has two ends", () => ends().length === 2 * wires.length);
+  await eventually("each wire has two ends", () => devices().length === 2 * wires.length);
 });
 
 const wires = endpoints.map(({ name }, i) => ({
@@ -57,10 +57,14 @@ function hostOf([address = ""]: readonly string[]): string {
   return address.split("/")[0] ?? "";
 }
 
+function devices(): readonly Device[] {
+  const pods = ["pod-client", ...wires.map(({ pod }) => pod)];
+  return pods.flatMap((pod) => devicesIn(mesh.namespace(pod)));
+}
+
 /** All ends of the client's wires: index, name, alias (the wire's id and whose it is) and addresses. */
 function ends(): readonly Device[] {
-  const pods = ["pod-client", ...wires.map(({ pod }) => pod)];
-  return pods.flatMap((pod) => devicesIn(mesh.namespace(pod))).map(withoutOwner);
+  return devices().map(withoutOwner);
 }
 
 /** The process that asked for it is another one after the client's restart. */
