@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatTable } from "./table.ts";
+import { fitted, formatTable } from "./table.ts";
 
 const rows = [
   { name: "nsm-1", address: "172.16.1.1", path: "client → nse" },
@@ -29,4 +29,19 @@ test("a column that does not fit the terminal goes below its row", () => {
     "nsm-22",
     "    address 172.16.100.1",
   ]);
+});
+
+test("a fact that does not fit goes on in the next line", () => {
+  expect(formatTable(rows.slice(1), columns, [path], 22)).toEqual([
+    "NAME    ADDRESS",
+    "nsm-22  172.16.100.1",
+    "    path client →",
+    "      nsmgr → nse",
+  ]);
+});
+
+test("a line is broken at spaces only, and no word is lost", () => {
+  expect(fitted("  1.00 s  one two three", 12, "    ")).toEqual(["  1.00 s", "    one two", "    three"]);
+  expect(fitted("a-word-without-end", 5)).toEqual(["a-word-without-end"]);
+  expect(fitted("short", 5)).toEqual(["short"]);
 });

@@ -36,9 +36,22 @@ export function formatTable<T>(
     line(beside.map(({ title }) => title)),
     ...rows.flatMap((row) => [
       line(beside.map((column) => cell(column, row))),
-      ...details.map((column) => `    ${column.title.toLowerCase()} ${cell(column, row)}`),
+      ...details.flatMap((column) => fitted(`    ${column.title.toLowerCase()} ${cell(column, row)}`, width)),
     ]),
   ];
+}
+
+/** The line in several, where it is longer than `width`, broken at spaces; its first two words stay together. */
+export function fitted(line: string, width: number, indent = "      "): readonly string[] {
+  if (line.length <= width) return [line];
+  const [, head = line, tail = ""] = /^( *\S+ +\S+)(.*)$/.exec(line) ?? [];
+  const lines = [head];
+  for (const word of tail.match(/ +\S+/g) ?? []) {
+    const longer = lines.at(-1) + word;
+    if (longer.length <= width) lines[lines.length - 1] = longer;
+    else lines.push(indent + word.trimStart());
+  }
+  return lines;
 }
 
 function sum(numbers: readonly number[]): number {

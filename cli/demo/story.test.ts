@@ -24,6 +24,12 @@ function terminal(rows = 24) {
 const seen = ({ screen }: { screen: readonly string[] }) =>
   screen.slice(0, -1).map((line) => line.replace(/^ *[\d.]+ s {2}/, ""));
 
+test("a step that is longer than the terminal goes on below its text", () => {
+  const out = { ...terminal(), columns: 30 };
+  createStory(false, out).step("one two three four five six");
+  expect(seen(out)).toEqual(["one two three four", "          five six"]);
+});
+
 test("live lines stay below what is told, and are replaced", () => {
   const out = terminal();
   const story = createStory(false, out);

@@ -1,4 +1,5 @@
 /** Tells what the demo does: progress with elapsed time, lines, live lines on a terminal, JSON. */
+import { fitted } from "../table.ts";
 
 export interface Story {
   /** A step that is done, with the time since the command was given. */
@@ -18,6 +19,7 @@ export interface Audience {
   write(text: string): unknown;
   readonly isTTY?: boolean;
   readonly rows?: number;
+  readonly columns?: number;
 }
 
 export function createStory(json: boolean, out: Audience = json ? process.stderr : process.stdout): Story {
@@ -32,7 +34,10 @@ export function createStory(json: boolean, out: Audience = json ? process.stderr
     out.write(erase + text + asText(below));
   };
   return {
-    step: (text) => tell(`${(performance.now() / 1000).toFixed(2).padStart(6)} s  ${text}\n`),
+    step(text) {
+      const line = `${(performance.now() / 1000).toFixed(2).padStart(6)} s  ${text}`;
+      tell(asText(isTerminal ? fitted(line, out.columns ?? 80, BELOW_TIME) : [line]));
+    },
     print: (lines) => tell(asText(lines)),
     live(lines) {
       live = lines;
@@ -48,6 +53,9 @@ export function createStory(json: boolean, out: Audience = json ? process.stderr
     },
   };
 }
+
+/** Where the text of a step begins. */
+const BELOW_TIME = " ".repeat(10);
 
 function asText(lines: readonly string[]): string {
   return lines.map((line) => `${line}\n`).join("");

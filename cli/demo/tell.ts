@@ -1,7 +1,7 @@
 /** Tables and hints of the demo, for people. */
 import { join } from "node:path";
 import { packageRoot } from "../package-root.ts";
-import { formatTable, terminalWidth } from "../table.ts";
+import { fitted, formatTable, terminalWidth } from "../table.ts";
 import type { Unavailable } from "./machine.ts";
 import type { Scenario } from "./scenario.ts";
 import type { Story } from "./story.ts";
@@ -61,6 +61,7 @@ export function tellScenarios(
 ): void {
   const after = (what: string, ms: number | null) =>
     ms === null ? [] : [`${what} ${(ms / 1000).toFixed(2)} s`];
+  if (Object.keys(scenarios).length === 0) return;
   const moments = [
     ...after("first reply after", firstPingMs),
     ...after("clusters linked within", linkMs),
@@ -81,7 +82,12 @@ export function tellScenarios(
     [],
     terminalWidth(),
   );
-  story.print(["", ...table, "", ...(moments.length === 0 ? [] : [moments.join(", "), ""])]);
+  story.print([
+    "",
+    ...table,
+    "",
+    ...(moments.length === 0 ? [] : [...fitted(moments.join(", "), terminalWidth(), "  "), ""]),
+  ]);
 }
 
 export function tellUnavailable(unavailable: readonly Unavailable[], story: Story): void {

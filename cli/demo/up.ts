@@ -87,9 +87,13 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
   const removed = await removeRun(readRecord(run) ?? record);
   if (removed)
     story.step(
-      `removed ${record.namespaces.length} namespaces, ${record.parts.length} processes and ${topology.folder}`,
+      `removed ${count(record.namespaces, "namespace")}, ${count(record.parts, "process", "processes")} and ${topology.folder}`,
     );
   return { ...result, removed };
+}
+
+function count({ length }: readonly unknown[], one: string, many = `${one}s`): string {
+  return `${length} ${length === 1 ? one : many}`;
 }
 
 function machineFor(scenarios: readonly Scenario[], story: Story): Machine {
