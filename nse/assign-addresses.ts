@@ -1,4 +1,4 @@
-/** Addresses and routes of a connection from the endpoint's pools (docs/protocol.md, "Addresses"). */
+/** Addresses and routes of a connection from the endpoint's pools (docs/protocol.md, "Addresses (IPAM)"). */
 import { create } from "@bufbuild/protobuf";
 import { ConnectionContextSchema, IPContextSchema } from "../api/gen/connectioncontext_pb.js";
 import type { Element } from "../sdk/chain.ts";

@@ -1,4 +1,4 @@
-/** Where an endpoint may be said to be (docs/protocol.md, "Addresses of endpoints"). Whoever registers writes the URL, and daemons dial it. */
+/** Where an endpoint may be said to be (docs/protocol.md, "Registry"). Whoever registers writes the URL, and daemons dial it. */
 import type { Variable } from "./config.ts";
 import { NsmError } from "./errors.ts";
 import { contains, parseIp, parsePrefix, rangeOf } from "./prefix.ts";
