@@ -5,12 +5,13 @@ import {
   commonTable,
   duration,
   integer,
-  list,
+  kindOf,
   optionalAddress,
   optionalIp,
   optionalText,
   path,
   policies,
+  splitList,
   text,
 } from "../sdk/config.ts";
 import type { ConfigOf, Table, Variable } from "../sdk/config.ts";
@@ -76,6 +77,14 @@ const tunnelMtuBytes: Variable<number> = {
   },
 };
 
+/** Names of either kind, or `*`. */
+const domainNames = kindOf("list of domains", (value) => {
+  const names = splitList(value);
+  const bad = names.find((name) => name !== "*" && !/^[\w.-]+$/.test(name));
+  if (bad !== undefined) throw new Error(`${JSON.stringify(bad)} is no domain`);
+  return names;
+});
+
 const passing = {
   name: text("NSM_NAME", Defaults.nameOf("nsmgr-proxy"), "own path segment name, unique in all domains"),
   registryUrl: address("NSM_REGISTRY_URL", Defaults.registryUrl, "registry of this domain"),
@@ -100,7 +109,7 @@ const passing = {
     "/etc/clusterinfo/config.yaml",
     "file with labels that this cluster's clients and endpoints have in other domains (clusterName: east), read again when it changes; there need be none",
   ),
-  unencryptedDomains: list(
+  unencryptedDomains: domainNames(
     "NSM_ALLOW_UNENCRYPTED_DOMAINS",
     "",
     "domains (or trust domains) with which wires may go unencrypted, by VXLAN: only where the network between is trusted; * for all",

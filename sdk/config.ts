@@ -274,7 +274,7 @@ function parseHostAddress(value: string): string {
   return formatAddress(ip);
 }
 
-function splitList(value: string): readonly string[] {
+export function splitList(value: string): readonly string[] {
   return value === "" ? [] : value.split(",");
 }
 

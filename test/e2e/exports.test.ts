@@ -115,6 +115,12 @@ test("wrong words are told, and a stranger changes nothing", async () => {
   );
   expect((await inWest("export", "gateway", "--to", "a@b")).stderr).toContain("is no name of a domain");
   expect(await inWest("export", "--list", "--proxy", "unix:///run/nowhere.sock")).toMatchObject({ code: 1 });
+  expect(await inWest("export", "gateway", "--to", "east", "-o", "json")).toMatchObject({ code: 2 });
+  const elsewhere = await inWest("export", "--list", "--proxy", "tcp://192.0.2.1:5004");
+  expect(elsewhere).toMatchObject({ code: 1, stderr: expect.stringContaining("the proxy's admin socket") });
+  const early = await inWest("export", "gateway", "--to", "north");
+  expect(early).toMatchObject({ code: 0, stderr: expect.stringContaining("north is not linked") });
+  expect(await inWest("unexport", "gateway", "--from", "north")).toMatchObject({ code: 0, stderr: "" });
 });
 
 test("a domain that does not answer is listed as such", async () => {
