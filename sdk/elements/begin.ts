@@ -16,6 +16,7 @@ import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import { claimedExpiryMs } from "../jwt.ts";
 import type { Logger } from "../log.ts";
+import { LruMap } from "../lru.ts";
 import { meters } from "../metrics/meters.ts";
 import { isLocalDenial } from "./authorize.ts";
 import { createMutex } from "./mutex.ts";
@@ -24,6 +25,8 @@ import { connectionOf, idBehind, leadsElsewhere } from "./update-path.ts";
 
 /** Operations waiting for one connection; one more is refused. */
 const MAX_QUEUED = 8;
+/** Ids of closed connections that are remembered: those of the last minutes, on a busy node. */
+const CLOSED_REMEMBERED = 4096;
 /** A Close that was decided is carried out whether or not its caller waits; this bounds it. */
 const CLOSE_DEADLINE_MS = 15_000;
 
@@ -50,6 +53,11 @@ export interface BeginOptions {
   readonly closeUnknown?: boolean;
 }
 
+interface Beginning extends BeginOptions {
+  /** Ids of connections that their owners have closed. */
+  readonly closed: LruMap<string, true>;
+}
+
 interface Actor {
   readonly owner: string;
   readonly mutex: Mutex;
@@ -61,8 +69,9 @@ interface Actor {
   connection: Connection | undefined;
 }
 
-export function begin(options: BeginOptions): Element<unknown, WithEvents> {
+export function begin(given: BeginOptions): Element<unknown, WithEvents> {
   const actors = new Map<string, Actor>();
+  const options = { ...given, closed: new LruMap<string, true>(CLOSED_REMEMBERED) };
   return (next) => ({
     request: (request, ctx) => serialisedRequest(actors, options, next, request, ctx),
     close: (connection, ctx) => serialisedClose(actors, options, next, connection, ctx),
@@ -73,7 +82,7 @@ type Next = NetworkService<CallContext & WithEvents>;
 
 async function serialisedRequest(
   actors: Map<string, Actor>,
-  options: BeginOptions,
+  options: Beginning,
   next: Next,
   request: NetworkServiceRequest,
   ctx: CallContext,
@@ -96,7 +105,7 @@ async function serialisedRequest(
 
 async function runRequest(
   actors: Map<string, Actor>,
-  options: BeginOptions,
+  options: Beginning,
   next: Next,
   actor: Actor,
   request: NetworkServiceRequest,
@@ -109,6 +118,7 @@ async function runRequest(
   const previous = actor.connection;
   const established = previous !== undefined;
   if (previous !== undefined) replaceOldWay(connectionOf(request), previous);
+  else if (options.closed.get(id) === true) forgetWay(connectionOf(request));
   const idBefore = idBehind(connectionOf(request));
   try {
     const signal = AbortSignal.any([ctx.signal, running.signal]);
@@ -121,6 +131,7 @@ async function runRequest(
       throw ctx.signal.reason;
     }
     actor.connection = clone(ConnectionSchema, connection);
+    options.closed.delete(id);
     return connection;
   } catch (error) {
     if (actor.connection === undefined) actors.delete(id);
@@ -140,9 +151,17 @@ function replaceOldWay(asked: Connection, previous: Connection): void {
     asked.networkServiceEndpointName = previous.networkServiceEndpointName;
 }
 
+/**
+ * What stood behind a connection that was closed has ended with it. A Request that still knows it may be one that a broken session had
+ * held back: what is made for that is new, so that it goes again when its caller turns out to have left.
+ */
+function forgetWay({ path }: Connection): void {
+  path?.pathSegments.splice(path.index + 1);
+}
+
 async function serialisedClose(
   actors: Map<string, Actor>,
-  options: BeginOptions,
+  options: Beginning,
   next: Next,
   connection: Connection,
   ctx: CallContext,
@@ -163,6 +182,8 @@ async function serialisedClose(
   using turn = await takeTurn(actors, id, actor, undefined);
   void turn;
   await closeStored(actors, options, next, id, actor, ctx, connection);
+  // The end of a hop before is no wish: what is behind may be gone on with.
+  if (connection.state !== State.DOWN) options.closed.set(id, true);
 }
 
 /** An actor for as long as it takes: a Request of the same id waits for its end. */
@@ -189,7 +210,7 @@ async function closeUnknown(
 
 async function closeByOurselves(
   actors: Map<string, Actor>,
-  options: BeginOptions,
+  options: Beginning,
   next: Next,
   id: string,
   actor: Actor,
@@ -217,7 +238,7 @@ async function closeByOurselves(
 /** `orphan`: nobody asked for this Close. The stored connection is what is closed, whatever the caller's message says; only tokens that ran out are the message's. */
 async function closeStored(
   actors: Map<string, Actor>,
-  options: BeginOptions,
+  options: Beginning,
   next: Next,
   id: string,
   actor: Actor,

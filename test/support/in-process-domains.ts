@@ -21,6 +21,8 @@ import type { Station, Stations } from "./stations.ts";
 const FLOATING = "floating";
 
 export interface Domain extends InProcessMesh {
+  /** Connections at its proxy. */
+  readonly proxied: () => ReadonlySet<string>;
   /** Requests for other domains, and from them, fail from now on. */
   killProxy(): void;
   /** A new process, which knows nothing. */
@@ -32,8 +34,15 @@ export interface Domains<N extends string> extends AsyncDisposable {
 }
 
 export async function startDomains<const N extends string>(...names: readonly N[]): Promise<Domains<N>> {
+  return await joinDomains(names, createStations(await makeAuthority("example.org")));
+}
+
+/** The same where the test decides how messages travel. */
+export async function joinDomains<const N extends string>(
+  names: readonly N[],
+  stations: Stations,
+): Promise<Domains<N>> {
   const stack = new AsyncDisposableStack();
-  const stations = createStations(await makeAuthority("example.org"));
   const meshes = new Map<string, Domain>();
   const resolver: DomainResolver = {
     registryOf(domain) {
@@ -60,10 +69,11 @@ export async function startDomains<const N extends string>(...names: readonly N[
     };
     const mesh = stack.use(await startInProcess({ stations, elsewhere: through }));
     let station: Station | undefined;
+    let store = createMonitorStore();
     const startProxy = async () => {
       remembered = rememberEndpoints(elsewhere.endpoints, ownUrl(name));
       station = stack.use(await openProxy(name, stations));
-      const store = createMonitorStore();
+      store = createMonitorStore();
       const chain = createProxyChain({
         name: station.name,
         minter: station.minter,
@@ -95,7 +105,7 @@ export async function startDomains<const N extends string>(...names: readonly N[
       station.serve(chain, store, proxyUrl(name));
     };
     if (name !== FLOATING) await startProxy();
-    meshes.set(name, { ...mesh, startProxy, killProxy: () => station?.kill() });
+    meshes.set(name, { ...mesh, startProxy, killProxy: () => station?.kill(), proxied: () => store.ids() });
   }
   return {
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- one for each name

@@ -48,6 +48,7 @@ export interface Stations {
   /** Throws UNAVAILABLE `unreachable` when nobody answers there, NOT_FOUND `process-ended` for an endpoint that was killed. */
   at(url: string): Served;
   readonly transit: Transit;
+  readonly onSent: OnSent;
   /** The calls of one station to whoever answers at a URL. */
   callsOf(station: Station): Calls;
 }
@@ -72,15 +73,31 @@ export interface Calls {
 /** Resolves when what was sent at that moment by one station to another arrives; in the order of sending. */
 export type Transit = (from: string, to: string) => Promise<void>;
 
-/** Stations with identities of one authority. */
+/** A message that one station has sent to another. */
+export interface Sent {
+  readonly kind: "request" | "close";
+  readonly from: string;
+  readonly to: string;
+  /**
+   * It arrives once more, as what a broken session still held: nobody hears the answer, and the other station notices `givenUpMs`
+   * after the arrival that its caller has left. Resolves when it is done there.
+   */
+  again(givenUpMs: number): Promise<void>;
+}
+
+export type OnSent = (sent: Sent) => void;
+
+/** Stations with identities of one authority. `onSent` hears of each Request and Close. */
 export function createStations(
   authority: TestAuthority,
   transit: Transit = () => Promise.resolve(),
+  onSent: OnSent = () => undefined,
 ): Stations {
   const served = new Map<string, Served>();
   const stations: Stations = {
     open: (options) => openStation(options, authority, served, stations),
     transit,
+    onSent,
     at(url) {
       const found = served.get(plain(url));
       if (found?.station.isAlive === true) return found;
@@ -195,13 +212,42 @@ function callsOf(caller: Station, stations: Stations): Calls {
     const cancelled = () => new NsmError("CANCELLED", "cancelled", "the call was cancelled");
     return await Promise.race([serve(), rejectAt(ended, lost), rejectAt(given.signal, cancelled)]);
   };
+  const tell = (
+    kind: Sent["kind"],
+    url: string,
+    run: (chain: NetworkService, ctx: CallContext) => Promise<unknown>,
+  ) => {
+    const { station } = stations.at(url);
+    stations.onSent({
+      kind,
+      from: caller.name,
+      to: station.name,
+      async again(givenUpMs) {
+        const left = new AbortController();
+        const { chain } = stations.at(url);
+        const peer = caller.peerAt(station, url);
+        const callerToken = caller.minter.mint(caller.own.svid, station.spiffeId);
+        using timer = systemClock.timer(givenUpMs, () =>
+          left.abort(new NsmError("CANCELLED", "cancelled", "the session was closed")),
+        );
+        void timer;
+        await run(chain, { signal: left.signal, deadlineMs: undefined, peer, callerToken }).catch(
+          () => undefined,
+        );
+      },
+    });
+  };
   return {
     async request(url, request, given) {
       const copy = clone(NetworkServiceRequestSchema, request);
+      const sent = clone(NetworkServiceRequestSchema, request);
+      tell("request", url, (chain, ctx) => chain.request(clone(NetworkServiceRequestSchema, sent), ctx));
       return clone(ConnectionSchema, await call(url, given, (chain, ctx) => chain.request(copy, ctx)));
     },
     async close(url, connection, given) {
       const copy = clone(ConnectionSchema, connection);
+      const sent = clone(ConnectionSchema, connection);
+      tell("close", url, (chain, ctx) => chain.close(clone(ConnectionSchema, sent), ctx));
       await call(url, given, (chain, ctx) => chain.close(copy, ctx));
     },
     async *monitor(url, segment, signal) {
