@@ -22,10 +22,11 @@ const c = {
   setsockopt: libc.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
   memfdCreate: libc.func("int memfd_create(const char *name, unsigned int flags)"),
   pidfdOpen: libc.func("syscall", "long", ["long", "int", "unsigned int"]),
+  pidfdGetfd: libc.func("syscall", "long", ["long", "int", "int", "unsigned int"]),
   openat2: libc.func("syscall", "long", ["long", "int", "str", "void *", "size_t"]),
 };
 /** The same on both architectures. */
-const SYS = { pidfd_open: 434, openat2: 437 };
+const SYS = { pidfd_open: 434, openat2: 437, pidfd_getfd: 438 };
 
 const CLONE_NEWNET = 0x40000000;
 const AF_UNIX = 1;
@@ -107,6 +108,14 @@ export function openPidfd(pid: number): number | undefined {
   const fd = Number(c.pidfdOpen(SYS.pidfd_open, pid, 0));
   if (fd < 0 && errnoName(koffi.errno()) === "ESRCH") return undefined;
   return checked(`pidfd_open ${pid}`, fd);
+}
+
+/**
+ * A descriptor of another process, as one of ours for the same open file: an option of a socket that is set here counts there. The
+ * caller closes it. PERMISSION_DENIED `eperm` for processes that this one may not trace.
+ */
+export function descriptorOf(pidfd: number, fd: number): number {
+  return checked(`pidfd_getfd ${fd}`, Number(c.pidfdGetfd(SYS.pidfd_getfd, pidfd, fd, 0)));
 }
 
 /** False once the process has ended, even while its parent has not waited for it. */

@@ -19,6 +19,7 @@ import { ownNetnsInode } from "../netns.ts";
 import { readLink } from "../observe.ts";
 import { busyUdpPorts } from "../udp-ports.ts";
 import type { WireguardDriver } from "./driver.ts";
+import { allowFragments } from "./outer-packets.ts";
 import { GET, askProgram, formatDevice, formatNewPeer, formatPlace, parseState } from "./uapi.ts";
 
 const PROGRAM = "wireguard-go";
@@ -63,7 +64,11 @@ export async function openUserspaceWireguard(): Promise<WireguardDriver> {
     // Said anew where the peer is, wireguard-go forgets the address that it sent from, which it keeps to after that has gone.
     beat: (wireId, _netns, _ifindex, peer) => tell(wireId, formatPlace(peer)),
     async ready(wireId, { localPort }, signal) {
-      if (await until(() => busyUdpPorts().has(localPort), UP_MS, signal)) return;
+      if (await until(() => busyUdpPorts().has(localPort), UP_MS, signal)) {
+        const pid = processOf(tunName(wireId));
+        if (pid !== undefined) allowFragments(pid);
+        return;
+      }
       throw new NsmError(
         "UNAVAILABLE",
         "port-busy",
