@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceSchema } from "../api/gen/registry_pb.js";
 import type { NetworkService, NetworkServiceEndpoint } from "../api/gen/registry_pb.js";
+import { abortWith } from "../sdk/abort-with.ts";
 import type { Clock } from "../sdk/clock.ts";
 import { findAll } from "../sdk/registry/registry.ts";
 import type { Found, Registries, Registry } from "../sdk/registry/registry.ts";
@@ -134,7 +135,7 @@ function inDomain<T extends { readonly name: string }>(
       using patience = patienceWith(domain, clock, signal);
       try {
         const { registry, seen = (each: T) => each } = await ask(domain, patience.signal);
-        if (watch) patience[Symbol.dispose]();
+        if (watch) patience.wait();
         const open = () => registry.find(query, { signal: patience.signal });
         for await (const found of guard.passed(domain, rules, query, open))
           yield { ...found, entry: seen(kind.join(found.entry, domain)) };
@@ -149,17 +150,23 @@ function inDomain<T extends { readonly name: string }>(
   };
 }
 
-/** A signal that also aborts, with UNAVAILABLE `domain-silent`, when the time is over; disposing ends the count. */
+/** A signal that also aborts, with UNAVAILABLE `domain-silent`, when the time is over; `wait` ends the count. */
 function patienceWith(domain: string, clock: Clock, signal: AbortSignal) {
-  const over = new AbortController();
+  const over = abortWith(signal);
+  let isOver = false;
   const timer = clock.timer(PATIENCE_MS, () => {
+    isOver = !over.signal.aborted;
     const text = `domain ${JSON.stringify(domain)} did not answer within ${PATIENCE_MS} ms: is it there, and is there a way to it?`;
     over.abort(new NsmError("UNAVAILABLE", "domain-silent", text));
   });
   return {
-    signal: AbortSignal.any([signal, over.signal]),
-    isOver: () => over.signal.aborted && !signal.aborted,
-    [Symbol.dispose]: () => timer[Symbol.dispose](),
+    signal: over.signal,
+    isOver: () => isOver && !signal.aborted,
+    wait: () => timer[Symbol.dispose](),
+    [Symbol.dispose]() {
+      timer[Symbol.dispose]();
+      over[Symbol.dispose]();
+    },
   };
 }
 

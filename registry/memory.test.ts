@@ -39,6 +39,28 @@ const endpoint = (name: string, expiresMs?: number) =>
   });
 
 describe("endpoints", () => {
+  test("that end together are taken out a few at a time, and others are served between", async () => {
+    const clock = createFakeClock();
+    let busyMs = 0;
+    const registries = createMemoryRegistries({ ...clock, monotonic: () => busyMs++ });
+    const left = () => registries.sizes().endpoints;
+    for (let i = 0; i < 100; i++) await registries.endpoints.register(endpoint(`nse-${i}`), CONTEXT);
+    const query = { entry: endpoint(""), watch: true };
+    const stop = new AbortController();
+    const seen = new Set<number>();
+    const watch = async () => {
+      query.entry.url = "";
+      for await (const { deleted } of registries.endpoints.find(query, stop)) if (deleted) seen.add(left());
+    };
+    const watching = watch();
+    await clock.advance(60_000);
+    expect(left()).toBe(0);
+    expect(seen.size).toBeGreaterThan(10);
+    stop.abort();
+    await watching;
+    registries[Symbol.dispose]();
+  });
+
   test("live a minute, unless they ask for less", async () => {
     const { clock, registries, names } = build();
     const now = clock.now();

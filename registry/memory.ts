@@ -14,11 +14,15 @@ import { createStore } from "../sdk/registry/store.ts";
 import type { Store } from "../sdk/registry/store.ts";
 import { createBringers } from "./bringers.ts";
 import type { Bringers } from "./bringers.ts";
+import { createLeases } from "./leases.ts";
+import type { Leases } from "./leases.ts";
 
 /** Longest life of a registration without a refresh; the value of the Go registries. */
 const EXPIRY_MS = 60_000;
 /** How late an expired endpoint may disappear. */
 const SWEEP_MS = 500;
+/** Everybody who watches is told of each endpoint that ends: nobody else waits for longer meanwhile. */
+const SLICE_MS = 1;
 const DEFAULT_PAYLOAD = "IP";
 
 export interface MemoryRegistries extends Registries, Disposable {
@@ -52,14 +56,15 @@ export function createMemoryRegistries(clock: Clock, options: MemoryOptions = {}
   });
   const bringers = createBringers({ endpoints, isPresent: options.isPresent ?? (() => false) });
   let timer: Disposable;
+  const leases = createLeases();
   const tick = () => {
-    expire(endpoints, clock.now());
-    timer = clock.timer(SWEEP_MS, tick);
+    const isDone = expire(endpoints, leases, clock);
+    timer = clock.timer(isDone ? SWEEP_MS : 0, tick);
   };
   tick();
   return {
     services: serviceRegistry(services, bringers),
-    endpoints: endpointRegistry(endpoints, bringers, clock, options),
+    endpoints: endpointRegistry(endpoints, leases, bringers, clock, options),
     ownersOfService: (name) => services.get(name)?.pathIds,
     ownersOfEndpoint(name, claimant) {
       const owners = endpoints.get(name)?.pathIds;
@@ -94,6 +99,7 @@ function serviceRegistry(store: Store<NetworkService>, bringers: Bringers): Regi
 
 function endpointRegistry(
   store: Store<NetworkServiceEndpoint>,
+  leases: Leases,
   bringers: Bringers,
   clock: Clock,
   { refusedAddresses = [], trustDomain }: MemoryOptions,
@@ -109,16 +115,19 @@ function endpointRegistry(
       const nowMs = clock.now();
       const first = known?.initialRegistrationTime ?? endpoint.initialRegistrationTime;
       endpoint.initialRegistrationTime = first ?? timestampFromMs(nowMs);
-      endpoint.expirationTime = timestampFromMs(leaseEnd(endpoint, ctx, nowMs));
+      const endMs = leaseEnd(endpoint, ctx, nowMs);
+      endpoint.expirationTime = timestampFromMs(endMs);
       const stored = clone(NetworkServiceEndpointSchema, endpoint);
       bringers.note(stored, ctx);
       store.put(stored);
+      leases.set(endpoint.name, endMs);
       return Promise.resolve(endpoint);
     },
     find: (query, { signal }) => store.find(query, signal),
     unregister(endpoint, ctx) {
       bringers.refuseEndpoint(store.get(endpoint.name), ctx);
       store.remove(endpoint.name);
+      leases.set(endpoint.name, undefined);
       return Promise.resolve();
     },
   };
@@ -151,9 +160,14 @@ function leaseEnd(
   return Math.min(wish, nowMs + EXPIRY_MS, latestExpiryMs, certificates ?? Infinity);
 }
 
-function expire(store: Store<NetworkServiceEndpoint>, nowMs: number): void {
-  for (const { name, expirationTime } of store.entries())
-    if (expirationTime !== undefined && timestampMs(expirationTime) <= nowMs) store.remove(name);
+/** False when there are more than may be told of at once. */
+function expire(store: Store<NetworkServiceEndpoint>, leases: Leases, clock: Clock): boolean {
+  const startMs = clock.monotonic();
+  for (const name of leases.ended(clock.now())) {
+    store.remove(name);
+    if (clock.monotonic() - startMs >= SLICE_MS) return false;
+  }
+  return true;
 }
 
 function requireName(name: string, what: string): void {

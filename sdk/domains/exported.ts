@@ -6,6 +6,7 @@ import { clone, create, equals } from "@bufbuild/protobuf";
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/gen/registry_pb.js";
 import type { NetworkService, NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
+import { abortWith } from "../abort-with.ts";
 import { NsmError } from "../errors.ts";
 import { matchesEndpoint, matchesNetworkService } from "../match.ts";
 import { spiffeIdOf } from "../policies.ts";
@@ -81,8 +82,9 @@ function shownTo<D extends DescMessage>(
 ): Registry<Entry<D>>["find"] {
   return async function* find({ entry: query, watch }, ctx) {
     if (isForeignQuery(query)) throw thirdDomain(query.name);
-    using stop = whenDisposed();
-    const signal = AbortSignal.any([ctx.signal, stop.signal]);
+    // Whoever stops reading a watch ends it, also while it is silent.
+    using end = watch ? endWithReader(ctx.signal) : undefined;
+    const signal = end?.signal ?? ctx.signal;
     const visible = (entry: Entry<D>) => {
       const shown = show(entry);
       return shown !== undefined && matches(query, shown) ? shown : undefined;
@@ -115,11 +117,18 @@ function shownTo<D extends DescMessage>(
   };
 }
 
-/** Whoever stops reading a watch ends it, also while it is silent. */
-function whenDisposed(): Disposable & { readonly signal: AbortSignal } {
-  const stop = new AbortController();
-  return { signal: stop.signal, [Symbol.dispose]: () => stop.abort() };
+function endWithReader(signal: AbortSignal): Disposable & { readonly signal: AbortSignal } {
+  const stop = abortWith(signal);
+  return {
+    signal: stop.signal,
+    [Symbol.dispose]() {
+      stop[Symbol.dispose]();
+      stop.abort(READER_LEFT);
+    },
+  };
 }
+
+const READER_LEFT = new NsmError("CANCELLED", "reader-left", "nobody reads this any more");
 
 type Entry<D extends DescMessage> = MessageShape<D> & { readonly name: string };
 

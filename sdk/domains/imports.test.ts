@@ -6,6 +6,7 @@ import { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../api/ge
 import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import { createMemoryRegistries } from "../../registry/memory.ts";
 import { createFakeClock } from "../../test/support/fake-clock.ts";
+import type { Clock } from "../clock.ts";
 import { NsmError } from "../errors.ts";
 import { silentLogger } from "../log.ts";
 import { EMPTY_PATH } from "../registry-path.ts";
@@ -23,8 +24,9 @@ const CONTEXT: RegistryContext = {
 };
 
 /** A registry here, and one of all other domains that a test writes into as it likes, and that can be away. */
-function build() {
+function build({ msPerLook = 0 } = {}) {
   const clock = createFakeClock();
+  let [busyMs, pauses] = [0, 0];
   const registries = createMemoryRegistries(clock);
   const there = createStore<NetworkServiceEndpoint>({
     nameOf: ({ name }) => name,
@@ -55,7 +57,15 @@ function build() {
   };
   const warn = vi.fn<() => void>();
   const log = { ...silentLogger, warn };
-  const imports = keepImports({ registries, elsewhere, clock, log });
+  const busyClock: Clock = {
+    now: () => clock.now(),
+    monotonic: () => clock.monotonic() + (busyMs += msPerLook),
+    timer(delayMs, run) {
+      if (delayMs === 0) pauses++;
+      return clock.timer(delayMs, run);
+    },
+  };
+  const imports = keepImports({ registries, elsewhere, clock: busyClock, log });
   onTestFinished(async () => {
     await imports[Symbol.asyncDispose]();
     registries[Symbol.dispose]();
@@ -82,6 +92,7 @@ function build() {
       else away = new AbortController();
     },
     finds: () => finds,
+    pauses: () => pauses,
     watched,
     lists,
   };
@@ -170,7 +181,8 @@ test("a domain that is away for a second is marked, forgotten when its leases en
   expect(await isAway()).toEqual([]);
   setAway(false);
   await vi.waitFor(async () => expect(await names("web")).toEqual(["stays@west"]), { timeout: 15_000 });
-  expect(await isAway()).toEqual(["false"]);
+  // It is told of before the list is there that says that all is known.
+  await vi.waitFor(async () => expect(await isAway()).toEqual(["false"]), { timeout: 15_000 });
 });
 
 test("a watch that breaks for a moment marks nobody, and what was deleted meanwhile is gone", async () => {
@@ -213,4 +225,20 @@ test("a domain is asked for few lists at once, however many services are taken f
   await vi.waitFor(() => expect(registries.sizes().endpoints).toBe(100));
   await vi.waitFor(() => expect(lists.open).toBe(0));
   expect(lists.most).toBe(8);
+});
+
+test("endpoints of a domain that goes away are marked a few at a time, and whoever waits meanwhile is heard", async () => {
+  const { there, registries, service, found, clock, setAway, finds, pauses } = build({ msPerLook: 0.25 });
+  for (let i = 0; i < 100; i++) there.put(record(`nse-${i}@west`, ["web@west"]));
+  await service("web", ["west"]);
+  await vi.waitFor(() => expect(registries.sizes().endpoints).toBe(100));
+  const before = finds();
+  setAway(true);
+  await vi.waitFor(() => expect(finds()).toBeGreaterThan(before));
+  const pausesBefore = pauses();
+  await clock.advance(1000);
+  const isMarked = ({ networkServiceLabels: all }: NetworkServiceEndpoint) =>
+    all["web"]?.labels["nsm.io/away"] === "true";
+  expect((await found()).filter(isMarked)).toHaveLength(100);
+  expect(pauses() - pausesBefore).toBeGreaterThan(10);
 });

@@ -32,6 +32,8 @@ const AWAY_AFTER_MS = 1000;
 const MOST_ENDPOINTS = 10_000;
 /** Services, each counted for each of its domains: a watch each, of which a session to the proxy bears a thousand. */
 const MOST_WATCHES = 800;
+/** So long at once are endpoints written: those of a domain that goes away are thousands, and others wait to be heard. */
+const SLICE_MS = 1;
 /** Lists that a domain is asked for at once: after a restart there are as many to ask for as watches, and none may wait for long. */
 const MOST_LISTS = 8;
 
@@ -129,7 +131,13 @@ function importDomain({ name: domain, registries, elsewhere, clock, log }: Domai
   let writing: Promise<void> | undefined;
 
   const write = async () => {
+    let sinceMs = clock.monotonic();
     for (const name of changed) {
+      if (stop.signal.aborted) break;
+      if (clock.monotonic() - sinceMs >= SLICE_MS) {
+        await new Promise<void>((resolve) => clock.timer(0, resolve));
+        sinceMs = clock.monotonic();
+      }
       changed.delete(name);
       try {
         await put(registries, name, recordOf(name, known.get(name), domain, isAway, clock));

@@ -22,6 +22,9 @@ export interface Caller<P = Peer> {
   sendHeader(values: Readonly<Record<string, string>>): void;
 }
 
+/** One for all: the stack of an error costs more than many a call, and nobody looks at this one's. */
+const CALL_ENDED = new NsmError("CANCELLED", "call-ended", "the call has ended");
+
 export type ServerCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer>;
 
 /** One call in progress, seen from the code around the handler. */
@@ -85,7 +88,7 @@ export class CallInProgress<P> implements Caller<P> {
   finish(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    if (this.isStream) this.#controller?.abort(new NsmError("CANCELLED", "call-ended", "the call has ended"));
+    if (this.isStream) this.#controller?.abort(CALL_ENDED);
   }
 
   #whyCancelled(): NsmError {

@@ -1,5 +1,6 @@
 /** Streams of readers that open them again anyway. */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { abortWith } from "../abort-with.ts";
 import type { Method } from "./service.ts";
 import type { CallContext, SessionPool, Target } from "./sessions.ts";
 
@@ -14,15 +15,18 @@ export async function* streamUntilReplaced<I extends DescMessage, O extends Desc
   request: MessageShape<I>,
   context: CallContext,
 ): AsyncGenerator<MessageShape<O>, void, undefined> {
-  const replaced = new AbortController();
-  const signals = [context.signal, replaced.signal].filter((signal) => signal !== undefined);
+  let isReplaced = false;
+  using end = abortWith(context.signal);
   try {
     yield* pool.stream(target, method, request, {
       ...context,
-      signal: AbortSignal.any(signals),
-      onReplaced: () => replaced.abort(),
+      signal: end.signal,
+      onReplaced() {
+        isReplaced = true;
+        end.abort();
+      },
     });
   } catch (error) {
-    if (!replaced.signal.aborted || context.signal?.aborted === true) throw error;
+    if (!isReplaced || context.signal?.aborted === true) throw error;
   }
 }
