@@ -7,6 +7,7 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { CreateTokenRequestSchema } from "../../api/gen/link_pb.js";
 import { systemClock } from "../../sdk/clock.ts";
+import { NsmError } from "../../sdk/errors.ts";
 import type { Caller } from "../../sdk/grpc/caller.ts";
 import {
   caExtensions,
@@ -239,7 +240,7 @@ test("while a link is down, calls over it fail at once", async () => {
   });
 });
 
-test("what one side publishes anew reaches the other by itself; an authority that refuses it is heard of", async () => {
+test("what one side publishes anew reaches the other by itself, and what its authority refuses changes nothing", async () => {
   const [east, west] = await sides();
   await joinWith(west, await tokenOf(east));
   await until("east is linked", () => stateOf(east)[0] === "west linked");
@@ -251,5 +252,16 @@ test("what one side publishes anew reaches the other by itself; an authority tha
     from.trust.publish(next);
     await until("it has arrived", () => [...to.trust.given.values()][0] === next);
     expect(to.store.current().links[0]?.bundle).toBe(next);
+
+    to.trust.refusal = new NsmError("FAILED_PRECONDITION", "sequence-backwards", "it had a higher one");
+    using set = vi.spyOn(to.trust, "set");
+    from.trust.publish(next.replace('"spiffe_sequence":2', '"spiffe_sequence":1'));
+    await until("it is refused", () => set.mock.calls.length > 0);
+    to.trust.refusal = undefined;
+    const last = next.replace('"spiffe_sequence":2', '"spiffe_sequence":3');
+    expect([...to.trust.given.values()]).toEqual([next]);
+    expect(to.store.current().links[0]?.bundle).toBe(next);
+    from.trust.publish(last);
+    await until("the one after it has arrived", () => [...to.trust.given.values()][0] === last);
   }
 });
