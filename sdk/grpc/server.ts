@@ -30,6 +30,8 @@ import type { Verify } from "./tls.ts";
 
 /** How long unary calls may go on when the server is disposed of. */
 const CLOSE_GRACE_MS = 1000;
+/** How long a peer without calls has to hear of it; it goes by itself then, unless it is gone already. */
+const FAREWELL_MS = 100;
 /** From when a peer is not trusted any more to the end of its connection. */
 const DISTRUSTED_GRACE_MS = 100;
 /** TLS follows on each connection, so that anybody may connect; see socket(7), "permissions". */
@@ -167,7 +169,10 @@ export async function openServer(
     for (const call of calls) if (call.isStream) call.leave(draining());
     // Longer than we wait: it would cancel the calls that are told below why they end.
     for (const { injector } of sessions.values()) injector.drain(2 * CLOSE_GRACE_MS);
-    await allClosed(sessions, clock, CLOSE_GRACE_MS);
+    await allClosed(sessions, clock, FAREWELL_MS);
+    const inUse = new Set([...calls].map(({ peer }) => peer.session));
+    for (const { peer, socket } of sessions.values()) if (!inUse.has(peer.session)) socket.destroy();
+    await allClosed(sessions, clock, CLOSE_GRACE_MS - FAREWELL_MS);
     for (const call of calls) call.leave(draining());
     for (const { socket } of sessions.values()) socket.destroy();
     await allClosed(sessions, clock, CLOSE_GRACE_MS);

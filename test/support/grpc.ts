@@ -84,7 +84,7 @@ export async function openBed(): Promise<Bed> {
   return bed;
 }
 
-const echo: ServiceHandlers = {
+export const echo: ServiceHandlers = {
   request: (_, { peer }) => Promise.resolve(create(ConnectionSchema, { id: peer.spiffeId })),
   close: () => Promise.resolve(create(NetworkService.method.close.output)),
 };
