@@ -24,27 +24,17 @@ type Where = Pick<Mesh, "folder" | "namespace">;
 
 const FIRST_NODE: Readonly<Record<ClusterName, string>> = { east: "node1", west: "node3" };
 
-/** The command waits three seconds for an authority, which on a busy machine may take longer. */
-const ATTEMPTS = 5;
-
 /** Of the first node of that cluster, with the identity of its authority. */
-export async function runNsmIn(
-  mesh: Where,
-  cluster: ClusterName,
-  ...args: readonly string[]
-): Promise<NsmResult> {
-  for (let attempt = 1; ; attempt++) {
-    const result = await runNsm({
-      netns: mesh.namespace(FIRST_NODE[cluster]).name,
-      gid: gidOfWorkload(LINKING, "operator"),
-      env: {
-        SPIFFE_ENDPOINT_SOCKET: identityUrl(mesh.folder, `identity-${cluster}`),
-        NSM_PROXY_ADMIN: `unix://${join(mesh.folder, cluster, "proxy.sock")}`,
-      },
-      args,
-    });
-    if (attempt === ATTEMPTS || !/has no SPIFFE identity.*no answer/.test(result.stderr)) return result;
-  }
+export function runNsmIn(mesh: Where, cluster: ClusterName, ...args: readonly string[]): Promise<NsmResult> {
+  return runNsm({
+    netns: mesh.namespace(FIRST_NODE[cluster]).name,
+    gid: gidOfWorkload(LINKING, "operator"),
+    env: {
+      SPIFFE_ENDPOINT_SOCKET: identityUrl(mesh.folder, `identity-${cluster}`),
+      NSM_PROXY_ADMIN: `unix://${join(mesh.folder, cluster, "proxy.sock")}`,
+    },
+    args,
+  });
 }
 
 const List = z.object({

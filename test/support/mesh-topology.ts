@@ -53,6 +53,8 @@ export interface MeshOptions {
   readonly env?: Environment | ((part: string) => Environment);
   /** The words that start `nsm`; default those of this checkout. */
   readonly nsm?: readonly string[];
+  /** A file of test/support that is run in place of `nsm identity`. */
+  readonly authority?: string;
 }
 
 /** First group of hand-made workloads, beyond those of the demo's roles. */

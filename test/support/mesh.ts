@@ -7,6 +7,7 @@
 import { randomInt } from "node:crypto";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { execPath } from "node:process";
 import { cutClusters, mendClusters } from "../../cli/demo/border.ts";
 import type { Cut } from "../../cli/demo/border.ts";
 import { namespaceFile } from "../../cli/demo/commands.ts";
@@ -97,9 +98,11 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
 
   const fullName = (place: string) => namespaceOf(run, place);
   const start = (part: Part, env: Readonly<Record<string, string>> = {}) => {
+    const standIn = part.role === "identity" ? options.authority : undefined;
     const process = startDaemon({
-      nsm: options.nsm,
-      command: part.command ?? [part.role],
+      ...(standIn === undefined
+        ? { nsm: options.nsm, command: part.command ?? [part.role] }
+        : { nsm: [execPath, join(import.meta.dirname, standIn)], command: [] }),
       name: part.name,
       netns: namespaceFile(fullName(part.place)),
       gid: part.gid,
