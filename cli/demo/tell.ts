@@ -1,5 +1,6 @@
 /** Tables and hints of the demo, for people. */
 import { join } from "node:path";
+import { outputWidth } from "../get-print.ts";
 import { packageRoot } from "../package-root.ts";
 import { fitted, formatTable, terminalWidth } from "../table.ts";
 import type { Unavailable } from "./machine.ts";
@@ -86,7 +87,7 @@ export function tellScenarios(
     "",
     ...table,
     "",
-    ...(moments.length === 0 ? [] : [...fitted(moments.join(", "), terminalWidth(), "  "), ""]),
+    ...(moments.length === 0 ? [] : [...fitted(moments.join(", "), outputWidth(), "  "), ""]),
   ]);
 }
 
