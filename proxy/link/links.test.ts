@@ -123,7 +123,7 @@ test("a side that cannot be dialled is reached through a tunnel", async () => {
   expect(link?.addresses).toEqual([]);
 });
 
-test("a token is good once, and exactly one of many who use it at the same time is linked", async () => {
+test("a token is good once, and exactly one of many who use it at the same time is linked, who cannot use it again either", async () => {
   const [east, west] = await sides();
   const token = await tokenOf(east);
   const others = await Promise.all(["north", "south", "up"].map((name) => openSide(name)));
@@ -137,7 +137,15 @@ test("a token is good once, and exactly one of many who use it at the same time 
     result.status === "rejected" ? [result.reason as unknown] : [],
   );
   expect(reasons).toEqual(reasons.map(() => expect.objectContaining({ reason: "token-used" })));
-  for (const side of [west, ...others]) if (stateOf(side)[0] !== "east linked") await nothingLeft(side);
+  const winner = [west, ...others].find((side) => stateOf(side)[0] === "east linked");
+  for (const side of [west, ...others]) if (side !== winner) await nothingLeft(side);
+
+  if (winner === undefined) throw new Error("nobody is linked");
+  await until("east is linked", () => stateOf(east)[0]?.endsWith(" linked") === true);
+  await winner.links.remove("east");
+  for (const side of [east, winner]) await nothingLeft(side);
+  expect(await failureOf(joinWith(winner, token))).toMatchObject({ reason: "token-used" });
+  for (const side of [east, winner]) await nothingLeft(side);
 });
 
 test("removed on one side, it is removed on both, and the trust with it", async () => {

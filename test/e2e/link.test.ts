@@ -123,7 +123,7 @@ test("a side that nobody can dial is linked all the same, through a tunnel", asy
   await expectUnlinked();
 });
 
-test("tokens that are cut, expired, used or somebody else's are refused with what to do, and leave nothing", async () => {
+test("tokens that are cut, expired or one's own are refused with what to do, and leave nothing", async () => {
   const token = await tokenOf(mesh, "east");
   const cut = await join(token.slice(0, -5));
   expect(cut.code).toBe(2);
