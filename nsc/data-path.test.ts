@@ -109,6 +109,20 @@ test("one that answers as soon as it is made anew, and then no more, is judged e
   expect(pauses).toEqual([1000, 2000, 4000, 8000]);
 });
 
+test("one that goes on answering is judged as before soon after each time: a path that is cut again and again", async () => {
+  const { clock, path, last, dieAndFollow, deaths } = build();
+  path.follow(wire("a"), true);
+  for (let cuts = 1; cuts <= 10; cuts++) {
+    dieAndFollow("a");
+    expect(deaths()).toBe(cuts);
+    await clock.advance(30);
+    last().onAnswer();
+    await clock.advance(2000);
+  }
+  path[Symbol.dispose]();
+  expect(clock.armed).toBe(0);
+});
+
 test("an endpoint that went silent is remembered while the wire is with another one", async () => {
   const { clock, path, last, dieAndFollow, deaths } = build();
   path.follow(wire("a"), true);

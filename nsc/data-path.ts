@@ -13,8 +13,10 @@ import type { Clock } from "../sdk/clock.ts";
 
 /** Pauses between two wires by an endpoint that stays silent. */
 const PAUSE = { firstMs: 1000, maxMs: 60_000 };
-/** Who answers sooner after the wire was made anew may be one that answers only now and then. */
+/** Who answers sooner after the wire was made anew may be one that answers only now and then … */
 const SILENCE_MS = 500;
+/** … unless it goes on for longer than it takes to find out that it does not. */
+const STEADY_MS = 750;
 /** What an endpoint that has gone silent may have answered before, to be judged as if for the first time. */
 const SOUND_MS = 60_000;
 /** Of endpoints that went silent. */
@@ -83,29 +85,34 @@ export function createDataPath({ clock, random, watch, onDead, onTrusted }: Data
     const probes = watch?.(connection, news, hasAnswered);
     if (probes !== undefined) watched.use(probes);
   };
-  /** Until the pause is over nothing but an answer counts. */
+  /** Until the pause is over nothing counts but an answer, and that who has answered goes on. */
   const doubt = (connection: Connection) => {
     const endpoint = connection.networkServiceEndpointName;
     const sinceMs = clock.monotonic();
     let counts = false;
+    let steady: Disposable | undefined;
     const timer = clock.timer(pauses.next(), () => {
       renew();
       judge(connection, true);
     });
+    const believe = () => {
+      timer[Symbol.dispose]();
+      pauses.reset();
+      counts = true;
+    };
     const news = {
       onDead() {
+        steady?.[Symbol.dispose]();
         if (counts) die(endpoint, sinceMs);
       },
       onAnswer() {
-        if (clock.monotonic() - sinceMs >= SILENCE_MS) {
-          timer[Symbol.dispose]();
-          pauses.reset();
-          counts = true;
-        }
+        if (clock.monotonic() - sinceMs >= SILENCE_MS) believe();
+        else steady = clock.timer(STEADY_MS, believe);
         answerOf(endpoint);
       },
     };
     watched.use(timer);
+    watched.defer(() => steady?.[Symbol.dispose]());
     const probes = watch?.(connection, news, false);
     if (probes !== undefined) watched.use(probes);
   };
