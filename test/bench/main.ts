@@ -19,7 +19,9 @@ import type { Launch } from "./daemons.ts";
 import { healAcross } from "./clusters/heal.ts";
 import { linkAtRest } from "./clusters/link.ts";
 import { setupAcross } from "./clusters/setup.ts";
+import { silentDomains } from "./clusters/silent.ts";
 import { simulation } from "./clusters/simulation.ts";
+import { withdrawal } from "./clusters/withdrawal.ts";
 import { clientKilled } from "./heal/clients.ts";
 import { endpointSections } from "./heal/endpoints.ts";
 import { lossyWires } from "./heal/loss.ts";
@@ -53,6 +55,8 @@ const SECTIONS: readonly Section[] = [
   setupAcross,
   ...healAcross,
   linkAtRest,
+  withdrawal,
+  silentDomains,
   simulation,
 ];
 

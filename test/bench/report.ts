@@ -80,7 +80,7 @@ function rowsOf(figures: Figures): Row[] {
   ];
 }
 
-function clusterRows({ setup, heal, link, registry }: Figures["clusters"]): Row[] {
+function clusterRows({ setup, heal, link, withdrawal, silent, registry }: Figures["clusters"]): Row[] {
   return [
     { what: "set-up in the other cluster p50", value: setup?.p50Ms, unit: "ms", target: atMost(35) },
     { what: "set-up in the other cluster p99", value: setup?.p99Ms, unit: "ms" },
@@ -91,6 +91,15 @@ function clusterRows({ setup, heal, link, registry }: Figures["clusters"]): Row[
     ...clusterHealRows("other cluster cut off", heal.clusterCutOff),
     { what: "link at rest, traffic", value: link?.bytesPerSecond, unit: "bytes/s" },
     { what: "link at rest, CPU of both proxies", value: link?.cpuMsPerSecond, unit: "ms/s" },
+    {
+      what: "export withdrawn, wire gone p50",
+      value: withdrawal?.p50Ms ?? undefined,
+      unit: "ms",
+      target: atMost(1000),
+    },
+    { what: "export withdrawn, wire gone p99", value: withdrawal?.p99Ms ?? undefined, unit: "ms" },
+    { what: "64 look-ups hang, local Request p99", value: silent?.p99Ms, unit: "ms" },
+    { what: "64 look-ups hang, to none", value: silent?.toAlone, unit: "", target: atMost(1.2) },
     {
       what: "10 x 1,000 services elsewhere, Find p99",
       value: registry?.findP99Ms,

@@ -63,6 +63,10 @@ export interface ClusterFigures {
   heal: { endpointKilled: Healing | null; clusterCutOff: Healing | null };
   /** At rest, both directions and both proxies together. */
   link: { bytesPerSecond: number; cpuMsPerSecond: number } | null;
+  /** From when the proxy hears that an export is withdrawn until the device of a wire that it bore is gone. */
+  withdrawal: { p50Ms: number | null; p99Ms: number | null } | null;
+  /** Requests inside a cluster while 64 look-ups hang at domains that do not answer, and times their p99 without those. */
+  silent: { p99Ms: number; toAlone: number } | null;
   /**
    * 1,000 services in each of ten other domains: finding one of them, beside a call to the registry that does nothing. Memory of registry
    * and proxy for each endpoint that the proxy has passed on; and for one that the registry has taken in, alone of its service: with the
@@ -100,6 +104,8 @@ export function noFigures(): Figures {
       setup: null,
       heal: { endpointKilled: null, clusterCutOff: null },
       link: null,
+      withdrawal: null,
+      silent: null,
       registry: null,
     },
   };
