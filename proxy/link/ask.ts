@@ -1,19 +1,14 @@
 /** Questions over https to the proxy of another domain, before and beside mutual TLS: who answers is verified before anything is said. */
-import { createHash } from "node:crypto";
 import type { X509Certificate } from "node:crypto";
-import { request as httpRequest } from "node:http";
-import type { IncomingMessage } from "node:http";
-import { connect } from "node:tls";
-import type { TLSSocket } from "node:tls";
 import * as z from "zod";
-import { GrpcCode, NsmError, messageOf } from "../../sdk/errors.ts";
+import { GrpcCode, NsmError, asNsmError, messageOf } from "../../sdk/errors.ts";
 import type { CodeName } from "../../sdk/errors.ts";
 import { parseAddress } from "../../sdk/grpc/address.ts";
-import { chainOf } from "../../sdk/grpc/tls.ts";
+import { askOverHttps } from "../../sdk/https-question.ts";
 import { parseBundle } from "../../sdk/spiffe/bundle.ts";
 import { parseSpiffeId } from "../../sdk/spiffe/id.ts";
-import type { X509Snapshot } from "../../sdk/spiffe/source.ts";
 import { verifySvid } from "../../sdk/spiffe/verify.ts";
+import { sha256 } from "./pin.ts";
 import type { LinkToken } from "./token.ts";
 
 const CONNECT_MS = 5000;
@@ -44,49 +39,24 @@ export async function fetchPinnedBundle(
   question: Omit<Question, "path">,
 ): Promise<{ readonly document: string; readonly expected: Expected }> {
   const { url } = question;
-  using socket = await open(question);
-  const chain = chainOf(socket.tls);
-  const { status, body } = await exchange(socket.tls, { ...question, path: "/bundle" });
+  let chain: readonly Uint8Array[] = [];
+  // Who it is can be told by what it says alone; nothing is said to it before.
+  const { status, text } = await exchange({ ...question, path: "/bundle" }, (shown) => (chain = shown));
   if (status !== 200)
     throw notTheIssuer(url, `it publishes no bundle (status ${status}): is this a proxy with NSM_DOMAIN?`);
-  const pinned = certificatesOf(body, url).filter(({ raw }) => sha256(raw) === token.caSha256);
+  const pinned = certificatesOf(text, url).filter(({ raw }) => sha256(raw) === token.caSha256);
   if (pinned.length === 0)
     throw notTheIssuer(url, "its bundle lacks the certificate authority that the token names");
   const expected = { proxyId: token.proxyId, certificates: pinned };
   check(chain, expected, question);
-  return { document: body, expected };
+  return { document: text, expected };
 }
 
 /** The body of an answer with status 200. Throws what the other side says, or UNAUTHENTICATED `not-the-issuer`, UNAVAILABLE. */
 export async function ask(question: Question, expected: Expected): Promise<string> {
-  using socket = await open(question);
-  check(chainOf(socket.tls), expected, question);
-  const { status, body } = await exchange(socket.tls, question);
-  if (status !== 200) throw errorOf(status, body);
-  return body;
-}
-
-/** SHA-256 (hex) of the CA that our own chain ends at. Throws INTERNAL `no-own-ca`. */
-export function ownCaSha256({ svid, bundles }: X509Snapshot, nowMs: number): string {
-  const { trustDomain } = parseSpiffeId(svid.id);
-  const chain = svid.chain.map(({ raw }) => raw);
-  for (const ca of bundles.get(trustDomain) ?? []) {
-    try {
-      verifySvid(chain, new Map([[trustDomain, [ca]]]), nowMs);
-      return sha256(ca.raw);
-    } catch (error) {
-      if (!(error instanceof NsmError)) throw error;
-    }
-  }
-  throw new NsmError(
-    "INTERNAL",
-    "no-own-ca",
-    `no CA of ${trustDomain} has signed the certificate of ${svid.id}`,
-  );
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
+  const { status, text } = await exchange(question, (chain) => check(chain, expected, question));
+  if (status !== 200) throw errorOf(status, text);
+  return text;
 }
 
 function certificatesOf(document: string, url: string): readonly X509Certificate[] {
@@ -114,76 +84,31 @@ function check(
   }
 }
 
-interface OpenSocket extends Disposable {
-  readonly tls: TLSSocket;
-}
-
-function open({ url, signal }: Pick<Question, "url" | "signal">): Promise<OpenSocket> {
+/** Throws what `onChain` throws, INVALID_ARGUMENT `bad-address`, UNAVAILABLE `unreachable`. */
+async function exchange(
+  { url, path, body, signal }: Question,
+  onChain: (chain: readonly Uint8Array[]) => void,
+): Promise<{ readonly status: number; readonly text: string }> {
   const address = parseAddress(url);
   if (address.kind !== "tcp")
     throw new NsmError("INVALID_ARGUMENT", "bad-address", `${url}: expected tcp://host:port`);
   const { host, port } = address;
-  return new Promise((resolve, reject) => {
-    const tls = connect({
+  try {
+    const answer = await askOverHttps({
       host,
       port,
-      ALPNProtocols: ["http/1.1"],
-      rejectUnauthorized: false,
-      minVersion: "TLSv1.2",
-    });
-    const fail = (why: unknown) => {
-      tls.destroy();
-      reject(unreachable(url, why));
-    };
-    const timer = setTimeout(() => fail(`no connection within ${CONNECT_MS} ms`), CONNECT_MS);
-    const onAbort = () => fail(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    tls.once("close", () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", onAbort);
-      fail("the connection was closed");
-    });
-    tls.on("error", fail); // stays: after the handshake it is HTTP that acts on errors
-    tls.once("secureConnect", () => {
-      clearTimeout(timer);
-      resolve({ tls, [Symbol.dispose]: () => void tls.destroy() });
-    });
-    if (signal.aborted) onAbort();
-  });
-}
-
-function exchange(
-  socket: TLSSocket,
-  { url, path, body, signal }: Question,
-): Promise<{ readonly status: number; readonly body: string }> {
-  const text = body === undefined ? undefined : JSON.stringify(body);
-  return new Promise((resolve, reject) => {
-    const fail = (why: unknown) => reject(unreachable(url, why));
-    const request = httpRequest({
-      createConnection: () => socket,
       path,
-      method: text === undefined ? "GET" : "POST",
-      headers: { host: "proxy", ...(text !== undefined && { "content-length": Buffer.byteLength(text) }) },
+      headers: { host: "proxy" },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      check: onChain,
+      connectMs: CONNECT_MS,
+      maxBytes: MAX_ANSWER_BYTES,
       signal,
     });
-    request.on("error", fail);
-    request.on("response", (response) => {
-      readAll(response).then((answer) => resolve({ status: response.statusCode ?? 0, body: answer }), fail);
-    });
-    request.end(text);
-  });
-}
-
-async function readAll(response: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = [];
-  let length = 0;
-  for await (const part of response) {
-    if (!Buffer.isBuffer(part)) continue;
-    length += part.length;
-    if (length > MAX_ANSWER_BYTES) throw new Error(`the answer has more than ${MAX_ANSWER_BYTES} bytes`);
-    parts.push(part);
+    return { status: answer.status, text: answer.body.toString("utf8") };
+  } catch (error) {
+    throw asNsmError(error, "UNAVAILABLE", "unreachable", `cannot reach ${url}`);
   }
-  return Buffer.concat(parts).toString("utf8");
 }
 
 const Refusal = z.object({ code: z.string(), reason: z.string(), message: z.string() });
@@ -200,11 +125,6 @@ function errorOf(status: number, body: string): NsmError {
 
 function isCode(word: string): word is CodeName {
   return Object.hasOwn(GrpcCode, word) && word !== "OK";
-}
-
-function unreachable(url: string, why: unknown): NsmError {
-  if (why instanceof NsmError) return why;
-  return new NsmError("UNAVAILABLE", "unreachable", `cannot reach ${url}: ${messageOf(why)}`);
 }
 
 const OF_CLOCKS: ReadonlySet<string> = new Set(["svid-expired", "svid-not-yet-valid"]);

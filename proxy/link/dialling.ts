@@ -81,7 +81,7 @@ export async function keepAsking(
   }
 }
 
-/** True when the other side has said something before the stream ended. Throws what ended it. */
+/** True when the other side has pinged before the stream ended. Throws what ended it. */
 async function follow(
   link: LinkRecord,
   url: string,
@@ -104,18 +104,16 @@ async function follow(
   const signal = AbortSignal.any([stop, silence.signal]);
   const target = { url, expect: (id: string) => id === link.proxyId };
   const request = create(KeepRequestSchema, { linkId: link.id });
-  let hasSpoken = false;
   let pings = 0;
   heard();
   try {
     for await (const message of streamUntilReplaced(pool, target, Link.method.keep, request, { signal })) {
       heard();
       onHeard();
-      hasSpoken = true;
       if (message.ping !== undefined) pings++;
       take(message, link, { kind: "direct", url }, pings === 1, options, stop);
     }
-    return hasSpoken;
+    return pings > 0;
   } finally {
     watchdog?.[Symbol.dispose]();
   }

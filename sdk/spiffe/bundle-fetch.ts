@@ -5,14 +5,10 @@
  * size and time, and redirects lead nowhere where the URL itself may not.
  */
 import { lookup } from "node:dns/promises";
-import { request } from "node:http";
-import type { IncomingMessage } from "node:http";
 import { BlockList, isIP } from "node:net";
-import { connect } from "node:tls";
-import type { TLSSocket } from "node:tls";
 import { NsmError, asNsmError, messageOf } from "../errors.ts";
-import { chainOf } from "../grpc/tls.ts";
 import type { Verify } from "../grpc/tls.ts";
+import { askOverHttps } from "../https-question.ts";
 import { MAX_BUNDLE_BYTES } from "./bundle.ts";
 import type { Bundles } from "./verify.ts";
 
@@ -77,55 +73,35 @@ export async function fetchBundle(options: EndpointOptions): Promise<Buffer> {
 type Answer = Buffer | { readonly location: string };
 
 async function ask(url: URL, options: EndpointOptions, isRedirect: boolean): Promise<Answer> {
-  const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
-  const address = isIP(host) === 0 ? (await lookup(host)).address : host;
+  const { profile, signal, webRoots } = options;
+  const name = url.hostname.replace(/^\[(.*)\]$/, "$1");
+  const address = isIP(name) === 0 ? (await lookup(name)).address : name;
   if (isRedirect && options.redirectsToPrivate !== true && isPrivate(address))
     throw fault(`the redirect to ${url.href} leads to ${address}, which is no public address`);
-  const socket = await secured(host, address, Number(url.port || 443), options);
-  try {
-    return await get(url, socket, options.signal);
-  } finally {
-    socket.destroy();
-  }
-}
-
-/** A connection whose other side has proved who it is. */
-function secured(host: string, address: string, port: number, options: EndpointOptions): Promise<TLSSocket> {
-  const { profile, signal, webRoots } = options;
-  const isWeb = profile.kind === "https_web";
-  return new Promise((resolve, reject) => {
-    const socket = connect({
-      host: address,
-      port,
-      ...(isIP(host) === 0 && { servername: host }),
-      ALPNProtocols: ["http/1.1"],
-      minVersion: "TLSv1.2",
-      // The chain of a SPIFFE endpoint is verified below, by the bundle of its trust domain alone.
-      rejectUnauthorized: isWeb,
-      ...(isWeb && webRoots !== undefined && { ca: webRoots }),
-      ...(!isWeb && { checkServerIdentity: () => undefined }),
-    });
-    const onAbort = () => socket.destroy(fault("given up"));
-    signal.addEventListener("abort", onAbort, { once: true });
-    socket.once("close", () => signal.removeEventListener("abort", onAbort));
-    // Stays for the socket's life.
-    socket.on("error", reject);
-    socket.once("close", () => reject(fault("the connection was closed")));
-    socket.once("secureConnect", () => {
-      try {
-        if (profile.kind === "https_spiffe") checkEndpoint(socket, profile.endpointId, options);
-        resolve(socket);
-      } catch (error) {
-        // Its "error" rejects.
-        socket.destroy(asNsmError(error, "UNAUTHENTICATED", "bundle-endpoint", "certificate"));
-      }
-    });
-    if (signal.aborted) onAbort();
+  const { status, headers, body } = await askOverHttps({
+    host: address,
+    port: Number(url.port || 443),
+    path: url.pathname + url.search,
+    headers: { host: url.host, accept: "application/json", "accept-encoding": "identity" },
+    // The chain of a SPIFFE endpoint is verified by the bundle of its trust domain alone.
+    ...(profile.kind === "https_web" && { web: { name, roots: webRoots } }),
+    check: (chain) => {
+      if (profile.kind === "https_spiffe") checkEndpoint(chain, profile.endpointId, options);
+    },
+    maxBytes: MAX_BUNDLE_BYTES,
+    signal,
   });
+  if (REDIRECTS.has(status) && headers.location !== undefined) return { location: headers.location };
+  if (status !== 200) throw fault(`it answers with status ${status}, not 200`);
+  return body;
 }
 
-function checkEndpoint(socket: TLSSocket, endpointId: string, { verify, bundles }: EndpointOptions): void {
-  const { id } = verify(chainOf(socket), bundles(), Date.now());
+function checkEndpoint(
+  chain: readonly Uint8Array[],
+  endpointId: string,
+  { verify, bundles }: EndpointOptions,
+): void {
+  const { id } = verified(() => verify(chain, bundles(), Date.now()));
   if (id === endpointId) return;
   throw new NsmError(
     "UNAUTHENTICATED",
@@ -134,44 +110,12 @@ function checkEndpoint(socket: TLSSocket, endpointId: string, { verify, bundles 
   );
 }
 
-function get(url: URL, socket: TLSSocket, signal: AbortSignal): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const asking = request(
-      {
-        createConnection: () => socket,
-        host: url.hostname,
-        path: url.pathname + url.search,
-        headers: {
-          host: url.host,
-          accept: "application/json",
-          "accept-encoding": "identity",
-          connection: "close",
-        },
-        signal,
-      },
-      (response) => {
-        read(response).then(resolve, reject);
-      },
-    );
-    asking.once("error", reject);
-    asking.end();
-  });
-}
-
-async function read(response: IncomingMessage): Promise<Answer> {
-  const { statusCode = 0, headers } = response;
-  if (REDIRECTS.has(statusCode) && headers.location !== undefined) return { location: headers.location };
-  if (statusCode !== 200) throw fault(`it answers with status ${statusCode}, not 200`);
-  const parts: Buffer[] = [];
-  let bytes = 0;
-  for await (const part of response) {
-    if (!Buffer.isBuffer(part)) throw fault("it answers with no bytes");
-    bytes += part.length;
-    if (bytes > MAX_BUNDLE_BYTES) throw fault(`its answer has more than ${MAX_BUNDLE_BYTES} bytes`);
-    parts.push(part);
+function verified<T>(verify: () => T): T {
+  try {
+    return verify();
+  } catch (error) {
+    throw asNsmError(error, "UNAUTHENTICATED", "bundle-endpoint", "certificate");
   }
-  if (!response.complete) throw fault("its answer was cut off");
-  return Buffer.concat(parts);
 }
 
 /** RFC 6890: what is not for the Internet. */
