@@ -1,4 +1,4 @@
-/** The proxies of a domain, as proxy/main.ts builds them. */
+/** The proxies of a domain, as proxy/passing.ts builds them. */
 import { randomUUID } from "node:crypto";
 import { toJson } from "@bufbuild/protobuf";
 import type { JsonValue } from "@bufbuild/protobuf";
