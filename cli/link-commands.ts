@@ -10,7 +10,7 @@ interface Options {
 export function addLinkCommands(program: Command, finish: (code: number) => void): void {
   const link = program
     .command("link")
-    .summary("link this cluster to another one: token, join, list, remove")
+    .summary("link this cluster to another one: token, join, list, set-address, remove")
     .description(
       "Links the domain of this cluster to that of another one, so that each may use what the other exports.\n" +
         "On one cluster: nsm link token prints a line. On the other: nsm link join <that line>.\n" +
@@ -34,6 +34,21 @@ export function addLinkCommands(program: Command, finish: (code: number) => void
     .action(async ({ output, proxy }: Options & { readonly output: "table" | "wide" | "json" | "yaml" }) => {
       const { runLinkList } = await import("./link.ts");
       finish(await runLinkList({ output, proxy }));
+    });
+  link
+    .command("set-address")
+    .summary("say where a linked domain can be dialled now")
+    .description(
+      "For a linked domain whose address has changed while it could not tell: the link stays what it is. " +
+        "The proxy of that domain has to answer there, and shows by its certificate that it is the linked one; otherwise nothing changes.",
+    )
+    .argument("<domain>", "as nsm link list shows it")
+    .argument("<address...>", "tcp://host:port, one or several, instead of those that are known")
+    .addOption(proxyOption())
+    .addHelpText("after", environment)
+    .action(async (domain: string, addresses: readonly string[], { proxy }: Options) => {
+      const { runLinkSetAddress } = await import("./link.ts");
+      finish(await runLinkSetAddress(domain, addresses, { proxy }));
     });
   link
     .command("remove")

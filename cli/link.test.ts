@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
-import { LinkStatusSchema, ListResponseSchema } from "../api/gen/link_pb.js";
+import { EndedLinkSchema, LinkStatusSchema, ListResponseSchema } from "../api/gen/link_pb.js";
 import { tableOf, valueOf } from "./link.ts";
 
 const NOW = Date.UTC(2030, 0, 1, 12);
@@ -52,4 +52,23 @@ test("for programs: milliseconds, times as RFC 3339, and only what is known", ()
   });
   expect(Object.keys(valueOf(down))).not.toContain("rttMs");
   expect(valueOf(down)).toMatchObject({ dialledBy: "us", why: "no answer\u0007" });
+});
+
+test("below the table stand what is to be known of a link, and links that have ended", () => {
+  const since = timestampFromMs(NOW - 300_000);
+  const ended = [
+    { domain: "gone", byUs: false, told: true },
+    { domain: "away", byUs: true, told: false },
+    { domain: "over", byUs: true, told: true },
+  ].map((each) => create(EndedLinkSchema, { ...each, since }));
+  const noted = create(LinkStatusSchema, { ...up, note: "it hides another one" });
+  expect(tableOf({ links: [noted], ended }, false, NOW, 120).slice(2)).toEqual([
+    "west: it hides another one",
+    "gone: removed by gone 5m ago",
+    "away: removed here 5m ago; away does not know yet",
+  ]);
+  expect(tableOf({ links: [], ended: ended.slice(0, 1) }, false, NOW, 120)).toEqual([
+    "gone: removed by gone 5m ago",
+  ]);
+  expect(valueOf(noted)).toMatchObject({ note: "it hides another one" });
 });

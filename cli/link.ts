@@ -3,7 +3,7 @@ import { durationFromMs, timestampDate, timestampMs } from "@bufbuild/protobuf/w
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { Exports } from "../api/gen/exports_pb.js";
 import { Links } from "../api/gen/link_pb.js";
-import type { LinkStatus, ListResponse } from "../api/gen/link_pb.js";
+import type { EndedLink, LinkStatus, ListResponse } from "../api/gen/link_pb.js";
 import { parseDuration } from "../sdk/config.ts";
 import { NsmError, messageOf } from "../sdk/errors.ts";
 import { ExitCode } from "./exit-code.ts";
@@ -68,12 +68,27 @@ export async function runLinkList(
         domain: list.domain,
         trustDomain: list.trustDomain,
         links: list.links.map(valueOf),
+        ended: list.ended.map(valueOfEnded),
       });
-    else if (list.links.length === 0)
-      say(`${list.domain} has no links: nsm link token makes a token for another cluster to join with`);
-    else
+    else {
+      if (list.links.length === 0)
+        say(`${list.domain} has no links: nsm link token makes a token for another cluster to join with`);
       for (const line of tableOf(list, output === "wide", Date.now(), outputWidth()))
         process.stdout.write(`${line}\n`);
+    }
+    return ExitCode.ok;
+  });
+}
+
+/** Exit code 0 once the other side has answered at each of the addresses. */
+export async function runLinkSetAddress(
+  domain: string,
+  addresses: readonly string[],
+  options: Common,
+): Promise<number> {
+  return await withProxy(options.proxy, async (proxy) => {
+    await proxy.call(Links.method.setAddress, { domain, addresses: [...addresses] });
+    say(`${domain} is dialled at ${addresses.join(", ")} from now on`);
     return ExitCode.ok;
   });
 }
@@ -86,7 +101,7 @@ export async function runLinkRemove(domain: string, options: Common): Promise<nu
       say(
         told
           ? `${domain} is not linked any more, on both sides`
-          : `${domain} is not linked any more. It could not be told: it will hear of it when it asks, or remove the link there, too`,
+          : `${domain} is not linked any more. It could not be told: it will hear of it when both can speak again within a day, or remove the link there, too`,
       );
       const left = await exportsTo(proxy, domain);
       if (left.length > 0)
@@ -149,12 +164,23 @@ export function valueOf(status: LinkStatus): object {
     ...(bundleHeard && { bundleHeard: timestampDate(bundleHeard).toISOString() }),
     offeredToUs: status.offeredToUs,
     offeredByUs: status.offeredByUs,
+    ...(status.note !== "" && { note: status.note }),
   };
 }
 
-/** Lines of a table for people. */
+function valueOfEnded({ domain, trustDomain, since, byUs, told }: EndedLink): object {
+  return {
+    domain,
+    trustDomain,
+    since: since && timestampDate(since).toISOString(),
+    removedBy: byUs ? "us" : "them",
+    otherSideKnows: told,
+  };
+}
+
+/** Lines of a table for people; below it, what is to be said of links that are down, and of those that have ended. */
 export function tableOf(
-  { links }: ListResponse,
+  { links, ended }: Pick<ListResponse, "links" | "ended">,
   wide: boolean,
   nowMs: number,
   width: number,
@@ -187,11 +213,21 @@ export function tableOf(
         ]
       : []),
   ];
-  const lines = formatTable(links, columns, [], width);
+  const lines = links.length === 0 ? [] : formatTable(links, columns, [], width);
   const reasons = links
     .filter(({ why }) => why !== "")
     .map(({ domain, why }) => printableLines(`${domain}: ${why}`));
-  return [...lines, ...reasons];
+  const notes = links
+    .filter(({ note }) => note !== "")
+    .map(({ domain, note }) => printableLines(`${domain}: ${note}`));
+  const ends = ended
+    .filter(({ byUs, told }) => !(byUs && told))
+    .map(({ domain, byUs, since }) => {
+      const when = since === undefined ? "" : ` ${age(timestampMs(since))} ago`;
+      const what = byUs ? `removed here${when}; ${domain} does not know yet` : `removed by ${domain}${when}`;
+      return printableLines(`${domain}: ${what}`);
+    });
+  return [...lines, ...reasons, ...notes, ...ends];
 }
 
 /** With fractions, which `durationMs` rounds. */

@@ -15,12 +15,15 @@ import { createDomainRegistries } from "./domain-registries.ts";
 import { parseDomains, resolveByTable, trustByTable } from "./domains-file.ts";
 import type { DomainTable } from "./domains-file.ts";
 import { createHeartbeats, hearing } from "./heartbeats.ts";
+import type { Hub } from "./link/hub.ts";
 import type { Links } from "./link/links.ts";
 import { resolveByLinks } from "./link/open.ts";
 
 export interface KnownDomains {
   readonly trust: DomainTrust;
   readonly table: () => DomainTable;
+  /** Calls `listener` after each change of the table, until disposed. */
+  readonly onTableChange: (listener: () => void) => Disposable;
   /** Who comes from where. */
   readonly peers: PeerDomains;
 }
@@ -48,7 +51,35 @@ export async function openKnownDomains(
   const table = file?.current ?? (() => new Map());
   const trust = trustByTable(table, dnsDomains);
   const peers = peersByTrust(trust, idMatcherOfAnyDomain(config.proxyIds), trustDomain);
-  return { trust, table, peers };
+  const onTableChange = (listener: () => void) => file?.onChange(listener) ?? new DisposableStack();
+  return { trust, table, onTableChange, peers };
+}
+
+/** What is to be said of a link by which a domain of the file is hidden; empty for others. */
+export function noteOfLink({ table }: Pick<KnownDomains, "table">, domain: string): string {
+  if (!table().has(domain)) return "";
+  return `the link hides the domain ${domain} of NSM_DOMAINS_PATH: take it out of that file, or remove the link`;
+}
+
+/** Says it in the log, once for each such domain, until it is disposed of. */
+export function warnOfHidden(
+  { links, store }: Pick<Hub, "links" | "store">,
+  known: Pick<KnownDomains, "table" | "onTableChange">,
+  log: Logger,
+): Disposable {
+  let warned = new Set<string>();
+  const look = () => {
+    const hidden = links().flatMap(({ domain, state }) =>
+      state === "linked" && known.table().has(domain) ? [domain] : [],
+    );
+    for (const domain of hidden) if (!warned.has(domain)) log.warn({ domain }, noteOfLink(known, domain));
+    warned = new Set(hidden);
+  };
+  look();
+  const stack = new DisposableStack();
+  stack.use(store.onChange(look));
+  stack.use(known.onTableChange(look));
+  return stack;
 }
 
 export function registriesOfDomains(

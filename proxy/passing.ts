@@ -31,6 +31,7 @@ import type { ClusterInfo } from "./cluster-info.ts";
 import type { PassingConfig, SharedConfig } from "./config.ts";
 import { exportsHandlers } from "./exports/admin.ts";
 import type { Home } from "./home.ts";
+import { noteOfLink, warnOfHidden } from "./known-domains.ts";
 import type { KnownDomains } from "./known-domains.ts";
 import { linkAdmin, noLinkAdmin } from "./link/admin.ts";
 import { linkUrl } from "./link/hub.ts";
@@ -109,6 +110,7 @@ export async function servePassing(passing: Passing): Promise<AsyncDisposable> {
       add(NetworkServiceEndpointRegistry, registries.endpoints);
     }),
   );
+  if (links !== undefined) stack.use(warnOfHidden(links.hub, known, log));
   await links?.start(server.addresses.find((url) => url.startsWith("tcp:")) ?? server.addresses[0] ?? "");
   log.info({ addresses: server.addresses, published: own.here }, "proxy serves");
   return stack.move();
@@ -167,9 +169,14 @@ function openChain(
   });
 }
 
-function openOperatorsServer({ config, log, mesh, own, links }: Passing): Promise<GrpcServer> {
+function openOperatorsServer({ config, log, mesh, known, own, links }: Passing): Promise<GrpcServer> {
   return openAdmin(config, mesh, log, (add) => {
     add(Exports, exportsHandlers({ store: own.saved, ofRegistry: own.ofRegistry, log }));
-    add(LinksService, links === undefined ? noLinkAdmin() : linkAdmin(links, offersOf(own.exports)));
+    add(
+      LinksService,
+      links === undefined
+        ? noLinkAdmin()
+        : linkAdmin(links, offersOf(own.exports), (domain) => noteOfLink(known, domain)),
+    );
   });
 }

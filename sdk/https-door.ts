@@ -5,6 +5,7 @@ import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { Clock } from "./clock.ts";
 import { NsmError } from "./errors.ts";
+import { chainOf } from "./grpc/tls.ts";
 import type { Logger } from "./log.ts";
 import { createWaitingRoom, holderOf } from "./waiting-room.ts";
 
@@ -27,6 +28,8 @@ export interface HttpAnswer {
 
 export interface HttpQuestion {
   readonly body: string;
+  /** The asker's certificates (DER, leaf first), which nobody has looked at; none for most. To be read once. */
+  readonly chain: () => readonly Uint8Array[];
   /** Aborted when the asker leaves, its time is over or the door closes. */
   readonly signal: AbortSignal;
 }
@@ -46,6 +49,7 @@ export interface HttpsDoor extends Disposable {
 
 /** Somebody at the door. */
 interface Asker {
+  readonly socket: TLSSocket;
   readonly left: AbortController;
   /** The head of the question has come. */
   hasAsked: boolean;
@@ -73,7 +77,7 @@ export function createHttpsDoor(
   server.maxRequestsPerSocket = 1;
   return {
     accept(socket) {
-      const asker: Asker = { left: new AbortController(), hasAsked: false, isBusy: false };
+      const asker: Asker = { socket, left: new AbortController(), hasAsked: false, isBusy: false };
       const place = room.admit({
         holder: holderOf(socket.remoteAddress),
         isSilent: () => !asker.hasAsked,
@@ -125,7 +129,7 @@ async function answer(routes: Routes, request: IncomingMessage, asker: Asker): P
   if (body === undefined) return failure(413, `more than ${MAX_BODY_BYTES} bytes`, "limit");
   asker.isBusy = true;
   try {
-    return await route({ body, signal: asker.left.signal });
+    return await route({ body, chain: () => chainOf(asker.socket), signal: asker.left.signal });
   } finally {
     asker.isBusy = false;
   }

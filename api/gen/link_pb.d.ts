@@ -86,6 +86,24 @@ export declare type Offered = Message<"nsm.link.v1.Offered"> & {
 export declare const OfferedSchema: GenMessage<Offered>;
 
 /**
+ * Where the sender can be dialled, as tcp://host:port; none when it cannot.
+ *
+ * @generated from message nsm.link.v1.Addresses
+ */
+export declare type Addresses = Message<"nsm.link.v1.Addresses"> & {
+  /**
+   * @generated from field: repeated string urls = 1;
+   */
+  urls: string[];
+};
+
+/**
+ * Describes the message nsm.link.v1.Addresses.
+ * Use `create(AddressesSchema)` to create a new message.
+ */
+export declare const AddressesSchema: GenMessage<Addresses>;
+
+/**
  * One of its fields is set.
  *
  * @generated from message nsm.link.v1.LinkMessage
@@ -159,6 +177,11 @@ export declare type TellRequest = Message<"nsm.link.v1.TellRequest"> & {
    * @generated from field: bool verify = 6;
    */
   verify: boolean;
+
+  /**
+   * @generated from field: nsm.link.v1.Addresses addresses = 7;
+   */
+  addresses?: Addresses | undefined;
 };
 
 /**
@@ -345,6 +368,13 @@ export declare type LinkStatus = Message<"nsm.link.v1.LinkStatus"> & {
    * @generated from field: repeated string offered_by_us = 13;
    */
   offeredByUs: string[];
+
+  /**
+   * For people: what else is to be known of it.
+   *
+   * @generated from field: string note = 14;
+   */
+  note: string;
 };
 
 /**
@@ -352,6 +382,48 @@ export declare type LinkStatus = Message<"nsm.link.v1.LinkStatus"> & {
  * Use `create(LinkStatusSchema)` to create a new message.
  */
 export declare const LinkStatusSchema: GenMessage<LinkStatus>;
+
+/**
+ * A link that there is no more; remembered for a day.
+ *
+ * @generated from message nsm.link.v1.EndedLink
+ */
+export declare type EndedLink = Message<"nsm.link.v1.EndedLink"> & {
+  /**
+   * @generated from field: string domain = 1;
+   */
+  domain: string;
+
+  /**
+   * @generated from field: string trust_domain = 2;
+   */
+  trustDomain: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp since = 3;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * Removed here; else the other side removed it.
+   *
+   * @generated from field: bool by_us = 4;
+   */
+  byUs: boolean;
+
+  /**
+   * The other side has heard of it.
+   *
+   * @generated from field: bool told = 5;
+   */
+  told: boolean;
+};
+
+/**
+ * Describes the message nsm.link.v1.EndedLink.
+ * Use `create(EndedLinkSchema)` to create a new message.
+ */
+export declare const EndedLinkSchema: GenMessage<EndedLink>;
 
 /**
  * @generated from message nsm.link.v1.ListRequest
@@ -385,6 +457,11 @@ export declare type ListResponse = Message<"nsm.link.v1.ListResponse"> & {
    * @generated from field: repeated nsm.link.v1.LinkStatus links = 3;
    */
   links: LinkStatus[];
+
+  /**
+   * @generated from field: repeated nsm.link.v1.EndedLink ended = 4;
+   */
+  ended: EndedLink[];
 };
 
 /**
@@ -392,6 +469,41 @@ export declare type ListResponse = Message<"nsm.link.v1.ListResponse"> & {
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export declare const ListResponseSchema: GenMessage<ListResponse>;
+
+/**
+ * @generated from message nsm.link.v1.SetAddressRequest
+ */
+export declare type SetAddressRequest = Message<"nsm.link.v1.SetAddressRequest"> & {
+  /**
+   * @generated from field: string domain = 1;
+   */
+  domain: string;
+
+  /**
+   * tcp://host:port, instead of those that are known. Each is asked first.
+   *
+   * @generated from field: repeated string addresses = 2;
+   */
+  addresses: string[];
+};
+
+/**
+ * Describes the message nsm.link.v1.SetAddressRequest.
+ * Use `create(SetAddressRequestSchema)` to create a new message.
+ */
+export declare const SetAddressRequestSchema: GenMessage<SetAddressRequest>;
+
+/**
+ * @generated from message nsm.link.v1.SetAddressResponse
+ */
+export declare type SetAddressResponse = Message<"nsm.link.v1.SetAddressResponse"> & {
+};
+
+/**
+ * Describes the message nsm.link.v1.SetAddressResponse.
+ * Use `create(SetAddressResponseSchema)` to create a new message.
+ */
+export declare const SetAddressResponseSchema: GenMessage<SetAddressResponse>;
 
 /**
  * @generated from message nsm.link.v1.RemoveRequest
@@ -474,6 +586,16 @@ export declare const Links: GenService<{
     methodKind: "server_streaming";
     input: typeof JoinRequestSchema;
     output: typeof JoinProgressSchema;
+  },
+  /**
+   * For an address that has changed while the other side could not tell.
+   *
+   * @generated from rpc nsm.link.v1.Links.SetAddress
+   */
+  setAddress: {
+    methodKind: "unary";
+    input: typeof SetAddressRequestSchema;
+    output: typeof SetAddressResponseSchema;
   },
   /**
    * @generated from rpc nsm.link.v1.Links.List

@@ -11,7 +11,7 @@ import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@
  * Describes the file link.proto.
  */
 export const file_link = /*@__PURE__*/
-  fileDesc("CgpsaW5rLnByb3RvEgtuc20ubGluay52MSIeCgtLZWVwUmVxdWVzdBIPCgdsaW5rX2lkGAEgASgJIhYKBFBpbmcSDgoGbnVtYmVyGAEgASgEIhwKCk9wZW5UdW5uZWwSDgoGdGlja2V0GAEgASgJIhsKB09mZmVyZWQSEAoIc2VydmljZXMYASADKAkiiAEKC0xpbmtNZXNzYWdlEh8KBHBpbmcYASABKAsyES5uc20ubGluay52MS5QaW5nEiwKC29wZW5fdHVubmVsGAIgASgLMhcubnNtLmxpbmsudjEuT3BlblR1bm5lbBIQCgh1bmxpbmtlZBgDIAEoCBIYChBvYnNlcnZlZF9hZGRyZXNzGAQgASgJIpgBCgtUZWxsUmVxdWVzdBIPCgdsaW5rX2lkGAEgASgJEg4KBmJ1bmRsZRgCIAEoDBIfCgRwb25nGAMgASgLMhEubnNtLmxpbmsudjEuUGluZxIlCgdvZmZlcmVkGAQgASgLMhQubnNtLmxpbmsudjEuT2ZmZXJlZBIQCgh1bmxpbmtlZBgFIAEoCBIOCgZ2ZXJpZnkYBiABKAgiDgoMVGVsbFJlc3BvbnNlIj0KEkNyZWF0ZVRva2VuUmVxdWVzdBInCgRsaWZlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlEKE0NyZWF0ZVRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSKwoHZXhwaXJlcxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiHAoLSm9pblJlcXVlc3QSDQoFdG9rZW4YASABKAkiRQoMSm9pblByb2dyZXNzEgwKBHRleHQYASABKAkSJwoGbGlua2VkGAIgASgLMhcubnNtLmxpbmsudjEuTGlua1N0YXR1cyLCAgoKTGlua1N0YXR1cxIOCgZkb21haW4YASABKAkSFAoMdHJ1c3RfZG9tYWluGAIgASgJEhAKCHByb3h5X2lkGAMgASgJEg0KBXN0YXRlGAQgASgJEikKBXNpbmNlGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBILCgN3aHkYBiABKAkSDQoFZGlhbHMYByABKAgSCwoDd2F5GAggASgJEhEKCWFkZHJlc3NlcxgJIAMoCRImCgNydHQYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoMYnVuZGxlX2hlYXJkGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1vZmZlcmVkX3RvX3VzGAwgAygJEhUKDW9mZmVyZWRfYnlfdXMYDSADKAkiDQoLTGlzdFJlcXVlc3QiXAoMTGlzdFJlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIUCgx0cnVzdF9kb21haW4YAiABKAkSJgoFbGlua3MYAyADKAsyFy5uc20ubGluay52MS5MaW5rU3RhdHVzIh8KDVJlbW92ZVJlcXVlc3QSDgoGZG9tYWluGAEgASgJIh4KDlJlbW92ZVJlc3BvbnNlEgwKBHRvbGQYASABKAgygQEKBExpbmsSPAoES2VlcBIYLm5zbS5saW5rLnYxLktlZXBSZXF1ZXN0GhgubnNtLmxpbmsudjEuTGlua01lc3NhZ2UwARI7CgRUZWxsEhgubnNtLmxpbmsudjEuVGVsbFJlcXVlc3QaGS5uc20ubGluay52MS5UZWxsUmVzcG9uc2UymAIKBUxpbmtzElAKC0NyZWF0ZVRva2VuEh8ubnNtLmxpbmsudjEuQ3JlYXRlVG9rZW5SZXF1ZXN0GiAubnNtLmxpbmsudjEuQ3JlYXRlVG9rZW5SZXNwb25zZRI9CgRKb2luEhgubnNtLmxpbmsudjEuSm9pblJlcXVlc3QaGS5uc20ubGluay52MS5Kb2luUHJvZ3Jlc3MwARI7CgRMaXN0EhgubnNtLmxpbmsudjEuTGlzdFJlcXVlc3QaGS5uc20ubGluay52MS5MaXN0UmVzcG9uc2USQQoGUmVtb3ZlEhoubnNtLmxpbmsudjEuUmVtb3ZlUmVxdWVzdBobLm5zbS5saW5rLnYxLlJlbW92ZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CgpsaW5rLnByb3RvEgtuc20ubGluay52MSIeCgtLZWVwUmVxdWVzdBIPCgdsaW5rX2lkGAEgASgJIhYKBFBpbmcSDgoGbnVtYmVyGAEgASgEIhwKCk9wZW5UdW5uZWwSDgoGdGlja2V0GAEgASgJIhsKB09mZmVyZWQSEAoIc2VydmljZXMYASADKAkiGQoJQWRkcmVzc2VzEgwKBHVybHMYASADKAkiiAEKC0xpbmtNZXNzYWdlEh8KBHBpbmcYASABKAsyES5uc20ubGluay52MS5QaW5nEiwKC29wZW5fdHVubmVsGAIgASgLMhcubnNtLmxpbmsudjEuT3BlblR1bm5lbBIQCgh1bmxpbmtlZBgDIAEoCBIYChBvYnNlcnZlZF9hZGRyZXNzGAQgASgJIsMBCgtUZWxsUmVxdWVzdBIPCgdsaW5rX2lkGAEgASgJEg4KBmJ1bmRsZRgCIAEoDBIfCgRwb25nGAMgASgLMhEubnNtLmxpbmsudjEuUGluZxIlCgdvZmZlcmVkGAQgASgLMhQubnNtLmxpbmsudjEuT2ZmZXJlZBIQCgh1bmxpbmtlZBgFIAEoCBIOCgZ2ZXJpZnkYBiABKAgSKQoJYWRkcmVzc2VzGAcgASgLMhYubnNtLmxpbmsudjEuQWRkcmVzc2VzIg4KDFRlbGxSZXNwb25zZSI9ChJDcmVhdGVUb2tlblJlcXVlc3QSJwoEbGlmZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJRChNDcmVhdGVUb2tlblJlc3BvbnNlEg0KBXRva2VuGAEgASgJEisKB2V4cGlyZXMYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhwKC0pvaW5SZXF1ZXN0Eg0KBXRva2VuGAEgASgJIkUKDEpvaW5Qcm9ncmVzcxIMCgR0ZXh0GAEgASgJEicKBmxpbmtlZBgCIAEoCzIXLm5zbS5saW5rLnYxLkxpbmtTdGF0dXMi0AIKCkxpbmtTdGF0dXMSDgoGZG9tYWluGAEgASgJEhQKDHRydXN0X2RvbWFpbhgCIAEoCRIQCghwcm94eV9pZBgDIAEoCRINCgVzdGF0ZRgEIAEoCRIpCgVzaW5jZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASCwoDd2h5GAYgASgJEg0KBWRpYWxzGAcgASgIEgsKA3dheRgIIAEoCRIRCglhZGRyZXNzZXMYCSADKAkSJgoDcnR0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDGJ1bmRsZV9oZWFyZBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNb2ZmZXJlZF90b191cxgMIAMoCRIVCg1vZmZlcmVkX2J5X3VzGA0gAygJEgwKBG5vdGUYDiABKAkieQoJRW5kZWRMaW5rEg4KBmRvbWFpbhgBIAEoCRIUCgx0cnVzdF9kb21haW4YAiABKAkSKQoFc2luY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWJ5X3VzGAQgASgIEgwKBHRvbGQYBSABKAgiDQoLTGlzdFJlcXVlc3QigwEKDExpc3RSZXNwb25zZRIOCgZkb21haW4YASABKAkSFAoMdHJ1c3RfZG9tYWluGAIgASgJEiYKBWxpbmtzGAMgAygLMhcubnNtLmxpbmsudjEuTGlua1N0YXR1cxIlCgVlbmRlZBgEIAMoCzIWLm5zbS5saW5rLnYxLkVuZGVkTGluayI2ChFTZXRBZGRyZXNzUmVxdWVzdBIOCgZkb21haW4YASABKAkSEQoJYWRkcmVzc2VzGAIgAygJIhQKElNldEFkZHJlc3NSZXNwb25zZSIfCg1SZW1vdmVSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSIeCg5SZW1vdmVSZXNwb25zZRIMCgR0b2xkGAEgASgIMoEBCgRMaW5rEjwKBEtlZXASGC5uc20ubGluay52MS5LZWVwUmVxdWVzdBoYLm5zbS5saW5rLnYxLkxpbmtNZXNzYWdlMAESOwoEVGVsbBIYLm5zbS5saW5rLnYxLlRlbGxSZXF1ZXN0GhkubnNtLmxpbmsudjEuVGVsbFJlc3BvbnNlMucCCgVMaW5rcxJQCgtDcmVhdGVUb2tlbhIfLm5zbS5saW5rLnYxLkNyZWF0ZVRva2VuUmVxdWVzdBogLm5zbS5saW5rLnYxLkNyZWF0ZVRva2VuUmVzcG9uc2USPQoESm9pbhIYLm5zbS5saW5rLnYxLkpvaW5SZXF1ZXN0GhkubnNtLmxpbmsudjEuSm9pblByb2dyZXNzMAESTQoKU2V0QWRkcmVzcxIeLm5zbS5saW5rLnYxLlNldEFkZHJlc3NSZXF1ZXN0Gh8ubnNtLmxpbmsudjEuU2V0QWRkcmVzc1Jlc3BvbnNlEjsKBExpc3QSGC5uc20ubGluay52MS5MaXN0UmVxdWVzdBoZLm5zbS5saW5rLnYxLkxpc3RSZXNwb25zZRJBCgZSZW1vdmUSGi5uc20ubGluay52MS5SZW1vdmVSZXF1ZXN0GhsubnNtLmxpbmsudjEuUmVtb3ZlUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message nsm.link.v1.KeepRequest.
@@ -42,88 +42,116 @@ export const OfferedSchema = /*@__PURE__*/
   messageDesc(file_link, 3);
 
 /**
+ * Describes the message nsm.link.v1.Addresses.
+ * Use `create(AddressesSchema)` to create a new message.
+ */
+export const AddressesSchema = /*@__PURE__*/
+  messageDesc(file_link, 4);
+
+/**
  * Describes the message nsm.link.v1.LinkMessage.
  * Use `create(LinkMessageSchema)` to create a new message.
  */
 export const LinkMessageSchema = /*@__PURE__*/
-  messageDesc(file_link, 4);
+  messageDesc(file_link, 5);
 
 /**
  * Describes the message nsm.link.v1.TellRequest.
  * Use `create(TellRequestSchema)` to create a new message.
  */
 export const TellRequestSchema = /*@__PURE__*/
-  messageDesc(file_link, 5);
+  messageDesc(file_link, 6);
 
 /**
  * Describes the message nsm.link.v1.TellResponse.
  * Use `create(TellResponseSchema)` to create a new message.
  */
 export const TellResponseSchema = /*@__PURE__*/
-  messageDesc(file_link, 6);
+  messageDesc(file_link, 7);
 
 /**
  * Describes the message nsm.link.v1.CreateTokenRequest.
  * Use `create(CreateTokenRequestSchema)` to create a new message.
  */
 export const CreateTokenRequestSchema = /*@__PURE__*/
-  messageDesc(file_link, 7);
+  messageDesc(file_link, 8);
 
 /**
  * Describes the message nsm.link.v1.CreateTokenResponse.
  * Use `create(CreateTokenResponseSchema)` to create a new message.
  */
 export const CreateTokenResponseSchema = /*@__PURE__*/
-  messageDesc(file_link, 8);
+  messageDesc(file_link, 9);
 
 /**
  * Describes the message nsm.link.v1.JoinRequest.
  * Use `create(JoinRequestSchema)` to create a new message.
  */
 export const JoinRequestSchema = /*@__PURE__*/
-  messageDesc(file_link, 9);
+  messageDesc(file_link, 10);
 
 /**
  * Describes the message nsm.link.v1.JoinProgress.
  * Use `create(JoinProgressSchema)` to create a new message.
  */
 export const JoinProgressSchema = /*@__PURE__*/
-  messageDesc(file_link, 10);
+  messageDesc(file_link, 11);
 
 /**
  * Describes the message nsm.link.v1.LinkStatus.
  * Use `create(LinkStatusSchema)` to create a new message.
  */
 export const LinkStatusSchema = /*@__PURE__*/
-  messageDesc(file_link, 11);
+  messageDesc(file_link, 12);
+
+/**
+ * Describes the message nsm.link.v1.EndedLink.
+ * Use `create(EndedLinkSchema)` to create a new message.
+ */
+export const EndedLinkSchema = /*@__PURE__*/
+  messageDesc(file_link, 13);
 
 /**
  * Describes the message nsm.link.v1.ListRequest.
  * Use `create(ListRequestSchema)` to create a new message.
  */
 export const ListRequestSchema = /*@__PURE__*/
-  messageDesc(file_link, 12);
+  messageDesc(file_link, 14);
 
 /**
  * Describes the message nsm.link.v1.ListResponse.
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema = /*@__PURE__*/
-  messageDesc(file_link, 13);
+  messageDesc(file_link, 15);
+
+/**
+ * Describes the message nsm.link.v1.SetAddressRequest.
+ * Use `create(SetAddressRequestSchema)` to create a new message.
+ */
+export const SetAddressRequestSchema = /*@__PURE__*/
+  messageDesc(file_link, 16);
+
+/**
+ * Describes the message nsm.link.v1.SetAddressResponse.
+ * Use `create(SetAddressResponseSchema)` to create a new message.
+ */
+export const SetAddressResponseSchema = /*@__PURE__*/
+  messageDesc(file_link, 17);
 
 /**
  * Describes the message nsm.link.v1.RemoveRequest.
  * Use `create(RemoveRequestSchema)` to create a new message.
  */
 export const RemoveRequestSchema = /*@__PURE__*/
-  messageDesc(file_link, 14);
+  messageDesc(file_link, 18);
 
 /**
  * Describes the message nsm.link.v1.RemoveResponse.
  * Use `create(RemoveResponseSchema)` to create a new message.
  */
 export const RemoveResponseSchema = /*@__PURE__*/
-  messageDesc(file_link, 15);
+  messageDesc(file_link, 19);
 
 /**
  * Between the proxies of two linked domains. The one that joined dials.

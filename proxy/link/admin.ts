@@ -8,18 +8,25 @@ import {
   LinkStatusSchema,
   ListResponseSchema,
   RemoveResponseSchema,
+  SetAddressResponseSchema,
 } from "../../api/gen/link_pb.js";
 import type { LinkStatus, Links as LinksService } from "../../api/gen/link_pb.js";
 import { NsmError } from "../../sdk/errors.ts";
 import type { Handlers } from "../../sdk/grpc/handlers.ts";
 import type { Offers } from "./hub.ts";
 import type { Links } from "./links.ts";
+import { endedOf } from "./state.ts";
 import type { LinkRecord } from "./state.ts";
 
 const DEFAULT_LIFE_MS = 15 * 60_000;
 const LONGEST_LIFE_MS = 24 * 3_600_000;
 
-export function linkAdmin(links: Links, offers: Offers): Handlers<typeof LinksService> {
+/** `noteOf`: what else people should know of the link with a domain; empty for nothing. */
+export function linkAdmin(
+  links: Links,
+  offers: Offers,
+  noteOf: (domain: string) => string = () => "",
+): Handlers<typeof LinksService> {
   const { hub } = links;
   const statusOf = (link: LinkRecord): LinkStatus => {
     const { domain, trustDomain, proxyId, addresses, dials } = link;
@@ -39,6 +46,7 @@ export function linkAdmin(links: Links, offers: Offers): Handlers<typeof LinksSe
       ...(bundleHeardMs !== undefined && { bundleHeard: timestampFromMs(bundleHeardMs) }),
       offeredToUs: [...offeredToUs],
       offeredByUs: [...offers.to(domain)],
+      note: noteOf(domain),
     });
   };
   return {
@@ -63,7 +71,20 @@ export function linkAdmin(links: Links, offers: Offers): Handlers<typeof LinksSe
     list: () => {
       const { domain, trustDomain } = hub.own;
       const all = hub.links().toSorted((a, b) => (a.domain < b.domain ? -1 : 1));
-      return Promise.resolve(create(ListResponseSchema, { domain, trustDomain, links: all.map(statusOf) }));
+      const ended = endedOf(hub.store.current(), hub.clock.now()).map((link) => ({
+        domain: link.domain,
+        trustDomain: link.trustDomain,
+        since: timestampFromMs(link.sinceMs),
+        byUs: link.by === "us",
+        told: link.isTold,
+      }));
+      return Promise.resolve(
+        create(ListResponseSchema, { domain, trustDomain, links: all.map(statusOf), ended }),
+      );
+    },
+    async setAddress({ domain, addresses }, { signal }) {
+      await links.setAddresses(domain, addresses, signal);
+      return create(SetAddressResponseSchema);
     },
     remove: async ({ domain }) => create(RemoveResponseSchema, { told: await links.remove(domain) }),
   };
@@ -90,6 +111,7 @@ export function noLinkAdmin(): Handlers<typeof LinksService> {
     async *join() {
       refuse();
     },
+    setAddress: refuse,
     list: refuse,
     remove: refuse,
   };

@@ -25,6 +25,8 @@ export interface Question {
   readonly path: string;
   /** With it the question is a POST. */
   readonly body?: unknown;
+  /** What this side shows of itself (PEM); nothing unless told. */
+  readonly own?: { readonly key: string; readonly cert: string };
   readonly nowMs: number;
   readonly signal: AbortSignal;
 }
@@ -86,7 +88,7 @@ function check(
 
 /** Throws what `onChain` throws, INVALID_ARGUMENT `bad-address`, UNAVAILABLE `unreachable`. */
 async function exchange(
-  { url, path, body, signal }: Question,
+  { url, path, body, own, signal }: Question,
   onChain: (chain: readonly Uint8Array[]) => void,
 ): Promise<{ readonly status: number; readonly text: string }> {
   const address = parseAddress(url);
@@ -100,6 +102,7 @@ async function exchange(
       path,
       headers: { host: "proxy" },
       ...(body !== undefined && { body: JSON.stringify(body) }),
+      ...(own !== undefined && { own }),
       check: onChain,
       connectMs: CONNECT_MS,
       maxBytes: MAX_ANSWER_BYTES,

@@ -24,6 +24,8 @@ export interface DiallingOptions {
   readonly openTunnel: (link: LinkRecord, url: string, ticket: string, signal: AbortSignal) => void;
   /** False when the other side says that there is no such link, in a way that nobody else can. Throws when it says nothing. */
   readonly isKnownThere: (link: LinkRecord, url: string, signal: AbortSignal) => Promise<boolean>;
+  /** Says to the other side what it should know of this one, by its own address. Throws when it does not hear it. */
+  readonly introduce: (link: LinkRecord, url: string) => Promise<void>;
   /** The other side has ended the link. */
   readonly onUnlinked: (link: LinkRecord) => void;
 }
@@ -40,7 +42,7 @@ export async function keepDialling(
   let heardMs = -Infinity;
   const heard = () => (heardMs = hub.clock.monotonic());
   for (let turn = 0; !signal.aborted; turn++) {
-    const url = link.addresses[turn % link.addresses.length] ?? "";
+    const url = addressOf(link, hub, turn) ?? "";
     try {
       if (await follow(link, url, options, heard, signal)) {
         backoff.reset();
@@ -65,20 +67,30 @@ export async function keepDialling(
 
 /**
  * The same question from the side that does not dial, while the other one stays away: it may have removed the link when nobody could
- * hear it. Asks until `signal` aborts, or the answer is that it is over.
+ * hear it, or dial an address that is no more, and is told the new one. Asks until `signal` aborts, or the answer is that it is over.
  */
 export async function keepAsking(
   link: LinkRecord,
-  options: Pick<DiallingOptions, "hub" | "isKnownThere" | "onUnlinked">,
+  options: Pick<DiallingOptions, "hub" | "isKnownThere" | "introduce" | "onUnlinked">,
   signal: AbortSignal,
 ): Promise<void> {
+  const { hub } = options;
   for (let turn = 0; !signal.aborted; turn++) {
     await delay(ASK_WHILE_AWAY_MS, signal).catch(() => undefined);
-    const url = link.addresses[turn % link.addresses.length];
-    if (signal.aborted || url === undefined) return;
-    if (options.hub.live(link.id).way !== undefined) continue;
+    if (signal.aborted) return;
+    const url = addressOf(link, hub, turn);
+    if (url === undefined || hub.live(link.id).way !== undefined) continue;
     if (await isOver(link, url, options, signal)) return;
+    await options
+      .introduce(link, url)
+      .catch((err: unknown) => hub.log.debug({ domain: link.domain, err }, "the other side did not hear"));
   }
+}
+
+/** Of those that are known now, one after the other. */
+function addressOf({ id }: LinkRecord, hub: Hub, turn: number): string | undefined {
+  const addresses = hub.links().find((link) => link.id === id)?.addresses ?? [];
+  return addresses[turn % addresses.length];
 }
 
 /** True when the other side has pinged before the stream ended. Throws what ended it. */

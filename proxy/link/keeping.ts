@@ -99,9 +99,10 @@ export function createKeeping({ hub, doors, verify }: KeepingOptions): Keeping {
   /** Directly if that works, else through a tunnel; again until it works or the stream has ended. */
   const findWay = async (link: LinkRecord, isOver: () => boolean): Promise<void> => {
     const known = hub.live(link.id).way;
+    const { addresses } = hub.links().find(({ id }) => id === link.id) ?? link;
     const ways: readonly Way[] = [
       ...(known === undefined ? [] : [known]),
-      ...link.addresses.map((url) => ({ kind: "direct", url }) as const),
+      ...addresses.map((url) => ({ kind: "direct", url }) as const),
       { kind: "tunnel", url: doors.urlOf(link) },
     ];
     for (const way of ways) {

@@ -5,7 +5,7 @@ import { keepAsking, keepDialling } from "./dialling.ts";
 import type { DiallingOptions } from "./dialling.ts";
 import type { Hub } from "./hub.ts";
 import type { Keeping } from "./keeping.ts";
-import { changeLink } from "./state.ts";
+import { changeLink, endLink, endWasTold } from "./state.ts";
 import type { LinkRecord } from "./state.ts";
 import type { Trust } from "./trust.ts";
 import type { TunnelDoors } from "./tunnels.ts";
@@ -80,10 +80,9 @@ export function createLife(options: LifeOptions): Life {
     timers.get(link.id)?.[Symbol.dispose]();
     timers.delete(link.id);
     await within(hub.endWires(link), WIRES_MS);
-    await store.update((state) =>
-      changeLink(state, link.id, (each) => ({ ...each, state: "leaving", sinceMs: clock.now() })),
-    );
+    await store.update((state) => endLink(state, link.id, tellsOther ? "us" : "them", clock.now()));
     const told = tellsOther && (await within(sayGoodbye(link), GOODBYE_MS));
+    if (told) await store.update((state) => endWasTold(state, link.id));
     keeping().end(link);
     dialling.get(link.id)?.stop.abort();
     dialling.delete(link.id);

@@ -37,7 +37,7 @@ function crowd(port: number, localAddress: string, habit: (socket: Socket) => vo
     socket.on("error", () => undefined);
     socket.once("close", () => {
       open.delete(socket);
-      setTimeout(hold, 50).unref();
+      setTimeout(hold, 1000).unref();
     });
     habit(socket);
     socket.resume();
@@ -52,6 +52,7 @@ function crowd(port: number, localAddress: string, habit: (socket: Socket) => vo
 
 test.for(Object.keys(habits))(
   "a stranger who holds %j on a hundred connections keeps nobody from joining",
+  { timeout: 60_000 },
   async (habit) => {
     const [east, west] = [await openSide("east"), await openSide("west")];
     onTestFinished(async () => {

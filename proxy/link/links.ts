@@ -11,6 +11,8 @@ import type { Logger } from "../../sdk/log.ts";
 import type { Mesh } from "../../sdk/mesh.ts";
 import { parseBundle } from "../../sdk/spiffe/bundle.ts";
 import { ask } from "./ask.ts";
+import { createAddressBook } from "./addresses.ts";
+import { createFarewells } from "./farewell.ts";
 import { createHub, poolOverLinks } from "./hub.ts";
 import type { Hub, Offers, Way } from "./hub.ts";
 import { joinByToken } from "./join.ts";
@@ -62,6 +64,8 @@ export interface Links extends AsyncDisposable {
   createToken(lifeMs: number): Promise<{ readonly token: string; readonly expiresMs: number }>;
   /** See `joinByToken`. */
   join(token: string, signal: AbortSignal): AsyncGenerator<string, LinkRecord, undefined>;
+  /** See `AddressBook`. */
+  setAddresses(domain: string, urls: readonly string[], signal: AbortSignal): Promise<void>;
   /** True when the other side was told. Throws NOT_FOUND `not-linked`. */
   remove(domain: string): Promise<boolean>;
 }
@@ -79,7 +83,19 @@ export function createLinks(options: LinksOptions): Links {
     const request = create(TellRequestSchema, { ...news, linkId: link.id });
     await pool.unary(target, Link.method.tell, request, { timeoutMs: TRY_MS, signal: stop.signal });
   };
-  const desk = stack.use(createNewsDesk({ hub, trust, offers, tell, stop: stop.signal }));
+  const book = createAddressBook({ hub, dialable: options.dialable, isKnownThere });
+  const farewells = stack.use(createFarewells({ hub, source, stop: stop.signal }));
+  const desk = stack.use(
+    createNewsDesk({
+      hub,
+      trust,
+      offers,
+      addresses: options.addresses,
+      hearAddresses: (link, urls) => book.hear(link, urls),
+      tell,
+      stop: stop.signal,
+    }),
+  );
   const life = stack.use(
     createLife({
       hub,
@@ -96,6 +112,7 @@ export function createLinks(options: LinksOptions): Links {
             { url, link, ticket, signal },
           ),
         isKnownThere,
+        introduce: async (link, url) => await tell(link, { kind: "direct", url }, desk.newsFor(link)),
       },
       async sayGoodbye(link) {
         const { way } = hub.live(link.id);
@@ -115,7 +132,14 @@ export function createLinks(options: LinksOptions): Links {
     }),
   );
   const { begin, drop } = life;
-  const routes = createLinkRoutes({ hub, trust, drop, begin, dialable: options.dialable });
+  const routes = createLinkRoutes({
+    hub,
+    trust,
+    drop,
+    begin,
+    onUnlinked: (link) => life.dropSilently(link),
+    dialable: options.dialable,
+  });
   const door = stack.use(createHttpsDoor(routes, { clock, log }));
 
   async function isKnownThere({ id }: LinkRecord, url: string, signal: AbortSignal): Promise<boolean> {
@@ -156,6 +180,7 @@ export function createLinks(options: LinksOptions): Links {
     mayConnect: (id) => hub.byPeer(id) !== undefined,
     async start(listener) {
       ownListener = listener;
+      farewells.begin();
       for (const link of hub.links()) {
         // Who was joining has gone with the process before.
         if (link.state === "leaving" || (link.state === "pending" && link.dials)) {
@@ -193,9 +218,14 @@ export function createLinks(options: LinksOptions): Links {
         { hub, trust, addresses: options.addresses, pendingMs, begin, drop },
         AbortSignal.any([signal, stop.signal]),
       ),
+    setAddresses: (domain, urls, signal) => book.set(domain, urls, AbortSignal.any([signal, stop.signal])),
     async remove(domain) {
       const link = hub.byDomain(domain);
-      if (link !== undefined) return await drop(link);
+      if (link !== undefined) {
+        const isTold = await drop(link);
+        farewells.begin();
+        return isTold;
+      }
       throw new NsmError(
         "NOT_FOUND",
         "not-linked",

@@ -20,6 +20,10 @@ export interface NewsOptions {
   readonly hub: Hub;
   readonly trust: Trust;
   readonly offers: Offers;
+  /** Where this side can be dialled. */
+  readonly addresses: () => readonly string[];
+  /** Where the other side says that it can be. */
+  readonly hearAddresses: (link: LinkRecord, urls: readonly string[]) => Promise<void>;
   readonly tell: (link: LinkRecord, way: Way, news: News) => Promise<void>;
   readonly stop: AbortSignal;
 }
@@ -32,7 +36,15 @@ export interface NewsDesk extends Disposable {
 }
 
 /** Tells at once what has changed, and all of it again each refresh hint. */
-export function createNewsDesk({ hub, trust, offers, tell, stop }: NewsOptions): NewsDesk {
+export function createNewsDesk({
+  hub,
+  trust,
+  offers,
+  addresses,
+  hearAddresses,
+  tell,
+  stop,
+}: NewsOptions): NewsDesk {
   const { store, clock, log } = hub;
   const stack = new DisposableStack();
   let timer: Disposable | undefined;
@@ -40,6 +52,7 @@ export function createNewsDesk({ hub, trust, offers, tell, stop }: NewsOptions):
   const newsFor = ({ domain }: LinkRecord): News => ({
     bundle: Buffer.from(trust.own()),
     offered: { services: offers.to(domain).slice(0, MOST_OFFERED) },
+    addresses: { urls: [...addresses()] },
   });
   const announce = (link: LinkRecord) => {
     const { way } = hub.live(link.id);
@@ -88,7 +101,8 @@ export function createNewsDesk({ hub, trust, offers, tell, stop }: NewsOptions):
 
   return {
     newsFor,
-    async hear(link, { bundle, offered }) {
+    async hear(link, { bundle, offered, addresses: told }) {
+      if (told !== undefined) await hearAddresses(link, told.urls);
       if (offered !== undefined) hub.live(link.id).offeredToUs = offered.services.slice(0, MOST_OFFERED);
       if (bundle.length === 0) return;
       try {

@@ -5,8 +5,9 @@ import type { CodeName } from "../../sdk/errors.ts";
 import type { HttpAnswer, HttpQuestion, Routes } from "../../sdk/https-door.ts";
 import { parseBundle } from "../../sdk/spiffe/bundle.ts";
 import { isSpiffeId } from "../../sdk/spiffe/id.ts";
+import { verifySvid } from "../../sdk/spiffe/verify.ts";
 import type { Hub } from "./hub.ts";
-import { checkClocks, checkToken, redeem } from "./state.ts";
+import { checkClocks, checkToken, endWasTold, redeem } from "./state.ts";
 import type { LinkRecord } from "./state.ts";
 import { isDomainName } from "./token.ts";
 import type { Trust } from "./trust.ts";
@@ -36,6 +37,8 @@ export interface RedeemOptions {
   readonly trust: Trust;
   /** Takes back what was begun. */
   readonly drop: (link: LinkRecord) => Promise<unknown>;
+  /** The other side has ended a link that stood. */
+  readonly onUnlinked: (link: LinkRecord) => void;
   /** After a pending link was written down: what belongs to one begins. */
   readonly begin: (link: LinkRecord) => Promise<void>;
   /** Which of the addresses that somebody names may be dialled. */
@@ -48,18 +51,30 @@ export function createLinkRoutes(options: RedeemOptions): Routes {
     "GET /bundle": () => ({ status: 200, body: trust.own() }),
     "POST /join": (question) => answered(() => join(question, options)),
     "POST /linked": ({ body }) =>
-      answered(() => {
-        const { linkId } = read(LinkedBody, body);
-        const link = hub.links().find(({ id, state }) => id === linkId && state !== "leaving");
-        if (link === undefined) throw new NsmError("NOT_FOUND", "not-linked", "no such link is known here");
-        return {};
-      }),
-    // The id of a link is known to its two sides alone.
-    "POST /leave": ({ body }) =>
       answered(async () => {
         const { linkId } = read(LinkedBody, body);
-        const link = hub.links().find(({ id, state }) => id === linkId && state === "pending");
-        if (link !== undefined) await options.drop(link);
+        const link = hub.links().find(({ id, state }) => id === linkId && state !== "leaving");
+        if (link !== undefined) return {};
+        const { ended } = hub.store.current();
+        // Nobody but the other side can name it.
+        if (ended.some(({ id, isTold }) => id === linkId && !isTold))
+          await hub.store.update((state) => endWasTold(state, linkId));
+        throw new NsmError("NOT_FOUND", "not-linked", "no such link is known here");
+      }),
+    // The id of a link is known to its two sides alone: enough for one that is being made. One that stands ends by its proxy's word.
+    "POST /leave": ({ body, chain }) =>
+      answered(async () => {
+        const { linkId } = read(LinkedBody, body);
+        const link = hub.links().find(({ id, state }) => id === linkId && state !== "leaving");
+        if (link?.state === "pending") await options.drop(link);
+        else if (link !== undefined) {
+          checkCaller(link, chain(), hub.clock.now());
+          hub.log.info(
+            { domain: link.domain },
+            "the other side has removed the link while this one was away",
+          );
+          options.onUnlinked(link);
+        }
         return {};
       }),
   };
@@ -109,6 +124,14 @@ async function join({ body, signal }: HttpQuestion, options: RedeemOptions): Pro
     log[isStranger ? "debug" : "warn"]({ domain, peer: proxyId, err }, "join refused");
     throw err;
   }
+}
+
+/** Throws UNAUTHENTICATED with the verifier's reason, PERMISSION_DENIED `peer-refused`, unless it is the linked proxy by its last bundle. */
+function checkCaller(link: LinkRecord, chain: readonly Uint8Array[], nowMs: number): void {
+  const bundles = new Map([[link.trustDomain, parseBundle(link.bundle).certificates]]);
+  const { id } = verifySvid(chain, bundles, nowMs);
+  if (id === link.proxyId) return;
+  throw new NsmError("PERMISSION_DENIED", "peer-refused", `${id} is not the proxy that this link is with`);
 }
 
 /** Throws INVALID_ARGUMENT `bad-request`. */

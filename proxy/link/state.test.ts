@@ -7,6 +7,9 @@ import {
   addToken,
   changeLink,
   checkClocks,
+  endLink,
+  endWasTold,
+  endedOf,
   redeem,
 } from "./state.ts";
 import type { LinkRecord, Own } from "./state.ts";
@@ -111,4 +114,25 @@ test("a link is changed or taken away by its id alone", () => {
   expect(changeLink(state, "other", () => undefined)).toEqual(state);
   expect(changeLink(state, link.id, (each) => ({ ...each, state: "linked" })).links).toEqual([linked]);
   expect(changeLink(state, link.id, () => undefined).links).toEqual([]);
+});
+
+test("who ended a link is remembered for a day, and what proves the other side until that has heard", () => {
+  const made = addLink(NO_LINKS, own, { ...link, addresses: ["tcp://192.0.2.1:1"] });
+  const stands = changeLink(made, link.id, (each) => ({ ...each, state: "linked" }));
+  expect(endLink(made, link.id, "us", NOW).ended).toEqual([]); // it never stood
+  expect(endLink(stands, link.id, "them", NOW).ended).toMatchObject([
+    { domain: "west", by: "them", isTold: true, addresses: [], bundle: "" },
+  ]);
+  const mine = endLink(stands, link.id, "us", NOW);
+  expect(mine.links).toMatchObject([{ state: "leaving" }]);
+  expect(mine.ended).toMatchObject([
+    { by: "us", isTold: false, addresses: ["tcp://192.0.2.1:1"], bundle: "{}" },
+  ]);
+  expect(endLink(mine, link.id, "them", NOW).ended).toEqual(mine.ended); // ended once
+  expect(endWasTold(mine, link.id).ended).toMatchObject([{ isTold: true, addresses: [], bundle: "" }]);
+  expect(endedOf(mine, NOW + 24 * 3_600_000 - 1)).toHaveLength(1);
+  expect(endedOf(mine, NOW + 24 * 3_600_000)).toEqual([]);
+  const gone = changeLink(mine, link.id, () => undefined);
+  expect(addLink(gone, own, { ...link, id: "link-2" }).ended).toEqual([]);
+  expect(LinkState.parse({ version: 1, tokens: [], links: [] })).toEqual(NO_LINKS); // written before there was this
 });

@@ -15,6 +15,9 @@ import { fitsHash } from "./token.ts";
 /** Tokens that are open at once; one is a line that a person copies. */
 const MOST_TOKENS = 256;
 const MOST_LINKS = 256;
+/** How long a link that has ended is remembered. */
+export const ENDED_MS = 24 * 3_600_000;
+const MOST_ENDED = 64;
 /** Clocks that are farther apart make tokens of paths and certificates worthless. */
 export const CLOCKS_APART_MS = 5 * 60_000;
 
@@ -48,17 +51,35 @@ const Link = z.strictObject({
   gaveBundle: z.boolean(),
 });
 
+/** A link that there is no more, as long as somebody should hear of it. */
+const Ended = z.strictObject({
+  id: z.string(),
+  domain: z.string(),
+  trustDomain: z.string(),
+  proxyId: z.string(),
+  sinceMs: z.number(),
+  /** Who removed it. */
+  by: z.enum(["us", "them"]),
+  /** The other side knows. */
+  isTold: z.boolean(),
+  /** While it has to be told: where, and what proves that it is the other side. */
+  addresses: z.array(z.string()).readonly(),
+  bundle: z.string(),
+});
+
 export const LinkState = z.strictObject({
   version: z.literal(1),
   tokens: z.array(Token).readonly(),
   links: z.array(Link).readonly(),
+  ended: z.array(Ended).readonly().default([]),
 });
 
 export type TokenRecord = Readonly<z.infer<typeof Token>>;
 export type LinkRecord = Readonly<z.infer<typeof Link>>;
+export type EndedRecord = Readonly<z.infer<typeof Ended>>;
 export type LinkState = Readonly<z.infer<typeof LinkState>>;
 
-export const NO_LINKS: LinkState = { version: 1, tokens: [], links: [] };
+export const NO_LINKS: LinkState = { version: 1, tokens: [], links: [], ended: [] };
 
 /** Who this proxy is. */
 export interface Own {
@@ -96,9 +117,9 @@ export function redeem(
   nowMs: number,
 ): LinkState {
   const token = checkToken(state, { id, secret }, nowMs);
-  const { links } = addLink(state, own, link);
+  const next = addLink(state, own, link);
   const used = { ...token, usedBy: link.domain };
-  return { ...state, tokens: state.tokens.map((each) => (each === token ? used : each)), links };
+  return { ...next, tokens: state.tokens.map((each) => (each === token ? used : each)) };
 }
 
 /** Throws PERMISSION_DENIED `token-unknown`, `token-used`, `token-expired`. */
@@ -131,7 +152,8 @@ export function addLink(state: LinkState, own: Own, link: LinkRecord): LinkState
     throw new NsmError("INVALID_ARGUMENT", "bad-request", "this link is known already");
   if (state.links.length >= MOST_LINKS)
     throw new NsmError("RESOURCE_EXHAUSTED", "too-many-links", `there are ${MOST_LINKS} links already`);
-  return { ...state, links: [...state.links, link] };
+  const ended = state.ended.filter(({ domain }) => domain !== link.domain);
+  return { ...state, links: [...state.links, link], ended };
 }
 
 /** Whether that domain can be linked. Throws as `addLink`. */
@@ -181,7 +203,9 @@ function nameTaken(link: LinkRecord, { domain, trustDomain }: Facts): NsmError {
       `a domain ${domain} is linked already, with the trust domain ${link.trustDomain} instead of ${trustDomain}: give one of them another name, or nsm link remove ${domain} first`,
     );
   const remedy =
-    link.state === "linked" ? `nsm link remove ${domain} first` : "that ends by itself within a minute";
+    link.state === "linked"
+      ? `nsm link remove ${domain} first, or nsm link set-address ${domain} if it only has another address now`
+      : "that ends by itself within a minute";
   const text = link.state === "linked" ? "is linked already" : `has a link that is ${link.state}`;
   return new NsmError("ALREADY_EXISTS", "already-linked", `the domain ${domain} ${text}: ${remedy}`);
 }
@@ -211,6 +235,30 @@ export function changeLink(
     ...state,
     links: state.links.flatMap((link) => (link.id === id ? (change(link) ?? []) : [link])),
   };
+}
+
+/** The link is leaving; if it stood before, it is remembered who ended it. */
+export function endLink(state: LinkState, id: string, by: EndedRecord["by"], nowMs: number): LinkState {
+  const link = state.links.find((each) => each.id === id);
+  const next = changeLink(state, id, (each) => ({ ...each, state: "leaving", sinceMs: nowMs }));
+  if (link?.state !== "linked") return next;
+  const { domain, trustDomain, proxyId } = link;
+  const isTold = by === "them";
+  const rest = isTold ? { addresses: [], bundle: "" } : { addresses: link.addresses, bundle: link.bundle };
+  const record = { id, domain, trustDomain, proxyId, sinceMs: nowMs, by, isTold, ...rest };
+  const before = endedOf(state, nowMs).filter((each) => each.domain !== domain);
+  return { ...next, ended: [...before, record].slice(-MOST_ENDED) };
+}
+
+/** The other side has heard of the end of a link. */
+export function endWasTold(state: LinkState, id: string): LinkState {
+  const told = (each: EndedRecord) => ({ ...each, isTold: true, addresses: [], bundle: "" });
+  return { ...state, ended: state.ended.map((each) => (each.id === id ? told(each) : each)) };
+}
+
+/** Those that are still remembered. */
+export function endedOf({ ended }: LinkState, nowMs: number): readonly EndedRecord[] {
+  return ended.filter(({ sinceMs }) => sinceMs + ENDED_MS > nowMs);
 }
 
 /** Tokens are forgotten an hour after their end, so that until then it is said what became of them. */

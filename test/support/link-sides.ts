@@ -94,6 +94,8 @@ export interface SideOptions extends Partial<
   readonly directory?: string;
   readonly source?: TestSource;
   readonly trust?: FakeTrust;
+  /** Where it listens; default 0: a free one. */
+  readonly port?: number;
 }
 
 export async function openSide(domain: string, options: SideOptions = {}): Promise<Side> {
@@ -126,7 +128,7 @@ export async function openSide(domain: string, options: SideOptions = {}): Promi
     await openServer(
       {
         ...base,
-        listen: ["tcp://127.0.0.1:0"],
+        listen: [`tcp://127.0.0.1:${options.port ?? 0}`],
         others: links.protocols,
         isNeighbour: (id) => links.mayConnect(id),
       },
