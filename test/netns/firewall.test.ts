@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { JUDGED, counterOf } from "../../nse/firewall/script.ts";
 import { closeFd, connectSocket, openSocket, sendSync } from "../../sdk/native.ts";
+import { COMPILE_CACHE } from "../support/compile-cache.ts";
 import type { FilterCall } from "../support/filter-process.ts";
 import type { JointsCall } from "../support/joints-process.ts";
 import { createNamespace, eventually, isRoot } from "../support/netns.ts";
@@ -27,6 +28,7 @@ const startJoints = (ns: Namespace) => startInside(ns, "joints-process.ts", `${J
 
 async function startInside(ns: Namespace, file: string, ...args: readonly string[]) {
   const child: ChildProcess = fork(new URL(`../support/${file}`, import.meta.url), args, {
+    env: { ...process.env, ...COMPILE_CACHE },
     execPath: "nsenter",
     execArgv: [`--net=/run/netns/${ns.name}`, process.execPath],
   });

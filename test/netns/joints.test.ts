@@ -4,6 +4,7 @@ import { execFileSync, fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { COMPILE_CACHE } from "../support/compile-cache.ts";
 import type { JointsCall } from "../support/joints-process.ts";
 import { createNamespace, eventually, inventory, isRoot } from "../support/netns.ts";
 import type { Namespace } from "../support/netns.ts";
@@ -58,6 +59,7 @@ async function startJoints(
   ns: Namespace,
 ): Promise<{ child: ChildProcess; call: (call: JointsCall) => Promise<void> }> {
   const child = fork(new URL("../support/joints-process.ts", import.meta.url), [], {
+    env: { ...process.env, ...COMPILE_CACHE },
     execPath: "nsenter",
     execArgv: [`--net=/run/netns/${ns.name}`, process.execPath],
   });

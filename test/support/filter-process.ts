@@ -1,4 +1,5 @@
 /** Child process: a firewall's rules in the namespace that it was started in, as it is told over IPC. See test/netns/firewall.test.ts. */
+import { flushCompileCache } from "node:module";
 import { openFilter } from "../../nse/firewall/filter.ts";
 import { parseRules } from "../../nse/firewall/rules.ts";
 import { createLogger } from "../../sdk/log.ts";
@@ -13,6 +14,7 @@ const filter = await openFilter({ client: "in-", service: "out-" }, createLogger
 process.on("message", (call: FilterCall) => {
   void answer(call).then(() => process.connected && process.send?.("done"));
 });
+flushCompileCache(); // it ends by SIGKILL
 process.send?.("done");
 
 async function answer(call: FilterCall): Promise<void> {

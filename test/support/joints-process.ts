@@ -1,4 +1,5 @@
 /** Child process: joins devices of the namespace that it was started in, as it is told over IPC. See test/netns/joints.test.ts. */
+import { flushCompileCache } from "node:module";
 import { createLogger } from "../../sdk/log.ts";
 import { openJoints } from "../../nse/passthrough/joints.ts";
 import type { Joint } from "../../nse/passthrough/joints.ts";
@@ -18,6 +19,7 @@ const joints = await openJoints(
 process.on("message", (call: JointsCall) => {
   void answer(call).then(() => process.connected && process.send?.("done"));
 });
+flushCompileCache(); // some end by SIGKILL
 process.send?.("done");
 
 async function answer(call: JointsCall): Promise<void> {

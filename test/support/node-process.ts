@@ -1,4 +1,5 @@
 /** Child process: a data plane whose node is the namespace that this process was started in. See `startNode`. */
+import { flushCompileCache } from "node:module";
 import { openDataplane } from "../../forwarder/dataplane.ts";
 import type { Wire } from "../../forwarder/dataplane.ts";
 import { SESSION_TIMES } from "../../forwarder/plan/session.ts";
@@ -37,6 +38,7 @@ process.on("message", (call: Call) => {
   );
 });
 process.on("disconnect", () => process.exit());
+flushCompileCache(); // it ends by SIGKILL
 process.send?.({ id: 0 });
 
 async function answer(call: Call): Promise<unknown> {

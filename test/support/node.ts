@@ -3,6 +3,7 @@ import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import type { Dataplane, FoundDevice, KernelSide, Wire, WireguardSide } from "../../forwarder/dataplane.ts";
+import { COMPILE_CACHE } from "./compile-cache.ts";
 import { createNamespace, inventory, joinNamespaces } from "./netns.ts";
 import type { Namespace } from "./netns.ts";
 
@@ -39,7 +40,7 @@ export async function startNode(
   environment: { UNFILTERED?: "true"; OLD_KERNEL?: "true"; SESSION_MS?: string } = {},
 ): Promise<Node> {
   const child = fork(new URL("node-process.ts", import.meta.url), [], {
-    env: { ...process.env, ...environment },
+    env: { ...process.env, ...COMPILE_CACHE, ...environment },
     execPath: "nsenter",
     execArgv: [
       `--net=/run/netns/${ns.name}`,

@@ -2,6 +2,7 @@
  * Child process: a workload that speaks the protocol by hand. It has an identity of its own and calls what it is told to, with
  * the tokens and metadata that it is told to; see `startWorkload`. Environment: SPIFFE_ENDPOINT_SOCKET.
  */
+import { flushCompileCache } from "node:module";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { Wires } from "../../api/gen/admin_pb.js";
 import { MonitorConnection } from "../../api/gen/connection_pb.js";
@@ -143,4 +144,5 @@ process.on("message", ({ id, order }: { id: number; order: Order }) => {
   );
 });
 process.on("disconnect", () => process.exit(0));
+flushCompileCache(); // many end by SIGKILL
 send({ id: 0 });

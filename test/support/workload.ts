@@ -11,6 +11,7 @@ import { z } from "zod";
 import { NetworkServiceEndpointRegistry, NetworkServiceEndpointSchema } from "../../api/gen/registry_pb.js";
 import type { NetworkServiceEndpoint } from "../../api/gen/registry_pb.js";
 import type { Method } from "../../sdk/grpc/service.ts";
+import { COMPILE_CACHE } from "./compile-cache.ts";
 import { eventually } from "./netns.ts";
 import type { Failure, Order, Reply, WireCall } from "./workload-process.ts";
 
@@ -95,7 +96,7 @@ const Bytes = z.instanceof(Uint8Array);
 /** Resolves when it has its identity. */
 export async function startWorkload(options: WorkloadOptions): Promise<Workload> {
   const child = fork(new URL("workload-process.ts", import.meta.url), [], {
-    env: { ...options.env, SPIFFE_ENDPOINT_SOCKET: options.identityUrl },
+    env: { ...options.env, ...COMPILE_CACHE, SPIFFE_ENDPOINT_SOCKET: options.identityUrl },
     execPath: "nsenter",
     execArgv: [
       `--net=/run/netns/${options.netns}`,
