@@ -24,13 +24,14 @@ const HOP_MS = 2;
 const [NONE, ONE] = [Array<number>(9).fill(0), Array<number>(9).fill(1)];
 const [EAST, WEST] = ["nsmgr-proxy-east", "nsmgr-proxy-west"];
 
-async function start(lateMs: () => number) {
+/** `between`: resolves when a message that is sent now arrives in the other domain. */
+async function start(between: () => Promise<void> = () => Promise.resolve()) {
   const sent: Sent[] = [];
   let onSent: (each: Sent) => void = () => undefined;
   const stations = createStations(
     await makeAuthority("example.org"),
     async (from, to) => {
-      await delay(isBetween(from, to) ? lateMs() : HOP_MS);
+      await (isBetween(from, to) ? between() : delay(HOP_MS));
     },
     (each) => {
       if (!isBetween(each.from, each.to)) return;
@@ -72,6 +73,8 @@ async function start(lateMs: () => number) {
     return counts();
   };
   return {
+    east,
+    here,
     client,
     sent,
     endpoints,
@@ -91,7 +94,7 @@ function isBetween(from: string, to: string): boolean {
 const served = (connection: Connection) => [connection.networkServiceEndpointName, hopsIn(connection).at(-1)];
 
 test("each message arrives twice: one wire, which is refreshed, moved and closed as if it had been once", async () => {
-  const { client, disturb, wires } = await start(() => 0);
+  const { client, disturb, wires } = await start();
   const again: Promise<void>[] = [];
   disturb((each) => again.push(each.again(0)));
   for (let round = 0; round < 5; round++) {
@@ -108,7 +111,7 @@ test("each message arrives twice: one wire, which is refreshed, moved and closed
 });
 
 test("a Request that arrives after a newer one changes nothing: the newest stays", async () => {
-  const { client, sent, wires, endpoints } = await start(() => 0);
+  const { client, sent, wires, endpoints } = await start();
   const first = await client.connect("service@west");
   const refreshed = await client.refresh(first);
   const stale = sent.filter(({ kind }) => kind === "request");
@@ -127,7 +130,7 @@ test("a Request that arrives after a newer one changes nothing: the newest stays
 });
 
 test("what arrives after a Close, Requests and Closes, brings no wire back", async () => {
-  const { client, sent, wires } = await start(() => 0);
+  const { client, sent, wires } = await start();
   const first = await client.connect("service@west");
   const moved = await client.request(chosenAnew(await client.refresh(first)));
   await client.close(moved);
@@ -146,7 +149,7 @@ test("what arrives after a Close, Requests and Closes, brings no wire back", asy
 
 test("answers that arrive after the client has asked again do not count", async () => {
   let lateMs = 0;
-  const { client, wires } = await start(() => lateMs);
+  const { client, wires } = await start(() => delay(lateMs));
   const first = await client.connect("service@west");
   lateMs = 50;
   const givenUp = new AbortController();
@@ -169,7 +172,7 @@ test(
     for (let seed = 1; seed <= SEEDS; seed++) {
       const random = seeded(seed);
       const upTo = (most: number) => Math.floor(most * random());
-      const { client, disturb, wires } = await start(() => upTo(LATE_MS));
+      const { client, disturb, wires } = await start(() => delay(upTo(LATE_MS)));
       const again: Promise<void>[] = [];
       disturb((each) => {
         if (random() < 0.5) again.push(delay(upTo(10 * LATE_MS)).then(() => each.again(0)));
@@ -192,3 +195,26 @@ test(
   },
   shortOrLong(60_000, 600_000),
 );
+
+test("while the other domain is silent, Requests for what is here are served, and nobody there is asked for them", async () => {
+  const back = Promise.withResolvers<undefined>();
+  let isSilent = false;
+  const { east, here, client, sent } = await start(async () => {
+    if (isSilent) await back.promise;
+  });
+  await east.service({ name: "near", payload: "IP" });
+  const near = await here.endpoint({ name: "nse-near", service: "near", prefixes: "172.16.3.0/24" });
+  const other = await here.client("nsc-2");
+  const wire = await client.connect("service@west");
+  isSilent = true;
+  const leaving = new AbortController();
+  const hanging = client.refresh(wire, leaving.signal).catch((error: unknown) => error);
+  await eventually("the Request for the other domain is on its way", () => sent.length === 2);
+  for (let i = 0; i < 5; i++) await other.close(await other.connect("near"));
+  expect(near.counts).toMatchObject({ requests: 5, closes: 5 });
+  expect(sent).toHaveLength(2);
+  leaving.abort();
+  expect(await hanging).toBeInstanceOf(Error);
+  back.resolve(undefined);
+  isSilent = false;
+});
