@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { authorityIn } from "../support/authority-client.ts";
 import { LINKING, linksOf, runNsmIn, tokenOf } from "../support/link-commands.ts";
+import { shortOrLong } from "../support/long.ts";
+import { fresh } from "../support/mesh.ts";
 import { useMesh } from "../support/use-mesh.ts";
 import { refreshOf, wishFor } from "../support/wishes.ts";
 import type { Workload } from "../support/workload.ts";
@@ -96,8 +98,16 @@ test("a CA that SPIRE replaces reaches the sessions: what the old one signed is 
   await worker.close(wire);
 });
 
-test("when SPIRE ends the federation the link is down, and nothing is granted any more", async () => {
+test("when SPIRE ends the federation, sessions end within a second, the link is down, and nothing is granted any more", async () => {
+  const cut = fresh(mesh.daemon("proxy-east"));
+  const told = fresh(mesh.daemon("identity-east"));
   await federate([]);
+  const { time: toldMs } = await told("bundle of a federated trust domain removed", 60_000);
+  const { time: cutMs } = await cut(
+    ({ msg, peer }) => msg.includes("not trusted any more") && peer === "spiffe://west.nsm/proxy/west",
+    60_000,
+  );
+  expect(Number(cutMs) - Number(toldMs)).toBeLessThan(shortOrLong(3000, 1000)); // with a busy machine's share
   await expectState("down");
   await using worker = await mesh.workload("worker", "pod-worker");
   await expect(worker.request(wishFor(worker, { service: "far@west" }))).rejects.toThrow();
