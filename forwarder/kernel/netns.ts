@@ -20,6 +20,10 @@ export function ownNetnsInode(): bigint {
   return statSync("/proc/thread-self/ns/net", { bigint: true }).ino;
 }
 
+export function inodeOfFd(fd: number): bigint {
+  return fstatSync(fd, { bigint: true }).ino;
+}
+
 /**
  * Opens the namespace of a process for a change.
  *
@@ -109,7 +113,7 @@ export function tryOpen(path: string): Netns | undefined {
   let open = true;
   return {
     fd,
-    inode: fstatSync(fd, { bigint: true }).ino,
+    inode: inodeOfFd(fd),
     [Symbol.dispose]() {
       if (open) closeSync(fd);
       open = false;

@@ -14,22 +14,23 @@ export interface TunnelDrivers {
   readonly wireguard: WireguardDriver | undefined;
 }
 
-/** Down and configured. */
+/** Down and configured; answers its index, which need not be the one that was chosen. */
 export async function createTunnel(
   { wireguard }: TunnelDrivers,
   { wireId, link }: Wanted,
   device: NewDevice,
-): Promise<void> {
+): Promise<number> {
   switch (link.kind) {
     case "veth":
       throw new Error("a veth pair is no tunnel");
     case "vxlan": {
       using node = openNetlink("route");
       await node.execute(newVxlan(device, link));
-      break;
+      return device.ifindex;
     }
     case "wireguard":
-      await required(wireguard).create(wireId, device, link);
+    default:
+      return await required(wireguard).create(wireId, device, link);
   }
 }
 
