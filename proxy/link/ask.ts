@@ -145,7 +145,7 @@ function notTheIssuer(url: string, why: string, cause?: unknown): NsmError {
   return new NsmError(
     "UNAUTHENTICATED",
     "not-the-issuer",
-    `who answers at ${url} is not the proxy that made the token: ${why}. Nothing was told to it; if the identity of that proxy was made anew since, make a new token`,
+    `who answers at ${url} is not the proxy that is expected there: ${why}. Nothing was told to it; if the identity of that proxy was made anew since, link the domains by a new token`,
     cause,
   );
 }
