@@ -6,16 +6,14 @@
  *     npm test -- --without-root        leave out the projects that change the kernel (they fail otherwise)
  *     npm run test:long                 those that have a long form (test/support/long.ts), in that form: about an hour
  *
- * Projects that make namespaces, links and processes run in sandboxes of their own (test/support/sandbox.ts), two beside each other.
+ * Projects that make namespaces, links and processes run in a sandbox of their own (test/support/sandbox.ts).
  */
 import { spawn } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, sep } from "node:path";
-import { createInterface } from "node:readline";
 import { isRoot, provide, testTools } from "../cli/requirements.ts";
 import { messageOf } from "../sdk/errors.ts";
-import { laneCount, lanesOf } from "./support/lanes.ts";
 import { insideSandbox } from "./support/sandbox.ts";
 import { Tally as VitestTally } from "./support/tally-reporter.ts";
 
@@ -39,8 +37,8 @@ async function main(args: readonly string[]): Promise<number> {
   const asked = isLong ? longForms(projects, others) : { projects, rest: others };
   const among = (names: readonly string[]) => names.filter((name) => asked.projects.includes(name));
 
-  const tallies = [await runVitest(among(PLAIN), asked.rest, { wrap: (command) => command })];
-  if (!args.includes("--without-root")) tallies.push(...(await runPrivileged(among(PRIVILEGED), asked.rest)));
+  const tallies = [await runVitest(among(PLAIN), asked.rest, (command) => command)];
+  if (!args.includes("--without-root")) tallies.push(await runPrivileged(among(PRIVILEGED), asked.rest));
 
   const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0);
   const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0);
@@ -77,48 +75,31 @@ function projectOf(file: string): string {
   return file.split("/")[1] ?? "";
 }
 
-async function runPrivileged(projects: readonly string[], rest: readonly string[]): Promise<Tally[]> {
-  if (projects.length === 0) return [];
+async function runPrivileged(projects: readonly string[], rest: readonly string[]): Promise<Tally> {
+  if (projects.length === 0) return { passed: 0, failed: 0, failures: [] };
   if (!isRoot()) {
-    return [
-      refused(
-        `the projects ${projects.join(" and ")} make network namespaces and need root: run "sudo npm test", ` +
-          `or leave them out with "npm test -- --without-root"`,
-      ),
-    ];
+    return refused(
+      `the projects ${projects.join(" and ")} make network namespaces and need root: run "sudo npm test", ` +
+        `or leave them out with "npm test -- --without-root"`,
+    );
   }
   try {
     provide(testTools(), (line) => console.error(line));
   } catch (error) {
-    return [refused(messageOf(error))];
+    return refused(messageOf(error));
   }
-  const { files, options } = filesOf(projects, rest);
-  const lanes = lanesOf(files, laneCount());
-  const isAlone = lanes.length <= 1 || options.length > 0;
-  if (isAlone) return [await runVitest(projects, rest, { wrap: insideSandbox })];
-  return await Promise.all(
-    lanes.map((lane) => {
-      const here = projects.filter((project) => lane.some((file) => projectOf(file) === project));
-      return runVitest(here, lane, { wrap: insideSandbox, isShared: true });
-    }),
-  );
+  return await runVitest(projects, rest, insideSandbox);
 }
 
 function refused(why: string): Tally {
   return { passed: 0, failed: 1, failures: [why] };
 }
 
-interface Run {
-  readonly wrap: (command: readonly string[]) => readonly string[];
-  /** Other runs write to the terminal, too: this one does so by whole lines. */
-  readonly isShared?: boolean;
-}
-
 /** Runs the projects and counts what vitest saw. In CI a skipped test counts as failed. */
 async function runVitest(
   projects: readonly string[],
   rest: readonly string[],
-  { wrap, isShared = false }: Run,
+  wrap: (command: readonly string[]) => readonly string[],
 ): Promise<Tally> {
   if (projects.length === 0) return { passed: 0, failed: 0, failures: [] };
   const folder = mkdtempSync(join(tmpdir(), "nsm-test-"));
@@ -135,14 +116,12 @@ async function runVitest(
     ]);
     const child = spawn(command, args, {
       cwd: root,
-      stdio: isShared ? ["ignore", "pipe", "pipe"] : "inherit",
+      stdio: "inherit",
       env: { ...process.env, NSM_TEST_TALLY: tally },
       signal: interrupted.signal,
       killSignal: "SIGKILL", // the sandbox ends with the first process, and all that is in it
     });
     child.on("error", (error) => console.error(messageOf(error))); // the report is missing then
-    for (const stream of [child.stdout, child.stderr])
-      if (stream !== null) createInterface({ input: stream }).on("line", (line) => console.log(line));
     await new Promise((resolve) => child.once("close", resolve));
     return readTally(tally, child.exitCode === 0);
   } finally {

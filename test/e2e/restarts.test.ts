@@ -8,7 +8,7 @@ import type { Workload } from "../support/workload.ts";
 import type { NodeName } from "../../cli/demo/topology.ts";
 import { eventually } from "../support/netns.ts";
 import { useMesh } from "../support/use-mesh.ts";
-import { deviceIn, devicesIn, pingFrom, startTraffic } from "../support/wires.ts";
+import { deviceIn, devicesIn, hostOf, pingFrom, startTraffic } from "../support/wires.ts";
 import type { Device } from "../support/wires.ts";
 
 /** Far longer than all daemons together need to start on a busy machine; test/e2e/rotation.test.ts has short leases. */
@@ -52,10 +52,6 @@ const wires = endpoints.map(({ name }, i) => ({
   source: "",
   target: "",
 }));
-
-function hostOf([address = ""]: readonly string[]): string {
-  return address.split("/")[0] ?? "";
-}
 
 function devices(): readonly Device[] {
   const pods = ["pod-client", ...wires.map(({ pod }) => pod)];

@@ -112,3 +112,8 @@ export function startTraffic({ from, source, to, target }: Way): {
     },
   };
 }
+
+/** The first of a wire's addresses, without its length. */
+export function hostOf([address = ""]: readonly string[]): string {
+  return address.split("/")[0] ?? "";
+}
