@@ -1,6 +1,5 @@
 /** Daemons killed and started again while packets pass: the wires do not notice, and are refreshed by the new processes. */
 import { beforeAll, expect, test } from "vitest";
-import { parseAlias } from "../../forwarder/plan/alias.ts";
 import { expectNothingLeft, takeSettledInventory } from "../support/inventory.ts";
 import type { Inventory } from "../support/inventory.ts";
 import { fresh } from "../support/mesh.ts";
@@ -8,7 +7,7 @@ import type { Workload } from "../support/workload.ts";
 import type { NodeName } from "../../cli/demo/topology.ts";
 import { eventually } from "../support/netns.ts";
 import { useMesh } from "../support/use-mesh.ts";
-import { deviceIn, devicesIn, hostOf, pingFrom, startTraffic } from "../support/wires.ts";
+import { deviceIn, devicesIn, hostOf, pingFrom, startTraffic, withoutOwner } from "../support/wires.ts";
 import type { Device } from "../support/wires.ts";
 
 /** Far longer than all daemons together need to start on a busy machine; test/e2e/rotation.test.ts has short leases. */
@@ -61,13 +60,6 @@ function devices(): readonly Device[] {
 /** All ends of the client's wires: index, name, alias (the wire's id and whose it is) and addresses. */
 function ends(): readonly Device[] {
   return devices().map(withoutOwner);
-}
-
-/** The process that asked for it is another one after the client's restart. */
-function withoutOwner(device: Device): Device {
-  const mark = parseAlias(device.alias);
-  expect(mark?.owner === undefined).toBe(mark?.side === "endpoint");
-  return { ...device, alias: JSON.stringify({ ...mark, owner: undefined }) };
 }
 
 function startAllTraffic() {

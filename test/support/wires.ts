@@ -1,6 +1,7 @@
 /** Wires as the kernel has them, and traffic over them: for end-to-end tests. Read with `ip`, never with our own netlink code. */
 import { closeSync, openSync } from "node:fs";
 import { z } from "zod";
+import { parseAlias } from "../../forwarder/plan/alias.ts";
 import { ping } from "../../sdk/icmp.ts";
 import type { PingResult } from "../../sdk/icmp.ts";
 import type { NamedNamespace } from "./netns.ts";
@@ -116,4 +117,15 @@ export function startTraffic({ from, source, to, target }: Way): {
 /** The first of a wire's addresses, without its length. */
 export function hostOf([address = ""]: readonly string[]): string {
   return address.split("/")[0] ?? "";
+}
+
+/**
+ * The device of a wire, whichever process of the client asked for it, which is another one after a restart. Throws when the end in a
+ * client's pod does not say which, or another end does.
+ */
+export function withoutOwner(device: Device): Device {
+  const mark = parseAlias(device.alias);
+  if ((mark?.side === "client") !== (mark?.owner !== undefined))
+    throw new Error(`${device.name} has the alias ${device.alias}`);
+  return { ...device, alias: JSON.stringify({ ...mark, owner: undefined }) };
 }
