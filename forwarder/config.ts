@@ -72,11 +72,6 @@ export const table = {
     Defaults.wireguardPorts,
     "UDP ports of WireGuard wires, one each; open them between nodes",
   ),
-  wireguardSpares: integer(
-    "NSM_WIREGUARD_SPARES",
-    "2",
-    "where the kernel has no WireGuard: programs kept ready for the next wires while there are WireGuard wires",
-  ),
   acceptDefaultRoute: bool(
     "NSM_ACCEPT_DEFAULT_ROUTE",
     "false",

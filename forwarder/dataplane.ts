@@ -35,7 +35,7 @@ import type { SessionTimes } from "./plan/session.ts";
 import { watchTunnels } from "./watch/tunnels.ts";
 import type { TunnelWatch } from "./watch/tunnels.ts";
 import { WIRE_IFINDEX } from "./wire.ts";
-import type { FoundDevice, NetnsRef, Side, Wire } from "./wire.ts";
+import type { FoundDevice, Side, Wire } from "./wire.ts";
 
 export type {
   FoundDevice,
@@ -59,8 +59,6 @@ export interface DataplaneOptions {
   readonly vxlanUnfiltered?: boolean;
   /** The kernel gives a device that is up another name. Default: as it is, since Linux 6.2. */
   readonly liveRename?: boolean;
-  /** Where WireGuard is a program: so many wait for wires while there are some. Default 0. */
-  readonly wireguardSpares?: number;
   /** Life of a WireGuard session. Default WireGuard's. */
   readonly sessionTimes?: SessionTimes;
 }
@@ -76,11 +74,6 @@ export interface Dataplane extends AsyncDisposable {
   found(wireId: string): readonly FoundDevice[];
   /** The same by what it is called in a client's namespace, which has that inode. */
   foundAs(netnsInode: bigint, interfaceName: string): readonly FoundDevice[];
-  /**
-   * A wire that is new is likely to have a WireGuard tunnel that ends there: begins with what takes long, in the background. To be
-   * disposed when it has been applied, or will not be.
-   */
-  prepare(wireId: string, netnsOf: () => NetnsRef): AsyncDisposable;
   /**
    * Makes the kernel as the wire says; repeating it changes nothing and costs one netlink message. Devices that fit are kept.
    * Throws NsmError: INVALID_ARGUMENT for a bad value, NOT_FOUND `netns-gone`, PERMISSION_DENIED `netns-mismatch`,
@@ -128,7 +121,7 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
   await stat("/proc/self");
   const { log } = options;
   const group = ownGroup();
-  const wireguard = await openWireguard(options.wireguardSpares ?? 0);
+  const wireguard = await openWireguard();
   const driver = wireguard.mode === "none" ? undefined : wireguard.driver;
   const { devices: recovered, halfMade, foreignVnis } = await scan(group, driver);
   await removeDevices(
@@ -140,7 +133,6 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
       alias: "",
     })),
   );
-  await driver?.retain?.(recovered);
   const vxlan = await openVxlan(recovered, options.vxlanUnfiltered ?? false);
   const drivers: TunnelDrivers = { filter: vxlan.filter, wireguard: driver };
   if (recovered.length > 0) log.info({ devices: recovered.length }, "found devices of an earlier life");
@@ -190,7 +182,6 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
         ({ side, netns, interfaceName }) =>
           side === "client" && netns.inode === inode && interfaceName === name,
       ),
-    prepare: (wireId, netnsOf) => driver?.prepare?.(wireId, { netnsOf, group }) ?? new AsyncDisposableStack(),
     apply: (wire, signal) => turn(wire.id, () => applyNow(state, wire, signal)),
     remove,
     async sweep(claimed) {
@@ -211,7 +202,6 @@ export async function openDataplane(options: DataplaneOptions): Promise<Dataplan
       state.namespaceEnds[Symbol.dispose]();
       tunnels[Symbol.dispose]();
       vxlan.filter?.[Symbol.dispose]();
-      await driver?.[Symbol.asyncDispose]?.();
     },
   };
 }

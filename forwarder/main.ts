@@ -49,7 +49,6 @@ export const daemon = defineDaemon({
         log,
         wireguardPorts: config.wireguardPorts,
         vxlanUnfiltered: config.vxlanUnfiltered,
-        wireguardSpares: config.wireguardSpares,
       }),
     );
     const mesh = stack.use(await openMesh(config, runtime));

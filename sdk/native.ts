@@ -11,7 +11,6 @@ import type { CodeName } from "./errors.ts";
 
 const libc = koffi.load(null);
 const c = {
-  unshare: libc.func("int unshare(int kind)"),
   setns: libc.func("int setns(int fd, int kind)"),
   socket: libc.func("int socket(int domain, int type, int protocol)"),
   bind: libc.func("int bind(int fd, const void *address, uint32_t length)"),
@@ -283,17 +282,6 @@ export function insideNetns<T>(netnsFd: number, body: () => T): T {
   checked("setns", Number(c.setns(netnsFd, CLONE_NEWNET)));
   try {
     return body();
-  } finally {
-    if (Number(c.setns(ownNetns, CLONE_NEWNET)) !== 0) process.abort();
-  }
-}
-
-/** A network namespace that nobody lives in: the kernel removes it, with the devices in it, when the descriptor is closed. */
-export function newNetns(): number {
-  ownNetns ??= openSync("/proc/thread-self/ns/net", "r");
-  checked("unshare", Number(c.unshare(CLONE_NEWNET)));
-  try {
-    return openSync("/proc/thread-self/ns/net", "r");
   } finally {
     if (Number(c.setns(ownNetns, CLONE_NEWNET)) !== 0) process.abort();
   }

@@ -12,7 +12,6 @@ import { silentLogger } from "../../sdk/log.ts";
 import { callBy, connectionOn, createRecorder, eventsOf, requestOn } from "../../test/support/chain.ts";
 import { createFakeDataplane } from "../../test/support/dataplane.ts";
 import { makePeer } from "../../test/support/peer.ts";
-import type { FoundDevice } from "../dataplane.ts";
 import { bindingOf } from "./binding.ts";
 import type { WithClientEnd } from "./client-side.ts";
 import { plumb } from "./plumb.ts";
@@ -93,79 +92,6 @@ const wireguardAnswer = (connection: Connection) => {
     },
   });
 };
-
-describe("what a tunnel of a new wire needs is prepared while the next hop is asked", () => {
-  const prepared = (
-    { dataplane, recorder, answerWith }: ReturnType<typeof build>,
-    change = wireguardAnswer,
-  ) => {
-    const seen: unknown[] = [];
-    answerWith((connection) => {
-      seen.push(...dataplane.prepared);
-      change(connection);
-    });
-    return { seen, recorder };
-  };
-  const found: FoundDevice = {
-    wireId: "f",
-    side: "client",
-    binding: "",
-    netns: clientEnd.netns,
-    interfaceName: "nsm-1",
-    ifindex: 7,
-    kind: "tun",
-  };
-  const tunnelEnd = {
-    kind: "wireguard",
-    localIp: "192.0.2.1",
-    remoteIp: "192.0.2.2",
-    localPort: 51820,
-    remotePort: 51821,
-    privateKey: new Uint8Array(32),
-    remotePublicKey: new Uint8Array(32),
-  } as const;
-
-  test("in the client's pod, and left to nobody afterwards", async () => {
-    const bed = build();
-    const { seen } = prepared(bed);
-    await bed.ask(REMOTE);
-    expect(seen).toEqual([["f", clientEnd.netns]]);
-    expect(bed.dataplane.prepared.size).toBe(0);
-    await bed.ask(REMOTE);
-    expect(seen).toHaveLength(1); // its wire is there
-  });
-
-  test("in the endpoint's pod, where the endpoint is of this node", async () => {
-    const bed = build();
-    const { seen } = prepared(bed, kernelAnswer);
-    const request = requestOn(["client", "manager", "forwarder"], ["c", "m", "f"]);
-    await bed.service.request(request, { ...bed.context(LOCAL), clientEnd: tunnelEnd });
-    expect(seen).toEqual([["f", { pid: process.pid, inode: own.ino }]]);
-    expect(bed.dataplane.prepared.size).toBe(0);
-  });
-
-  test("not for a local wire, nor for VXLAN, nor beside what an earlier life left", async () => {
-    const bed = build();
-    const { seen } = prepared(bed, kernelAnswer);
-    await bed.ask(LOCAL);
-    await bed.ask(REMOTE, "ETHERNET").catch(() => undefined);
-    bed.dataplane.devices = [found];
-    await bed.ask(REMOTE).catch(() => undefined);
-    expect(seen).toEqual([]);
-  });
-
-  test.each(["the next hop refuses", "the wire cannot be made"])("and is gone when %s", async (why) => {
-    const bed = build();
-    const { seen } = prepared(bed, (connection) => {
-      if (why === "the next hop refuses") throw new Error(why);
-      wireguardAnswer(connection);
-    });
-    bed.dataplane.failure = new Error(why);
-    await expect(bed.ask(REMOTE)).rejects.toThrow(why);
-    expect(seen[0]).toEqual(["f", clientEnd.netns]);
-    expect(bed.dataplane.prepared.size).toBe(0);
-  });
-});
 
 describe("a first request", () => {
   test("the answer names mechanism and interface of both sides in the forwarder's own segment", async () => {

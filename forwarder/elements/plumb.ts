@@ -68,8 +68,6 @@ export function plumb(
 
         const brought = broughtBy(connection);
         const idBefore = idBehind(ctx.previous ?? connection);
-        await using stack = new AsyncDisposableStack();
-        if (known === undefined) stack.use(prepareFor(options, id, offer, ctx));
         const response = await next.request(request, ctx);
         try {
           refuseOther(response, offer.type);
@@ -118,20 +116,6 @@ function refuseForeignDevice(dataplane: Dataplane, connection: Connection, remem
 async function offerTo({ tunnels }: PlumbOptions, connection: Connection, hop: NextHop): Promise<Mechanism> {
   if (isLocal(hop)) return create(MechanismSchema, { cls: "LOCAL", type: "KERNEL" });
   return await tunnels.offer(connection.id, connection.payload, hop.url);
-}
-
-/** A tunnel of a new wire ends in the client's pod, or in the endpoint's, which is known before its answer. */
-function prepareFor(
-  { dataplane, listenerOf }: PlumbOptions,
-  id: string,
-  offer: Mechanism,
-  { clientEnd, nextHop }: Needs,
-): AsyncDisposable | undefined {
-  if (dataplane.found(id).length > 0) return undefined;
-  if (clientEnd.kind === "kernel")
-    return offer.type === "WIREGUARD" ? dataplane.prepare(id, () => clientEnd.netns) : undefined;
-  if (clientEnd.kind !== "wireguard" || !isLocal(nextHop)) return undefined;
-  return dataplane.prepare(id, () => netnsOfProcess(listenerOf(nextHop), undefined));
 }
 
 /** An answer that was not offered, VXLAN for WIREGUARD say, would make a wire that is not encrypted. */

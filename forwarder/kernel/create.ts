@@ -93,9 +93,11 @@ async function createDevices(
     try {
       const [client, endpoint] = devices;
       if (client === undefined) throw new Error("a wire without ends");
-      if (endpoint === undefined) return [await createTunnel(options.drivers, wanted, client)];
-      using node = openNetlink("route");
-      await node.execute(newVeth(client, endpoint));
+      if (endpoint === undefined) await createTunnel(options.drivers, wanted, client);
+      else {
+        using node = openNetlink("route");
+        await node.execute(newVeth(client, endpoint));
+      }
       return devices.map(({ ifindex }) => ifindex);
     } catch (error) {
       if (!isKernelError(error, "EEXIST") || tries === CREATE_TRIES) throw error;

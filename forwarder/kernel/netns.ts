@@ -20,10 +20,6 @@ export function ownNetnsInode(): bigint {
   return statSync("/proc/thread-self/ns/net", { bigint: true }).ino;
 }
 
-export function inodeOfFd(fd: number): bigint {
-  return fstatSync(fd, { bigint: true }).ino;
-}
-
 /**
  * Opens the namespace of a process for a change.
  *
@@ -113,7 +109,7 @@ export function tryOpen(path: string): Netns | undefined {
   let open = true;
   return {
     fd,
-    inode: inodeOfFd(fd),
+    inode: fstatSync(fd, { bigint: true }).ino,
     [Symbol.dispose]() {
       if (open) closeSync(fd);
       open = false;

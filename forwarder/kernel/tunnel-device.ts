@@ -14,23 +14,22 @@ export interface TunnelDrivers {
   readonly wireguard: WireguardDriver | undefined;
 }
 
-/** Down and configured; answers its index, which need not be the one that was chosen. */
+/** Down and configured. */
 export async function createTunnel(
   { wireguard }: TunnelDrivers,
   { wireId, link }: Wanted,
   device: NewDevice,
-): Promise<number> {
+): Promise<void> {
   switch (link.kind) {
     case "veth":
       throw new Error("a veth pair is no tunnel");
     case "vxlan": {
       using node = openNetlink("route");
       await node.execute(newVxlan(device, link));
-      return device.ifindex;
+      break;
     }
     case "wireguard":
-    default:
-      return await required(wireguard).create(wireId, device, link);
+      await required(wireguard).create(wireId, device, link);
   }
 }
 

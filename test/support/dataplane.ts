@@ -1,12 +1,10 @@
 /** A data plane that only remembers what it was told. */
-import type { Dataplane, FoundDevice, NetnsRef, Wire } from "../../forwarder/dataplane.ts";
+import type { Dataplane, FoundDevice, Wire } from "../../forwarder/dataplane.ts";
 
 export interface FakeDataplane extends Dataplane {
   readonly applied: Wire[];
   readonly removed: string[];
   readonly released: string[];
-  /** Wires that were prepared and are not disposed. */
-  readonly prepared: Map<string, NetnsRef>;
   /** Ids of the wires that there are. */
   readonly present: Set<string>;
   /** What `apply` waits for, as if the kernel took its time. */
@@ -23,7 +21,6 @@ export function createFakeDataplane(overrides: Partial<Dataplane> = {}): FakeDat
     applied: [],
     removed: [],
     released: [],
-    prepared: new Map(),
     present: new Set(),
     busy: () => Promise.resolve(),
     devices: [],
@@ -33,10 +30,6 @@ export function createFakeDataplane(overrides: Partial<Dataplane> = {}): FakeDat
     found: (id) => plane.devices.filter(({ wireId }) => wireId === id),
     foundAs: (inode, name) =>
       plane.devices.filter(({ netns, interfaceName }) => netns.inode === inode && interfaceName === name),
-    prepare(id, netnsOf) {
-      plane.prepared.set(id, netnsOf());
-      return { [Symbol.asyncDispose]: () => Promise.resolve(void plane.prepared.delete(id)) };
-    },
     async apply(wire, signal) {
       plane.applied.push(wire);
       await plane.busy();

@@ -1,7 +1,7 @@
 /** Child process: a data plane whose node is the namespace that this process was started in. See `startNode`. */
 import { flushCompileCache } from "node:module";
 import { openDataplane } from "../../forwarder/dataplane.ts";
-import type { NetnsRef, Wire } from "../../forwarder/dataplane.ts";
+import type { Wire } from "../../forwarder/dataplane.ts";
 import { SESSION_TIMES } from "../../forwarder/plan/session.ts";
 import { NsmError, messageOf } from "../../sdk/errors.ts";
 import { createLogger } from "../../sdk/log.ts";
@@ -13,26 +13,20 @@ export type Call =
   | { id: number; method: "go" }
   | { id: number; method: "apply"; args: [wire: Wire, timeoutMs: number] }
   | { id: number; method: "remove" | "release" | "reserveWireguard" | "found"; args: [wireId: string] }
-  | { id: number; method: "prepare"; args: [wireId: string, netns: NetnsRef] }
-  | { id: number; method: "unprepare"; args: [wireId: string] }
-  | { id: number; method: "stop" }
   | { id: number; method: "reserveVni"; args: [wireId: string, parity: "even" | "odd", port: number] }
   | { id: number; method: "keepVni"; args: [wireId: string, vni: number] }
   | { id: number; method: "stats"; args: [wireIds?: string[]] }
   | { id: number; method: "sweep"; args: [claimed: string[]] }
   | { id: number; method: "underlayMtu"; args: [remoteIp: string] };
 
-const spares = process.env["SPARES"];
 const sessionMs = process.env["SESSION_MS"];
 const options = {
   log: createLogger("node", process.env["LOG"] ?? "ERROR"),
   vxlanUnfiltered: process.env["UNFILTERED"] === "true",
   ...(process.env["OLD_KERNEL"] === "true" && { liveRename: false }),
-  ...(spares !== undefined && { wireguardSpares: Number(spares) }),
   ...(sessionMs !== undefined && { sessionTimes: { ...SESSION_TIMES, sessionMs: Number(sessionMs) } }),
 };
 const dataplane = await openDataplane(options);
-const prepared = new Map<string, AsyncDisposable>();
 
 /** Event loop of this process since the last question. */
 let utilization = performance.eventLoopUtilization();
@@ -68,18 +62,6 @@ async function answer(call: Call): Promise<unknown> {
     case "remove":
       await dataplane.remove(...call.args);
       return performance.now() - startedMs;
-    case "prepare":
-      prepared.set(
-        call.args[0],
-        dataplane.prepare(call.args[0], () => call.args[1]),
-      );
-      return undefined;
-    case "unprepare":
-      await prepared.get(call.args[0])?.[Symbol.asyncDispose]();
-      return undefined;
-    case "stop":
-      await dataplane[Symbol.asyncDispose]();
-      return undefined;
     case "sweep":
       return await dataplane.sweep(new Set(call.args[0]));
     case "stats":

@@ -2,14 +2,7 @@
 import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import type {
-  Dataplane,
-  FoundDevice,
-  KernelSide,
-  NetnsRef,
-  Wire,
-  WireguardSide,
-} from "../../forwarder/dataplane.ts";
+import type { Dataplane, FoundDevice, KernelSide, Wire, WireguardSide } from "../../forwarder/dataplane.ts";
 import { COMPILE_CACHE } from "./compile-cache.ts";
 import { createNamespace, inventory, joinNamespaces } from "./netns.ts";
 import type { Namespace } from "./netns.ts";
@@ -26,11 +19,6 @@ export interface Node extends AsyncDisposable {
    * Answers how many messages it took; `event` did not happen when there are fewer.
    */
   applyStepped(wire: Wire, step: number, event: "abort" | (() => Promise<void>)): Promise<number>;
-  prepare(wireId: string, netns: NetnsRef): Promise<void>;
-  /** Disposes what was prepared. */
-  unprepare(wireId: string): Promise<void>;
-  /** As a daemon that ends: the data plane is disposed, its process goes on. */
-  stop(): Promise<void>;
   remove(wireId: string): Promise<number>;
   found(wireId: string): Promise<FoundDevice[]>;
   sweep(claimed: string[]): Promise<string[]>;
@@ -49,7 +37,7 @@ export interface Node extends AsyncDisposable {
 /** Rejections carry `code`, `reason` and `message` of the NsmError over there. */
 export async function startNode(
   ns: Namespace,
-  environment: { UNFILTERED?: "true"; OLD_KERNEL?: "true"; SESSION_MS?: string; SPARES?: string } = {},
+  environment: { UNFILTERED?: "true"; OLD_KERNEL?: "true"; SESSION_MS?: string } = {},
 ): Promise<Node> {
   const child = fork(new URL("node-process.ts", import.meta.url), [], {
     env: { ...process.env, ...COMPILE_CACHE, ...environment },
@@ -85,9 +73,6 @@ export async function startNode(
         child.off("message", isPaused);
       }
     },
-    prepare: (wireId, netns) => call("prepare", wireId, netns),
-    unprepare: (wireId) => call("unprepare", wireId),
-    stop: () => call("stop"),
     remove: (wireId) => call("remove", wireId),
     found: (wireId) => call("found", wireId),
     sweep: (claimed) => call("sweep", claimed),

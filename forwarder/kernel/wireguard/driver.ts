@@ -2,7 +2,6 @@
 import type { NewDevice } from "../../../sdk/netlink/link.ts";
 import type { Netns } from "../netns.ts";
 import type { WireguardShape } from "../../plan/plan.ts";
-import type { FoundDevice, NetnsRef } from "../../wire.ts";
 
 /** A device as it is; the private key too, which is how a restarted forwarder keeps a tunnel. */
 export interface WireguardState {
@@ -21,25 +20,12 @@ export interface WireguardState {
 /** A peer and where it is. */
 export type PeerPlace = Pick<WireguardShape, "remotePublicKey" | "remoteIp" | "remotePort">;
 
-/** The pod of a device to come. */
-export interface Place {
-  /** May throw: the wire is made without what was prepared then. */
-  readonly netnsOf: () => NetnsRef;
-  /** Of links of this forwarder: what tells a half-made device from a stranger's. */
-  readonly group: number;
-}
-
-export interface WireguardDriver extends Partial<AsyncDisposable> {
+export interface WireguardDriver {
   readonly mode: "kernel" | "userspace";
   /** The kind of link that its devices are. */
   readonly linkKind: "wireguard" | "tun";
-  /**
-   * Where making a device takes long: begins with one that a wire is likely to want, while others are asked, and returns at
-   * once. To be disposed when the wire is made, or will not be; then nothing is left that was not used.
-   */
-  prepare?(wireId: string, place: Place): AsyncDisposable;
-  /** Makes a device in a pod, configured and down, and answers its index. Throws KernelError EEXIST when the name is taken. */
-  create(wireId: string, device: NewDevice, shape: WireguardShape): Promise<number>;
+  /** Makes a device in a pod, configured and down. Throws KernelError EEXIST when the name is taken. */
+  create(wireId: string, device: NewDevice, shape: WireguardShape): Promise<void>;
   /** Undefined when there is no such device or nobody serves it. */
   read(wireId: string, netns: Netns, ifindex: number): Promise<WireguardState | undefined>;
   /** Sets keys, port and peer anew: an earlier session ends, and what was remembered of the peer is forgotten. */
@@ -54,8 +40,6 @@ export interface WireguardDriver extends Partial<AsyncDisposable> {
   ready(wireId: string, shape: WireguardShape, signal: AbortSignal): Promise<void>;
   /** Once the device is deleted: resolves when nothing of it is left. */
   forget(wireId: string): Promise<void>;
-  /** Once an earlier life's devices have been found: removes what there is of it beside them. */
-  retain?(found: readonly Pick<FoundDevice, "wireId" | "ifindex">[]): Promise<void>;
 }
 
 /** WireGuard on this node, or why not and what helps. */

@@ -33,7 +33,6 @@ export async function openKernelWireguard(): Promise<WireguardDriver> {
         await pod.batch([deleteLink(device.ifindex)]);
         throw error;
       }
-      return device.ifindex;
     },
     async read(_wireId, netns, ifindex) {
       using socket = openNetlink("generic", netns.fd);

@@ -7,8 +7,8 @@ import type { WireguardSupport } from "./driver.ts";
 import { openKernelWireguard } from "./kernel.ts";
 import { openUserspaceWireguard } from "./userspace.ts";
 
-/** Kernel first: it is many times faster and has no process to lose. `spares`: programs that wait for wires where there is none. */
-export async function openWireguard(spares: number): Promise<WireguardSupport> {
+/** Kernel first: it is many times faster and has no process to lose. */
+export async function openWireguard(): Promise<WireguardSupport> {
   if (await kernelKnows("wireguard")) return { mode: "kernel", driver: await openKernelWireguard() };
   if (!isInstalled("wireguard-go"))
     return {
@@ -24,7 +24,7 @@ export async function openWireguard(spares: number): Promise<WireguardSupport> {
       reason: `the kernel has no WireGuard, and wireguard-go cannot open /dev/net/tun (${tun})`,
       remedy: "load the kernel module (modprobe wireguard or tun), or give the container /dev/net/tun",
     };
-  return { mode: "userspace", driver: await openUserspaceWireguard(spares) };
+  return { mode: "userspace", driver: await openUserspaceWireguard() };
 }
 
 function isInstalled(program: string): boolean {

@@ -38,7 +38,6 @@ export function createPlannedDataplane({ subject }: Bench): PlannedDataplane {
     vxlan: { available: true },
     found: () => [],
     foundAs: () => [],
-    prepare: () => new AsyncDisposableStack(),
     reserveVni(wireId, parity, port) {
       const vni = reservations.reserveVni(wireId, parity, port);
       subject.names.invent(String(vni));
