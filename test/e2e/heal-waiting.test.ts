@@ -4,7 +4,7 @@ import { fresh } from "../support/mesh.ts";
 import { eventually } from "../support/netns.ts";
 import type { LogLine } from "../support/process.ts";
 import { useMesh } from "../support/use-mesh.ts";
-import { pingFrom } from "../support/wires.ts";
+import { hostOf, pingFrom, wireOf } from "../support/wires.ts";
 
 /** After so many tries the next pause is five seconds and more. */
 const TRIES = 9;
@@ -47,9 +47,11 @@ test("all endpoints of a service dead, one registers later: those who wait are s
   expect(mesh.daemon("nsmgr-node1").log.map(({ msg }) => msg)).toContain(
     "somebody has registered who would serve: its client is told",
   );
-  for (const [name, address] of [
-    ["client", "172.16.3.0"],
-    ["newcomer", "172.16.3.2"],
-  ] as const)
-    expect(await pingFrom(mesh.namespace(`pod-${name}`), address)).toMatchObject({ received: 5 });
+  for (const [name, line] of [
+    ["client", healed],
+    ["newcomer", served],
+  ] as const) {
+    const target = hostOf(wireOf(line).peerAddresses);
+    expect(await pingFrom(mesh.namespace(`pod-${name}`), target)).toMatchObject({ received: 5 });
+  }
 });

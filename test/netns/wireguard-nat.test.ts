@@ -143,7 +143,7 @@ describe.skipIf(!isRoot)("a WireGuard wire between clusters with the same addres
     await untilCarries(nsc, SRC, nse, DST, AT_ONCE_MS);
     using echo = startEcho(nsc, SRC);
     // From the end that could not dial: by the learned address alone.
-    const stream = startStream(nse, DST, SRC, echo.port, 5);
+    const stream = startStream(nse, DST, SRC, echo.port, 1);
     await clusters.two.kill();
     clusters.two = await startNode(node2);
     await clusters.two.apply(wire2);

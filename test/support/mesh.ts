@@ -28,7 +28,6 @@ import { capabilitiesOf } from "../../cli/demo/start.ts";
 import { foldersOf, identityUrl, managerUrl, namespaceOf } from "../../cli/demo/topology.ts";
 import type { NodeName, Part, Site, Topology } from "../../cli/demo/topology.ts";
 import { warmUp } from "../../cli/demo/warm-up.ts";
-import { parseEstablished } from "../../cli/demo/wires.ts";
 import type { Established } from "../../cli/demo/wires.ts";
 import { joinFloating } from "./floating.ts";
 import { gidOfWorkload, isLinked, meshTopology } from "./mesh-topology.ts";
@@ -37,6 +36,7 @@ import { namespaceNamed } from "./netns.ts";
 import type { NamedNamespace } from "./netns.ts";
 import { startDaemon } from "./process.ts";
 import type { DaemonProcess, LogLine } from "./process.ts";
+import { wireOf } from "./wires.ts";
 import { startWorkload } from "./workload.ts";
 import type { Workload } from "./workload.ts";
 
@@ -220,9 +220,7 @@ async function established(client: DaemonProcess, interfaceName: string): Promis
     (each) => each.msg === "wire established" && each["interface"] === interfaceName,
     20_000,
   );
-  const wire = parseEstablished(JSON.stringify(line));
-  if (wire === undefined) throw new Error(`${client.name} said what cannot be read: ${JSON.stringify(line)}`);
-  return wire;
+  return wireOf(line);
 }
 
 function partOf(topology: Topology, name: string): Part {

@@ -1,9 +1,8 @@
 /** Network namespaces for tests: made under unique names, held by a process, removed with everything in them. */
-import { execFile, execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync, statSync } from "node:fs";
-import { promisify } from "node:util";
 import { insideNetns } from "../../sdk/native.ts";
 
 /** False without root; netns tests then skip and say so (CI runs as root, so nothing skips there). */
@@ -48,7 +47,7 @@ export function createNamespace(label: string): Namespace {
     const ended = holder.exitCode ?? holder.signalCode ?? once(holder, "exit");
     holder.kill("SIGKILL");
     await ended;
-    await promisify(execFile)("ip", ["netns", "del", name]);
+    execFileSync("ip", ["netns", "del", name]);
   };
   return {
     ...named,

@@ -1,10 +1,13 @@
 /** Wires as the kernel has them, and traffic over them: for end-to-end tests. Read with `ip`, never with our own netlink code. */
 import { closeSync, openSync } from "node:fs";
 import { z } from "zod";
+import { parseEstablished } from "../../cli/demo/wires.ts";
+import type { Established } from "../../cli/demo/wires.ts";
 import { parseAlias } from "../../forwarder/plan/alias.ts";
 import { ping } from "../../sdk/icmp.ts";
 import type { PingResult } from "../../sdk/icmp.ts";
 import type { NamedNamespace } from "./netns.ts";
+import type { LogLine } from "./process.ts";
 import { startEcho, startStream } from "./udp.ts";
 
 const Links = z.array(
@@ -112,6 +115,13 @@ export function startTraffic({ from, source, to, target }: Way): {
       }
     },
   };
+}
+
+/** What a client says of a wire that is established. Throws for a line of another kind. */
+export function wireOf(line: LogLine): Established {
+  const wire = parseEstablished(JSON.stringify(line));
+  if (wire === undefined) throw new Error(`no wire that can be read: ${JSON.stringify(line)}`);
+  return wire;
 }
 
 /** The first of a wire's addresses, without its length. */
